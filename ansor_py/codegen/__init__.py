@@ -1,0 +1,1 @@
+"""Code: LLVM IR, object code, the parallel runtime, kernels as callables and default schedules."""

@@ -1,0 +1,1 @@
+"""Lowering: bound inference, the loop-nest IR and its passes."""

@@ -1,0 +1,1 @@
+"""Measuring: builders and runners behind one `Measurer`, timing, error kinds and records."""

@@ -1,0 +1,1 @@
+"""Tensor expressions: tensors, scalar expressions and the operators built from them."""

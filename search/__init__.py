@@ -1,0 +1,1 @@
+"""Search: sampling, evolutionary tuning, policies, the task scheduler and the tuning loop."""

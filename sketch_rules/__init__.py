@@ -1,0 +1,1 @@
+"""Sketch rules: how sketches are derived, one file a rule, registered by decorator."""
