@@ -1,0 +1,272 @@
+"""The machine that programs are generated for: CPU, cores, vector registers, caches.
+
+A `Target` is plain data. It is detected from the host or written as text, and `str(target)` parses back to an equal
+target, so that a record can say what it was measured for.
+
+    Target.detect()                                             # this machine
+    Target.parse("host -threads=2")                             # this machine, two threads
+    Target.parse("x86-64 cpu=skylake-avx512 cores=8 l2=1MiB")   # another one
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ansor_py.errors import TargetError
+
+# LLVM ends the process on a CPU name that it does not know, so names are checked against these lists before it sees
+# them: x86-64 names by the widest vectors that they have. All AArch64 CPUs count as NEON (16 bytes, 32 registers).
+X86_CPUS = {
+    "avx512f": (
+        "x86-64-v4 skylake-avx512 cascadelake cooperlake cannonlake icelake-client icelake-server tigerlake rocketlake "
+        "sapphirerapids emeraldrapids graniterapids graniterapids-d znver4 znver5"
+    ).split(),
+    "avx": (
+        "x86-64-v3 sandybridge ivybridge haswell broadwell skylake alderlake raptorlake meteorlake arrowlake arrowlake-s "
+        "lunarlake pantherlake gracemont sierraforest grandridge clearwaterforest bdver1 bdver2 bdver3 bdver4 btver2 "
+        "znver1 znver2 znver3"
+    ).split(),
+    "sse2": (
+        "x86-64 x86-64-v2 core2 penryn nehalem westmere bonnell silvermont goldmont goldmont-plus tremont nocona k8 amdfam10 "
+        "btver1"
+    ).split(),
+}
+AARCH64_CPUS = (
+    "generic cortex-a53 cortex-a55 cortex-a57 cortex-a72 cortex-a73 cortex-a76 cortex-a78 cortex-a710 cortex-x1 cortex-x2 "
+    "neoverse-n1 neoverse-n2 neoverse-n3 neoverse-v1 neoverse-v2 neoverse-v3 neoverse-512tvb a64fx ampere1 ampere1a "
+    "thunderx2t99 apple-m1 apple-m2 apple-m3 apple-m4"
+).split()
+DEFAULT_CPU = {"x86-64": "x86-64", "aarch64": "generic"}
+DEFAULT_TRIPLE = {"x86-64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
+# Bytes; for a CPU given as text without sizes, and for a host that does not tell.
+DEFAULT_CACHES = {"l1": 32 * 1024, "l2": 1024 * 1024, "l3": 8 * 1024 * 1024}
+
+_UNITS = {"": 1, "B": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20, "G": 1 << 30, "GIB": 1 << 30}
+_KEYS = ("cpu", "features", "triple", "cores", "vector_bytes", "vector_registers", "l1", "l2", "l3", "cache_line_bytes")
+_ALIASES = {"threads": "cores"}
+_CPU_FOLDER = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU as the scheduler sees it.
+
+    `cpu`, `features` and `triple` are LLVM's names (`features` is its comma-separated `+a,-b` form, empty for what the
+    CPU implies). `cores` is the number of threads that kernels use. Sizes are bytes; `l3` is 0 where there is none.
+    """
+
+    cpu: str
+    features: str
+    triple: str
+    cores: int
+    vector_bytes: int
+    vector_registers: int
+    l1: int
+    l2: int
+    l3: int
+    cache_line_bytes: int = 64
+
+    def __post_init__(self) -> None:
+        _check_features(self.features)
+        for name in ("cores", "vector_registers", "l1", "l2", "cache_line_bytes"):
+            if getattr(self, name) < 1:
+                raise TargetError(f"target: {name} must be at least 1, not {getattr(self, name)}")
+        if self.l3 < 0:
+            raise TargetError(f"target: l3 must not be negative, is {self.l3}")
+        if self.vector_bytes not in (16, 32, 64):
+            raise TargetError(f"target: vector_bytes must be 16, 32 or 64, not {self.vector_bytes}")
+
+    @property
+    def architecture(self) -> str:
+        """`x86-64` or `aarch64`."""
+        return _architecture_of(self.triple)
+
+    def lanes(self, dtype: str) -> int:
+        """Elements of `dtype` that one vector register holds."""
+        try:
+            return self.vector_bytes // np.dtype(dtype).itemsize
+        except TypeError:
+            raise TargetError(f"target: no vectors of unknown dtype '{dtype}'") from None
+
+    def with_cores(self, cores: int) -> Target:
+        """The same CPU with another number of threads."""
+        return dataclasses.replace(self, cores=cores)
+
+    @staticmethod
+    def detect(cores: int | None = None) -> Target:
+        """This machine; `cores` limits the threads, by default one for each physical core that the process may use.
+
+        Raises `TargetError` where the host is neither x86-64 nor AArch64.
+        """
+        import llvmlite.binding as llvm
+
+        triple = str(llvm.get_process_triple())
+        cpu, features = str(llvm.get_host_cpu_name()), str(llvm.get_host_cpu_features().flatten())
+        vector_bytes, registers = _vectors_of(_architecture_of(triple), cpu, features)
+        sizes, line = _host_caches()
+        usable = _host_cores() if cores is None else cores
+        return Target(cpu, features, triple, usable, vector_bytes, registers, sizes["l1"], sizes["l2"], sizes["l3"], line)
+
+    @staticmethod
+    def parse(text: str) -> Target:
+        """A target from text: `host` or an architecture (`x86-64`, `aarch64`), then `key=value` words.
+
+        Keys are `cpu features triple cores (or threads) vector_bytes vector_registers l1 l2 l3 cache_line_bytes`; a `-`
+        before a key is allowed, and sizes may carry `KiB` or `MiB`. Raises `TargetError` for anything else.
+        """
+        words = text.split()
+        if not words or (words[0] != "host" and words[0] not in DEFAULT_CPU):
+            raise TargetError(f"target '{text}' must begin with 'host' or an architecture: {', '.join(DEFAULT_CPU)}")
+        options = _options_of(words[1:], text)
+        base = Target.detect() if words[0] == "host" else _generic(words[0])
+        if words[0] == "host" and "triple" in options:
+            raise TargetError(f"target '{text}': a host has its own triple; name the architecture instead of 'host'")
+        if "triple" in options and _architecture_of(options["triple"]) != base.architecture:
+            raise TargetError(f"target '{text}': the triple '{options['triple']}' is not one of {base.architecture}")
+        cpu = options.get("cpu", base.cpu)
+        if cpu != base.cpu:
+            _check_cpu(base.architecture, cpu)
+            base = dataclasses.replace(base, cpu=cpu, features="")
+        features = options.get("features", base.features)
+        _check_features(features)
+        widest, registers = _vectors_of(base.architecture, cpu, features)
+        numbers = {key: _number(key, options[key], text) for key in options if key not in ("cpu", "features", "triple")}
+        if numbers.get("vector_bytes", 0) > widest:
+            raise TargetError(f"target '{text}': {cpu} has vectors of {widest} bytes, not {numbers['vector_bytes']}")
+        fields = base.to_json() | {"features": features, "triple": options.get("triple", base.triple)}
+        return Target.from_json(fields | {"vector_bytes": widest, "vector_registers": registers} | numbers)
+
+    def __str__(self) -> str:
+        words = [self.architecture, f"cpu={self.cpu}", f"triple={self.triple}"]
+        words += [f"features={self.features}"] if self.features else []
+        words += [f"{key}={getattr(self, key)}" for key in ("cores", "vector_bytes", "vector_registers")]
+        words += [f"{key}={_size_text(getattr(self, key))}" for key in ("l1", "l2", "l3")]
+        return " ".join([*words, f"cache_line_bytes={self.cache_line_bytes}"])
+
+    def summary(self) -> str:
+        """One short line for a person."""
+        caches = "/".join(_size_text(size) for size in (self.l1, self.l2, self.l3))
+        return f"{self.cpu}, {self.cores} core{'s' * (self.cores != 1)}, {self.vector_bytes * 8}-bit vectors, caches {caches}"
+
+    def to_json(self) -> dict[str, str | int]:
+        """All fields as JSON values."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(fields: Mapping[str, str | int]) -> Target:
+        """The inverse of `to_json`; raises `TargetError` for missing, unknown or mistyped fields."""
+        expected = {field.name: str if field.type == "str" else int for field in dataclasses.fields(Target)}
+        wrong = sorted(set(fields) ^ set(expected))
+        if wrong:
+            raise TargetError(f"target record: field '{wrong[0]}' is {'unknown' if wrong[0] in fields else 'missing'}")
+        for name, kind in expected.items():
+            if type(fields[name]) is not kind:
+                raise TargetError(f"target record: field '{name}' must be {kind.__name__}, not {fields[name]!r}")
+        return Target(**fields)  # type: ignore[arg-type]  # checked above
+
+
+def _generic(architecture: str) -> Target:
+    cpu = DEFAULT_CPU[architecture]
+    vector_bytes, registers = _vectors_of(architecture, cpu, "")
+    return Target(cpu, "", DEFAULT_TRIPLE[architecture], 1, vector_bytes, registers, **DEFAULT_CACHES)
+
+
+def _options_of(words: list[str], text: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.lstrip("-").partition("=")
+        key = _ALIASES.get(key, key)
+        if not equals or not value:
+            raise TargetError(f"target '{text}': '{word}' is not of the form key=value")
+        if key not in _KEYS:
+            raise TargetError(f"target '{text}': unknown key '{key}'; known are {', '.join((*_KEYS, *_ALIASES))}")
+        if key in options:
+            raise TargetError(f"target '{text}': '{key}' is given twice")
+        options[key] = value
+    return options
+
+
+def _number(key: str, value: str, text: str) -> int:
+    match = re.fullmatch(r"(\d+)([A-Za-z]*)", value)
+    allowed = _UNITS if key in DEFAULT_CACHES else {"": 1}
+    if match is None or match[2].upper() not in allowed:
+        example = "a size such as 32KiB" if key in DEFAULT_CACHES else "a whole number"
+        raise TargetError(f"target '{text}': {key} must be {example}, not '{value}'")
+    return int(match[1]) * allowed[match[2].upper()]
+
+
+def _size_text(size: int) -> str:
+    for unit, factor in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def _architecture_of(triple: str) -> str:
+    machine = triple.split("-")[0]
+    architecture = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "aarch64", "arm64": "aarch64"}.get(machine)
+    if architecture is None:
+        raise TargetError(f"no code is generated for '{machine}' (triple '{triple}'); known are {', '.join(DEFAULT_CPU)}")
+    return architecture
+
+
+def _check_cpu(architecture: str, cpu: str) -> None:
+    known = AARCH64_CPUS if architecture == "aarch64" else [name for names in X86_CPUS.values() for name in names]
+    if cpu not in known:
+        raise TargetError(f"unknown {architecture} CPU '{cpu}'; known are {', '.join(known)}")
+
+
+def _check_features(features: str) -> None:
+    for feature in features.split(",") if features else ():
+        if not re.fullmatch(r"[+-][a-z0-9][a-z0-9._-]*", feature):
+            raise TargetError(f"'{feature}' is not a CPU feature of the form +name or -name")
+        if feature in ("-64bit", "-sse2", "-sse"):  # LLVM ends the process, or has no float registers left
+            raise TargetError(f"the feature '{feature}' leaves no 64-bit code that could be generated")
+
+
+def _vectors_of(architecture: str, cpu: str, features: str) -> tuple[int, int]:
+    """Bytes of a vector register and their number. Features that are named decide, else the CPU's name."""
+    if architecture == "aarch64":
+        return 16, 32
+    named = {feature[1:]: feature[0] == "+" for feature in features.split(",") if feature}
+    wide = cpu in X86_CPUS["avx512f"]
+    if named.get("avx512f", wide):
+        return 64, 32
+    return (32, 16) if named.get("avx", wide or cpu in X86_CPUS["avx"]) else (16, 16)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _host_caches() -> tuple[dict[str, int], int]:
+    """Bytes of each level as one core sees it, and of a line; the defaults where the system does not tell."""
+    sizes, line = {}, 64
+    for index in sorted((_CPU_FOLDER / "cpu0" / "cache").glob("index*")):
+        level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
+        if level in ("1", "2", "3") and kind in ("Data", "Unified") and size:
+            sizes[f"l{level}"] = _number(f"l{level}", size, "host")
+            line = int(_read(index / "coherency_line_size") or line)
+    return ({"l3": 0} if sizes else {}) | {
+        key: value for key, value in DEFAULT_CACHES.items() if not sizes or key != "l3"
+    } | sizes, line
+
+
+def _host_cores() -> int:
+    """Physical cores that this process may run on, and no more than a container's CPU quota pays for."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    siblings = (_read(_CPU_FOLDER / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu) for cpu in allowed)
+    cores = len(set(siblings))
+    quota, _, period = (_read(Path("/sys/fs/cgroup/cpu.max")) or "max").partition(" ")
+    return max(1, min(cores, math.ceil(int(quota) / int(period)))) if quota.isdigit() and period else cores

@@ -1,0 +1,115 @@
+"""The target: detection, text form, JSON form, and the guard before LLVM's process-ending CPU names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansor_py.errors import TargetError
+from ansor_py.target import AARCH64_CPUS, DEFAULT_TRIPLE, X86_CPUS, Target
+
+
+def test_the_host_is_detected_and_its_text_parses_back() -> None:
+    host = Target.detect()
+    assert 1 <= host.cores <= len(os.sched_getaffinity(0))
+    assert host.cpu
+    assert host.lanes("float32") * 4 == host.vector_bytes
+    assert host.l1 <= host.l2
+    assert Target.parse(str(host)) == host
+    assert Target.from_json(json.loads(json.dumps(host.to_json()))) == host
+
+
+def test_host_with_threads() -> None:
+    assert Target.parse("host -threads=3") == Target.detect(cores=3)
+    assert Target.parse("host cores=3") == Target.detect().with_cores(3)
+
+
+def test_another_machine_as_text() -> None:
+    target = Target.parse("x86-64 cpu=skylake-avx512 cores=2 l1=48KiB l2=1MiB l3=0")
+    assert (target.vector_bytes, target.vector_registers, target.cores) == (64, 32, 2)
+    assert (target.l1, target.l2, target.l3) == (48 * 1024, 1 << 20, 0)
+    assert target.lanes("float64") == 8
+    haswell = Target.parse("x86-64 cpu=haswell")
+    assert (haswell.vector_bytes, haswell.vector_registers) == (32, 16)
+    assert (Target.parse("x86-64").vector_bytes, Target.parse("aarch64").vector_registers) == (16, 32)
+
+
+def test_features_decide_over_the_name_of_the_cpu() -> None:
+    assert Target.parse("x86-64 cpu=icelake-server features=-avx512f").vector_bytes == 32
+    assert Target.parse("x86-64 features=+avx,+avx2").vector_bytes == 32
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("", "must begin with 'host'"),
+        ("riscv", "must begin with 'host'"),
+        ("x86-64 cpu=pentium-nine", "unknown x86-64 CPU 'pentium-nine'"),
+        ("x86-64 cpu=neoverse-n1", "unknown x86-64 CPU"),
+        ("x86-64 colour=red", "unknown key 'colour'"),
+        ("x86-64 cores", "not of the form key=value"),
+        ("x86-64 cores=two", "cores must be a whole number"),
+        ("x86-64 cores=0", "cores must be at least 1"),
+        ("x86-64 cores=1 threads=2", "given twice"),
+        ("x86-64 l2=1parsec", "l2 must be a size"),
+        ("x86-64 cpu=haswell vector_bytes=64", "vectors of 32 bytes"),
+        ("x86-64 vector_bytes=15", "vector_bytes must be 16, 32 or 64"),
+        ("x86-64 features=avx", "form"),
+        ("x86-64 features=-64bit", "64-bit"),
+        ("x86-64 triple=aarch64-unknown-linux-gnu", "not one of x86-64"),
+    ],
+)
+def test_nonsense_is_one_clear_error(text: str, phrase: str) -> None:
+    with pytest.raises(TargetError, match=phrase):
+        Target.parse(text)
+
+
+def test_json_fields_are_checked() -> None:
+    fields = Target.parse("x86-64").to_json()
+    with pytest.raises(TargetError, match="'l9' is unknown"):
+        Target.from_json(fields | {"l9": 1})
+    with pytest.raises(TargetError, match="'cores' must be int"):
+        Target.from_json(fields | {"cores": "2"})
+    with pytest.raises(TargetError, match="'cpu' is missing"):
+        Target.from_json({name: value for name, value in fields.items() if name != "cpu"})
+
+
+@given(
+    cpu=st.sampled_from([name for names in X86_CPUS.values() for name in names]),
+    cores=st.integers(1, 256),
+    sizes=st.tuples(st.integers(1, 1 << 24), st.integers(1, 1 << 28), st.integers(0, 1 << 32)),
+)
+def test_text_and_json_round_trip(cpu: str, cores: int, sizes: tuple[int, int, int]) -> None:
+    base = Target.parse(f"x86-64 cpu={cpu}")
+    target = dataclasses.replace(base, cores=cores, l1=sizes[0], l2=sizes[1], l3=sizes[2])
+    assert Target.parse(str(target)) == target
+    assert Target.from_json(target.to_json()) == target
+
+
+COMPILE_FOR_ALL = """
+import sys, llvmlite.binding as llvm
+llvm.initialize_all_targets(); llvm.initialize_all_asmprinters()
+triple, names = sys.argv[1], sys.argv[2].split()
+for name in names:
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=name)
+    module = llvm.parse_assembly("define <8 x float> @f(<8 x float> %x) { %y = fadd <8 x float> %x, %x ret <8 x float> %y }")
+    assert machine.emit_assembly(module)
+    print(name)
+"""
+
+
+@pytest.mark.parametrize("architecture", ["x86-64", "aarch64"])
+def test_llvm_knows_every_cpu_of_the_lists(architecture: str) -> None:
+    names = AARCH64_CPUS if architecture == "aarch64" else [name for listed in X86_CPUS.values() for name in listed]
+    command = [sys.executable, "-c", COMPILE_FOR_ALL, DEFAULT_TRIPLE[architecture], " ".join(names)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == names
+    assert "not a recognized" not in result.stderr
