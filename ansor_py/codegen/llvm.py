@@ -1,0 +1,163 @@
+"""From LLVM IR text to object code, through llvmlite.
+
+The emitter writes a whole module as text; this file parses and verifies it, runs LLVM's O3 pipeline without the
+passes that would undo a schedule (loop unrolling, loop and SLP vectorisation, interleaving), and emits an ELF object as
+bytes. The bytes can be stored, sent to another process, and loaded by `ansor_py.codegen.jit` in 2-5 ms.
+
+LLVM can end the process on an inconsistent target or on malformed IR that still parses, so untrusted programs
+are compiled in a child process (the builders of `ansor_py.measure`).
+
+    code = compile_module("define i32 @one() { ret i32 1 }", Target.detect())
+    len(code.code), code.phases["parse"]
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import llvmlite.binding as llvm
+
+from ansor_py.errors import CodegenError
+
+_MESSAGE_LINES = 4  # of an LLVM message, enough to see the instruction it is about
+
+
+class Machine(Protocol):
+    """What LLVM has to know of a machine: the fields that it reads of a `Target`."""
+
+    @property
+    def triple(self) -> str: ...
+
+    @property
+    def cpu(self) -> str: ...
+
+    @property
+    def features(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class GenericMachine:
+    """A machine of which only the architecture is known."""
+
+    triple: str
+    cpu: str = ""
+    features: str = ""
+
+
+@dataclass(frozen=True)
+class ObjectCode:
+    """Relocatable machine code (an ELF object) and the seconds spent on `parse`, `passes` and `code_generation`."""
+
+    code: bytes
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+def compile_module(ir_text: str, target: Machine) -> ObjectCode:
+    """Compile LLVM IR text for `target` into position-independent object code.
+
+    The module needs neither a triple nor a data layout; both are set from the target. Raises CodegenError with the
+    first lines of LLVM's message when the text does not parse or verify, or when LLVM cannot generate code for it.
+    """
+    machine = target_machine(target)
+    started = time.perf_counter()
+    module = _parse(ir_text, machine)
+    parsed = time.perf_counter()
+    _optimise(module, machine)
+    optimised = time.perf_counter()
+    try:
+        code = bytes(machine.emit_object(module))
+    except RuntimeError as error:
+        raise _code_error("LLVM cannot generate code for the module", error) from error
+    done = time.perf_counter()
+    phases = {"parse": parsed - started, "passes": optimised - parsed, "code_generation": done - optimised}
+    return ObjectCode(code, phases)
+
+
+def emit_assembly(ir_text: str, target: Machine) -> str:
+    """The optimised module as assembly text of the target, for inspection; the same pipeline as `compile_module`."""
+    machine = target_machine(target)
+    module = _parse(ir_text, machine)
+    _optimise(module, machine)
+    return str(machine.emit_assembly(module))
+
+
+def emit_optimised_ir(ir_text: str, target: Machine) -> str:
+    """The module as LLVM IR text after the passes, for inspection."""
+    machine = target_machine(target)
+    module = _parse(ir_text, machine)
+    _optimise(module, machine)
+    return str(module)
+
+
+@functools.cache
+def generic_machine() -> GenericMachine:
+    """The baseline CPU of this machine's architecture, for support code that has to run on every host of the kind."""
+    return GenericMachine(llvm.get_default_triple())
+
+
+def target_machine(target: Machine) -> Any:
+    """LLVM's target machine for a target; made once per process and (triple, CPU, features)."""
+    return _machine(target.triple, target.cpu, target.features)
+
+
+def initialise_native() -> None:
+    """Register LLVM's code generator and assembly printer of this machine; cheap after the first call."""
+    _initialise_once()
+
+
+@functools.cache
+def _initialise_once() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()  # without it a module with inline assembly ends the process
+
+
+@functools.cache
+def _initialise_all_once() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+@functools.lru_cache(maxsize=8)
+def _machine(triple: str, cpu: str, features: str) -> Any:
+    _initialise_once()
+    if triple.split("-")[0] != llvm.get_default_triple().split("-")[0]:
+        _initialise_all_once()  # a foreign CPU: its assembly can be inspected, not run
+    if triple.startswith("x86_64") and "+64bit" not in features:
+        # LLVM ends the process on a CPU name that it does not know, because such a CPU has no 64-bit mode.
+        features = f"+64bit,{features}" if features else "+64bit"
+    try:
+        kind = llvm.Target.from_triple(triple)
+        return kind.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small")
+    except RuntimeError as error:
+        raise _code_error(f"LLVM has no target for triple '{triple}', cpu '{cpu}'", error) from error
+
+
+def _parse(ir_text: str, machine: Any) -> Any:
+    try:
+        module = llvm.parse_assembly(ir_text)
+        module.triple = machine.triple
+        module.data_layout = str(machine.target_data)
+        module.verify()
+    except RuntimeError as error:
+        raise _code_error("LLVM refuses the module", error) from error
+    return module
+
+
+def _optimise(module: Any, machine: Any) -> None:
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_unrolling = False
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    options.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+
+
+def _code_error(what: str, error: RuntimeError) -> CodegenError:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return CodegenError(f"{what}: " + "\n".join(lines[:_MESSAGE_LINES]))

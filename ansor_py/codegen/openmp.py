@@ -1,0 +1,33 @@
+"""The parallel runtime: OpenMP's `libgomp`, which runs the outlined bodies of parallel loops.
+
+A compiled parallel loop calls `GOMP_parallel(body, data, threads, 0)`. The symbol is found in the current process when
+an object is linked, so the library has to be loaded with its symbols global before any kernel is.
+
+    load_openmp()          # once; later calls do nothing
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+from ansor_py.errors import MissingRuntimeError
+
+LIBRARY = "libgomp.so.1"
+
+
+@functools.cache
+def load_openmp(library: str = LIBRARY) -> ctypes.CDLL:
+    """Load the OpenMP runtime into this process with global symbols.
+
+    Raises MissingRuntimeError, naming the library and the package that holds it, when it is not installed.
+    """
+    try:
+        runtime = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+        runtime.GOMP_parallel  # noqa: B018  (an AttributeError if it is some other library)
+    except (OSError, AttributeError) as error:
+        raise MissingRuntimeError(
+            f"parallel kernels need the OpenMP runtime '{library}', which cannot be loaded ({error}); "
+            "install it: `apt-get install libgomp1` (Debian, Ubuntu) or `dnf install libgomp` (Fedora)"
+        ) from error
+    return runtime
