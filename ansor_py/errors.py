@@ -1,0 +1,57 @@
+"""The exception types of ansor-py.
+
+Every error that a user can cause is an `AnsorError`. Its message names the thing that is wrong and the remedy, so
+that the command line can print it as one line and stop with exit status 2. Anything else that escapes is a defect.
+
+    raise ScheduleError("split of stage 'C': there is no iterator 'k.3'; the stage has i, j, k")
+"""
+
+from __future__ import annotations
+
+
+class AnsorError(Exception):
+    """Base of all errors that are reported to the user as one line."""
+
+
+class ExpressionError(AnsorError):
+    """A tensor expression that has no meaning: wrong shapes, a nested reduction, an unknown dtype."""
+
+
+class ScheduleError(AnsorError):
+    """An illegal transform step; the message names the step, the stage and the iterator."""
+
+
+class LoweringError(AnsorError):
+    """A state that cannot be turned into loops."""
+
+
+class CodegenError(AnsorError):
+    """LLVM refused a module, or a type or function has no translation."""
+
+
+class MissingRuntimeError(AnsorError):
+    """A shared library that compiled kernels need is not installed."""
+
+
+class TargetError(AnsorError):
+    """A target text that cannot be parsed, or code that was compiled for another CPU."""
+
+
+class ModelError(AnsorError):
+    """A model file that cannot be read, or that holds something which cannot be compiled."""
+
+
+class FeedError(AnsorError):
+    """Inputs given to a compiled model with a wrong name, shape or dtype."""
+
+
+class MeasureError(AnsorError):
+    """The measuring machinery itself failed (not a candidate program: that is a record with an error kind)."""
+
+
+class RecordError(AnsorError):
+    """A records file that cannot be used."""
+
+
+class OptionError(AnsorError):
+    """A command-line or configuration value that makes no sense."""

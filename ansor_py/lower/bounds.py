@@ -1,0 +1,253 @@
+"""Bound inference: how far every loop runs and which part of every stage is computed where.
+
+Consumers come first: a stage at root computes its whole tensor; a stage attached inside a consumer's loop computes the
+region that is read from there on, halo included. Region origins are clamped so that a region never leaves its tensor: the
+last tile of an extent that does not divide overlaps its neighbour instead of needing a guard.
+
+The state may be concrete, or a sketch's template together with a genes matrix; then each number is an array over the
+population (design, Idea 2).
+
+    bounds = infer_bounds(state)
+    bounds["C.local"].extents["i.3"]      # 8, or an int64 array
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ansor_py.errors import ScheduleError
+from ansor_py.lower.affine import (
+    Affine,
+    Number,
+    ceil_div,
+    clamp,
+    floor_div,
+    from_expr,
+    interval,
+    is_number,
+    larger,
+    modulo,
+    number,
+    same,
+    smaller,
+    variable,
+)
+from ansor_py.schedule.sketch import Genes, Hole, length_values
+from ansor_py.schedule.state import Annotation, At, FuseRelation, Inlined, Root, SplitRelation, Stage, State
+from ansor_py.te.expr import AxisKind, Expr, Read, reads_of
+
+
+@dataclass(frozen=True, eq=False)
+class LoopBounds:
+    """One loop of the scheduled nest. A fused iterator appears as its components, each with the iterator's annotation.
+
+    `variable` is unique in the program; `iterator` is the stage's iterator to which stages may be attached (a component
+    before the last one of a fused iterator has none).
+    """
+
+    variable: str
+    name: str
+    iterator: str | None
+    kind: AxisKind
+    annotation: Annotation
+    extent: Number
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """Iterations with `value >= limit` do not happen (a length that does not divide)."""
+
+    value: Affine
+    limit: Number
+
+
+@dataclass(frozen=True, eq=False)
+class StageBounds:
+    """Everything that bound inference knows of one stage that is not inlined."""
+
+    stage: Stage
+    body: Expr
+    loops: tuple[LoopBounds, ...]
+    extents: dict[str, Number]
+    region: tuple[Number, ...]
+    origin: tuple[Affine, ...]
+    values: dict[str, Affine]
+    guards: tuple[Guard, ...]
+    # Loops of the stages in which this one is attached, outermost first.
+    enclosing: tuple[LoopBounds, ...]
+
+
+Bounds = dict[str, StageBounds]
+
+
+def infer_bounds(state: State, holes: Sequence[Hole] = (), genes: Genes | None = None) -> Bounds:
+    """Bounds of all stages that are not inlined, in producer order.
+
+    With `genes` int32[programs, holes] (and the sketch's `holes`) the state is a template and numbers become arrays.
+    Raises ScheduleError if a stage is attached where not all of its consumers are.
+    """
+    found: Bounds = {}
+    for stage in reversed(state.stages):
+        if not isinstance(stage.location, Inlined):
+            found[stage.name] = _stage_bounds(state, stage, found, holes, genes)
+    return dict(reversed(found.items()))
+
+
+def _stage_bounds(state: State, stage: Stage, found: Bounds, holes: Sequence[Hole], genes: Genes | None) -> StageBounds:
+    enclosing: tuple[LoopBounds, ...] = ()
+    origin = tuple(number(0) for _ in stage.op.axes)
+    region: tuple[Number, ...] = tuple(axis.extent for axis in stage.op.axes)
+    if isinstance(stage.location, At):
+        enclosing = _enclosing(state, stage, stage.location, found)
+        origin, region = _required_region(state, stage, found, enclosing)
+    extents: dict[str, Number] = {axis.name: e for axis, e in zip(stage.op.axes, region, strict=True)}
+    extents |= {axis.name: axis.extent for axis in stage.op.reduce_axes}
+    for relation in stage.relations:
+        if isinstance(relation, SplitRelation):
+            rest = extents[relation.parent]
+            for part, length in zip(reversed(relation.parts[1:]), relation.lengths, strict=True):
+                value = length if genes is None and isinstance(length, int) else _length(length, holes, genes, stage, part)
+                extents[part], rest = smaller(value, rest), ceil_div(rest, value)
+            extents[relation.parts[0]] = rest
+        else:
+            product: Number = 1
+            for parent in relation.parents:
+                product = product * extents[parent]
+            extents[relation.fused] = product
+    loops = _expanded_loops(stage, extents)
+    values, guards = _values_and_guards(stage, extents, loops)
+    absolute = {
+        axis.name: values[axis.name] + start for axis, start in zip(stage.op.axes, origin, strict=True)
+    } | {axis.name: values[axis.name] for axis in stage.op.reduce_axes}
+    return StageBounds(
+        stage, state.body(stage.name), loops, extents, region, origin, absolute, guards, enclosing
+    )
+
+
+def _length(length: object, holes: Sequence[Hole], genes: Genes | None, stage: Stage, part: str) -> Number:
+    if genes is None:
+        raise ScheduleError(f"stage '{stage.name}': the length of '{part}' is open ({length}); concretise the sketch first")
+    return length_values(length, holes, genes)  # type: ignore[arg-type]
+
+
+def _expanded_loops(stage: Stage, extents: dict[str, Number]) -> tuple[LoopBounds, ...]:
+    """The loops, fused iterators expanded into the loops they were fused from."""
+    fused = {relation.fused: relation.parents for relation in stage.relations if isinstance(relation, FuseRelation)}
+    loops: list[LoopBounds] = []
+    for iterator in stage.iterators:
+        components = [iterator.name]
+        while any(name in fused for name in components):
+            components = [part for name in components for part in fused.get(name, (name,))]
+        for name in components:
+            attachable = iterator.name if name == components[-1] else None
+            loops.append(
+                LoopBounds(
+                    f"{stage.name}/{name}", name, attachable, iterator.kind, iterator.annotation, extents[name]
+                )
+            )
+    return tuple(loops)
+
+
+def _values_and_guards(
+    stage: Stage, extents: dict[str, Number], loops: Sequence[LoopBounds]
+) -> tuple[dict[str, Affine], tuple[Guard, ...]]:
+    """Each axis in terms of the loop variables (relative to the region), and the guards of splits that do not divide."""
+    values = {loop.name: variable(loop.variable) for loop in loops}
+    guards: list[Guard] = []
+    for relation in reversed(stage.relations):
+        if isinstance(relation, SplitRelation):
+            stride: Number = 1
+            value = number(0)
+            for part in reversed(relation.parts):
+                value = value + values[part] * stride
+                stride = stride * extents[part]
+            values[relation.parent] = value
+            if not is_number(stride - extents[relation.parent], 0):
+                guards.append(Guard(value, extents[relation.parent]))
+        elif relation.fused in values:  # otherwise it was expanded and its parents are loops
+            inner: Number = 1
+            for position, parent in reversed(list(enumerate(relation.parents))):
+                quotient = floor_div(values[relation.fused], inner)
+                values[parent] = modulo(quotient, extents[parent]) if position else quotient
+                inner = inner * extents[parent]
+    return values, tuple(guards)
+
+
+def _enclosing(state: State, stage: Stage, location: At, found: Bounds) -> tuple[LoopBounds, ...]:
+    if location.stage not in found:
+        raise ScheduleError(
+            f"stage '{stage.name}' is attached to '{location.stage}', which is not computed after it or is inlined"
+        )
+    host = found[location.stage]
+    for position, loop in enumerate(host.loops):
+        if loop.iterator == location.iterator:
+            return (*host.enclosing, *host.loops[: position + 1])
+    raise ScheduleError(
+        f"stage '{stage.name}' is attached to iterator '{location.iterator}' of '{location.stage}', which has no such loop"
+    )
+
+
+def _required_region(
+    state: State, stage: Stage, found: Bounds, enclosing: tuple[LoopBounds, ...]
+) -> tuple[tuple[Affine, ...], tuple[Number, ...]]:
+    """Origin and size of the part of a stage that is read inside the loops `enclosing`."""
+    fixed = {loop.variable for loop in enclosing}
+    innermost = enclosing[-1].variable
+    hulls: list[tuple[Affine, Number] | None] = [None] * len(stage.op.axes)
+    full = [False] * len(stage.op.axes)
+    for consumer in found.values():
+        reads = [read for read in reads_of(consumer.body) if read.tensor.name == stage.name]
+        if not reads:
+            continue
+        around = {loop.variable: loop.extent for loop in (*consumer.enclosing, *consumer.loops)}
+        if innermost not in around:
+            raise ScheduleError(
+                f"stage '{stage.name}' is attached inside '{enclosing[-1].variable}', but its consumer "
+                f"'{consumer.stage.name}' is computed elsewhere; attach it to a loop that encloses all consumers"
+            )
+
+        def varying(name: str, around: dict[str, Number] = around) -> Number | None:
+            return None if name in fixed else around[name]
+
+        for read in reads:
+            for dimension, index in enumerate(read.indices):
+                value = from_expr(index, consumer.values)
+                if value is None:
+                    full[dimension] = True
+                    continue
+                low, width = interval(value, varying)
+                hulls[dimension] = _hull(hulls[dimension], low, width)
+                full[dimension] |= hulls[dimension] is None
+    origins: list[Affine] = []
+    sizes: list[Number] = []
+    for axis, hull, whole in zip(stage.op.axes, hulls, full, strict=True):
+        if whole or hull is None:
+            origins.append(number(0))
+            sizes.append(axis.extent)
+        else:
+            size = smaller(hull[1], axis.extent)
+            origins.append(clamp(hull[0], axis.extent - size))
+            sizes.append(size)
+    return tuple(origins), tuple(sizes)
+
+
+def _hull(known: tuple[Affine, Number] | None, low: Affine, width: Number) -> tuple[Affine, Number] | None:
+    """The smallest interval around two; None if their distance is not a constant."""
+    if known is None:
+        return low, width
+    if not same(known[0], low):
+        return None
+    start = smaller(known[0].constant, low.constant)
+    end = larger(known[0].constant + known[1], low.constant + width)
+    return replace(low, constant=start), end - start
+
+
+def reads_in(body: Expr) -> list[Read]:
+    """The distinct reads of a formula, in order."""
+    return list(dict.fromkeys(reads_of(body)))
+
+
+def is_at_root(bounds: StageBounds) -> bool:
+    """Whether the stage has a nest of its own."""
+    return isinstance(bounds.stage.location, Root)

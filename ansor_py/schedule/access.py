@@ -1,0 +1,143 @@
+"""Access analysis: how operations read their inputs, which decides what a derivation rule may do with them.
+
+Ansor computes these facts once per DAG (reference page, section 2; paper section 4.1). Everything here is a pure
+function of operations, so that a rule asks for just what it needs.
+
+    needs_multi_level_tiling(matmul)      # True: each input misses an output axis
+    is_strictly_inlineable(bias_add)      # True: simple reads in order, no branch, nothing expensive
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ansor_py.schedule.dag import producers
+from ansor_py.te.expr import Binary, Call, Const, Expr, Read, Select, Var, reads_of, variables_of, walk
+from ansor_py.te.tensor import Compute, Placeholder, Tensor
+
+# Functions that cost many instructions; recomputing them at every read would be a loss. Ansor lists only `exp`.
+EXPENSIVE_FUNCTIONS = frozenset({"exp", "log", "tanh", "erf", "sigmoid", "sin", "cos"})
+
+
+@dataclass(frozen=True)
+class SimpleAccess:
+    """What is known of a read whose indices are constants or axes with a constant shift."""
+
+    axis_missing: bool
+    axis_duplicated: bool
+    same_order: bool
+
+
+def constant_shift_axis(index: Expr) -> str | None:
+    """The variable `v` if the index is `v`, `v + c`, `c + v` or `v - c`; else None."""
+    if isinstance(index, Var):
+        return index.name
+    if isinstance(index, Binary) and index.op in ("add", "sub"):
+        left, right = index.left, index.right
+        if isinstance(left, Var) and isinstance(right, Const):
+            return left.name
+        if isinstance(right, Var) and isinstance(left, Const) and index.op == "add":
+            return right.name
+    return None
+
+
+def simple_access(read: Read, axes: tuple[str, ...]) -> SimpleAccess | None:
+    """Facts of a simple read, or None if some index is neither constant nor an axis with a constant shift."""
+    positions: list[int] = []
+    for index in read.indices:
+        if isinstance(index, Const):
+            continue
+        name = constant_shift_axis(index)
+        if name is None or name not in axes:
+            return None
+        positions.append(axes.index(name))
+    return SimpleAccess(
+        axis_missing=len(set(positions)) < len(axes),
+        axis_duplicated=len(set(positions)) < len(positions),
+        same_order=positions == sorted(positions),
+    )
+
+
+def has_branch(body: Expr) -> bool:
+    """Whether the body selects between values."""
+    return any(isinstance(node, Select) for node in walk(body))
+
+
+def has_expensive_function(body: Expr) -> bool:
+    """Whether the body calls a function of `EXPENSIVE_FUNCTIONS` or takes a power."""
+    return any(
+        (isinstance(node, Call) and node.function in EXPENSIVE_FUNCTIONS)
+        or (isinstance(node, Binary) and node.op == "pow")
+        for node in walk(body)
+    )
+
+
+def is_strictly_inlineable(tensor: Tensor) -> bool:
+    """Whether reading the operation's formula instead of its result costs nothing: simple ordered reads, no branch, cheap.
+
+    A missing axis (broadcast) is allowed. Whether the operation reduces or is an output is for the rule to ask.
+    """
+    if isinstance(tensor.op, Placeholder):
+        return False
+    axes = tuple(axis.name for axis in tensor.op.axes)
+    for read in reads_of(tensor.op.body):
+        access = simple_access(read, axes)
+        if access is None or access.axis_duplicated or not access.same_order:
+            return False
+    return not has_branch(tensor.op.body) and not has_expensive_function(tensor.op.body)
+
+
+def needs_multi_level_tiling(tensor: Tensor) -> bool:
+    """Whether the operation reuses data: a producer is counted if some output axis of extent > 1 appears in none of its
+    reads; true for two such producers, or for one in a reduction."""
+    if isinstance(tensor.op, Placeholder):
+        return False
+    axes = [axis.name for axis in tensor.op.axes if axis.extent > 1]
+    missing = 0
+    for producer in producers(tensor):
+        used: set[str] = set()
+        for read in reads_of(tensor.op.body):
+            if read.tensor is producer:
+                used |= set().union(*(variables_of(index) for index in read.indices)) if read.indices else set()
+        missing += any(axis not in used for axis in axes)
+    return missing >= 2 or (missing >= 1 and bool(tensor.op.reduce_axes))
+
+
+def is_elementwise_read(consumer: Tensor, producer: Tensor) -> bool:
+    """Whether the consumer reads the producer only at its own index: equal shapes, in order, nothing missing or twice."""
+    if isinstance(consumer.op, Placeholder) or consumer.shape != producer.shape:
+        return False
+    axes = tuple(axis.name for axis in consumer.op.axes)
+    reads = [read for read in reads_of(consumer.op.body) if read.tensor.name == producer.name]
+    for read in reads:
+        access = simple_access(read, axes)
+        if access is None or access.axis_missing or access.axis_duplicated or not access.same_order:
+            return False
+        if any(not isinstance(index, Var) for index in read.indices):
+            return False
+    return bool(reads)
+
+
+def common_outer_axes(consumer: Tensor, producer: Tensor) -> int:
+    """Number of leading dimensions of equal extent that every read of the producer addresses with the same axis."""
+    if isinstance(consumer.op, Placeholder):
+        return 0
+    axes = [axis.name for axis in consumer.op.axes]
+    count = min(len(consumer.shape), len(producer.shape))
+    for read in reads_of(consumer.op.body):
+        if read.tensor.name != producer.name:
+            continue
+        common = 0
+        while (
+            common < count
+            and consumer.shape[common] == producer.shape[common]
+            and constant_shift_axis(read.indices[common]) == axes[common]
+        ):
+            common += 1
+        count = common
+    return count
+
+
+def has_reduction(tensor: Tensor) -> bool:
+    """Whether the operation reduces over some axis."""
+    return isinstance(tensor.op, Compute) and bool(tensor.op.reduce_axes)

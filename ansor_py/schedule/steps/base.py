@@ -1,0 +1,95 @@
+"""What a transform step is: a frozen dataclass with `apply`, written to JSON as a list and read back.
+
+A new primitive is one class under `@step`:
+
+    @step("parallel")
+    @dataclass(frozen=True)
+    class Parallel(Step):
+        stage: str
+        iterator: str
+
+        def apply(self, state: State) -> State: ...
+
+Steps name stages and iterators by name, so that a step says the same thing whatever was inserted before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from ansor_py.errors import ScheduleError
+from ansor_py.schedule.state import Stage, State
+
+STEPS: dict[str, type[Step]] = {}
+StepType = TypeVar("StepType", bound="type[Step]")
+
+
+def step(kind: str) -> Callable[[StepType], StepType]:
+    """Register a step class under the name that stands first in its JSON."""
+
+    def register(cls: StepType) -> StepType:
+        cls.kind = kind
+        STEPS[kind] = cls
+        return cls
+
+    return register
+
+
+@dataclass(frozen=True)
+class Step(ABC):
+    """A transform step. `kind` is its name in JSON; the first field is always the stage it works on."""
+
+    kind: ClassVar[str]
+    stage: str
+
+    @abstractmethod
+    def apply(self, state: State) -> State:
+        """The transformed state; raises ScheduleError if the step is illegal there."""
+
+    def to_json(self) -> list[Any]:
+        """`[kind, field, ...]` with tuples as lists."""
+        return [self.kind, *(_plain(getattr(self, field.name)) for field in dataclasses.fields(self))]
+
+    def error(self, reason: str) -> ScheduleError:
+        """An error that names the step and the stage."""
+        return ScheduleError(f"{self.kind} of stage '{self.stage}': {reason}")
+
+    def find_stage(self, state: State) -> Stage:
+        """The stage that the step is about."""
+        if not state.has_stage(self.stage):
+            raise self.error(f"there is no such stage; the stages are {', '.join(s.name for s in state.stages)}")
+        return state.stage(self.stage)
+
+    def find_iterator(self, stage: Stage, name: str) -> int:
+        """Position of an iterator among the loops of a stage."""
+        names = [item.name for item in stage.iterators]
+        if name not in names:
+            raise self.error(f"there is no iterator '{name}'; '{stage.name}' has {', '.join(names)}")
+        return names.index(name)
+
+
+def step_from_json(data: Sequence[Any]) -> Step:
+    """Read a step back; raises ScheduleError for an unknown kind or a wrong number of fields."""
+    if not data or data[0] not in STEPS:
+        raise ScheduleError(f"unknown transform step {data[0] if data else data!r}; known are {', '.join(STEPS)}")
+    cls = STEPS[data[0]]
+    fields = dataclasses.fields(cls)
+    if len(data) - 1 != len(fields):
+        raise ScheduleError(f"step '{data[0]}' takes {len(fields)} fields but {len(data) - 1} are given: {list(data)}")
+    return cls(*(_tupled(item) for item in data[1:]))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        raise ScheduleError(f"a step with an open decision ({value}) cannot be written; concretise the sketch first")
+    return value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,147 @@
+"""Tensors and the operations that produce them.
+
+A tensor is the result of an operation: a `Placeholder` (an input, perhaps a constant one such as a weight) or a
+`Compute` (a scalar expression for the element at each index). Tensors compare by identity.
+
+    a, b = placeholder((64, 32), name="A"), placeholder((32, 16), name="B")
+    k = reduce_axis(32, "k")
+    c = compute((64, 16), lambda i, j: reduce_sum(a[i, k] * b[k, j], k), name="C")
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ansor_py.errors import ExpressionError
+from ansor_py.te.expr import DTYPE_BYTES, INDEX, Axis, Expr, Operand, Read, Reduce, as_expr, walk
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """An input. `constant` inputs (weights) have the same value in every call."""
+
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Compute:
+    """An element-wise definition: `body` in terms of the spatial `axes` and, in a reduction, `reduce_axes`."""
+
+    axes: tuple[Axis, ...]
+    reduce_axes: tuple[Axis, ...]
+    body: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A named array of known shape (elements) and dtype, and the operation that produces it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    op: Placeholder | Compute
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, indices: Operand | tuple[Operand, ...]) -> Expr:
+        items = indices if isinstance(indices, tuple) else (indices,)
+        if len(items) != len(self.shape):
+            raise ExpressionError(f"tensor '{self.name}' has {len(self.shape)} dimensions but was indexed with {len(items)}")
+        return Read(self, tuple(as_expr(item, INDEX) for item in items))
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count
+
+    @property
+    def bytes(self) -> int:
+        """Number of bytes."""
+        return self.size * DTYPE_BYTES[self.dtype]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}{list(self.shape)}"
+
+
+def placeholder(shape: Sequence[int], dtype: str = "float32", name: str = "input", constant: bool = False) -> Tensor:
+    """An input tensor."""
+    return Tensor(name, _checked_shape(shape, name), _checked_dtype(dtype, name), Placeholder(constant))
+
+
+def reduce_axis(extent: int, name: str = "k") -> Axis:
+    """An axis over which a reduction runs."""
+    return Axis(name, extent, "reduction")
+
+
+def compute(shape: Sequence[int], function: Callable[..., Expr], name: str = "compute") -> Tensor:
+    """A tensor whose element at each index is `function(*axes)`.
+
+    The axes take the parameter names of `function` (`lambda n, c: ...`), or `i0, i1, ...` for `*indices`. A reduction
+    must be the whole body, not a part of it.
+    """
+    extents = _checked_shape(shape, name)
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    if len(names) != len(extents):
+        names = [f"i{position}" for position in range(len(extents))]
+    axes = tuple(Axis(axis_name, extent) for axis_name, extent in zip(names, extents, strict=True))
+    return tensor_from_body(name, axes, function(*axes))
+
+
+def tensor_from_body(name: str, axes: Sequence[Axis], body: Expr) -> Tensor:
+    """A computed tensor from explicit axes and body; checks that reductions are outermost and axis names unique."""
+    if any(isinstance(node, Reduce) for child in [body] for node in walk(child) if node is not body):
+        raise ExpressionError(f"operation '{name}': a reduction must be the whole body; put it in a tensor of its own")
+    reduce_axes = body.axes if isinstance(body, Reduce) else ()
+    axis_names = [axis.name for axis in (*axes, *reduce_axes)]
+    if len(set(axis_names)) != len(axis_names):
+        raise ExpressionError(f"operation '{name}' uses an axis name twice: {', '.join(axis_names)}")
+    shape = tuple(axis.extent for axis in axes)
+    return Tensor(name, shape, body.dtype, Compute(tuple(axes), reduce_axes, body))
+
+
+def _reduce(combiner: str, source: Expr, axes: Axis | Sequence[Axis]) -> Expr:
+    listed = (axes,) if isinstance(axes, Axis) else tuple(axes)
+    if not listed:
+        return source
+    for axis in listed:
+        if axis.kind != "reduction":
+            raise ExpressionError(f"axis '{axis.name}' is not a reduction axis; make it with te.reduce_axis")
+    return Reduce(combiner, source, listed)
+
+
+def reduce_sum(source: Expr, axes: Axis | Sequence[Axis]) -> Expr:
+    """Sum over reduction axes."""
+    return _reduce("sum", source, axes)
+
+
+def reduce_max(source: Expr, axes: Axis | Sequence[Axis]) -> Expr:
+    """Maximum over reduction axes."""
+    return _reduce("max", source, axes)
+
+
+def reduce_min(source: Expr, axes: Axis | Sequence[Axis]) -> Expr:
+    """Minimum over reduction axes."""
+    return _reduce("min", source, axes)
+
+
+def reduce_prod(source: Expr, axes: Axis | Sequence[Axis]) -> Expr:
+    """Product over reduction axes."""
+    return _reduce("prod", source, axes)
+
+
+def _checked_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
+    extents = tuple(int(extent) for extent in shape)
+    if any(extent < 0 for extent in extents):
+        raise ExpressionError(f"tensor '{name}' has a negative dimension in {list(extents)}")
+    return extents
+
+
+def _checked_dtype(dtype: str, name: str) -> str:
+    if dtype not in DTYPE_BYTES:
+        raise ExpressionError(f"tensor '{name}' has unknown dtype '{dtype}'; known are {', '.join(DTYPE_BYTES)}")
+    return dtype
