@@ -1,0 +1,293 @@
+"""Mathematical functions as LLVM instructions on scalars or vectors.
+
+`expand` writes a function out as straight-line code (range reduction and a polynomial, no branch, no table), so that a
+vector loop around it stays a vector loop. It appends instructions through the emitter's `emit` and returns the result:
+
+    emit("fadd <16 x float> %a, %b") -> "%v12"        # the emitter's; gives every instruction a name
+    name = expand("tanh", "%x", "<16 x float>", emit)
+    module_head += declarations("tanh", "<16 x float>")   # `declare` lines; may repeat between calls: keep a set
+
+float32: exp, log, sin, cos, erf, tanh, sigmoid and rsqrt are within 4 units in the last place, pow within 1. float64: exp,
+log, tanh and sigmoid are vector code within 4 units; sin, cos, erf and pow call libm element by element. Infinities, NaN,
+overflow and negative zero follow C99; subnormal inputs and results are right unless the thread flushes them. float32 sin
+and cos are accurate for |x| < 2**38 and stay in [-1, 1] beyond. sigmoid flushes results below 2**-126.
+
+Polynomials for float32 are minimax fits (iteratively re-weighted least squares on Chebyshev nodes, coefficients rounded to
+float32 one at a time and the rest refitted); those for float64 are series, whose coefficients are computed here.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+
+from ansor_py.codegen.vector_operations import Emit, Vector, intrinsic_suffix, shaped, split_type
+from ansor_py.errors import CodegenError
+
+FUNCTIONS = ("exp", "log", "sqrt", "rsqrt", "tanh", "erf", "sigmoid", "abs", "floor", "ceil", "round", "sin", "cos", "pow")
+_INTRINSICS = {"sqrt": "sqrt", "abs": "fabs", "floor": "floor", "ceil": "ceil", "round": "roundeven"}
+_LIBM_DOUBLE = ("erf", "sin", "cos", "pow")
+_ARGUMENTS = {"pow": 2}
+
+_LN2 = {"float": (0.693359375, -2.12194440054690583e-4), "double": (0.6931471805599453, 2.3190468138462996e-17)}
+_ROUND_MAGIC = {"float": 1.5 * 2.0**23, "double": 1.5 * 2.0**52}  # adding it rounds to an integer, in the low bits
+_MANTISSA = {"float": 23, "double": 52}
+_BIAS = {"float": 127, "double": 1023}
+_EXP_RANGE = {"float": (-104.0, 89.0), "double": (-746.0, 710.0)}
+_SMALLEST_NORMAL = {"float": 2.0**-126, "double": 2.0**-1022}
+_SQRT_HALF_BITS = {"float": 0x3F3504F3, "double": 0x3FE6A09E667F3BCD}
+_TANH_LIMIT = {"float": 9.2, "double": 20.0}
+
+# (exp(r) - 1 - r) / r^2 on |r| <= ln(2) / 2; relative error of exp(r) - 1 below 2e-8.
+_EXP = {
+    "float": (0.5, 0.16666536033153534, 0.04166639596223831, 0.008367284201085567, 0.0013941279612481594),
+    "double": tuple(1.0 / math.factorial(k) for k in range(2, 15)),
+}
+# (log(1 + f) - f + f^2 / 2) / f^3 on sqrt(1/2) - 1 <= f <= sqrt(2) - 1.
+_LOG = (
+    0.33333316445350647, -0.25000810623168945, 0.20002304017543793, -0.16624560952186584,
+    0.14180873334407806, -0.1312839537858963, 0.1288340985774994, -0.07862520217895508,
+)  # fmt: skip
+# log(1 + f) = 2 atanh(s) = 2 s + s (2/3 s^2 + 2/5 s^4 + ...) with s = f / (2 + f), |s| <= 0.172.
+_ATANH = tuple(2.0 / (2 * k + 3) for k in range(11))
+# erf(x) / x - 1 in powers of x^2, for |x| <= 0.92; and -log(1 - erf(x)) in powers of x, for 0.92 <= x <= 3.95.
+_ERF_SMALL = (
+    0.12837915122509003,
+    -0.3761249780654907,
+    0.11281843483448029,
+    -0.026767348870635033,
+    0.004994037561118603,
+    -0.0005994498496875167,
+)
+_ERF_LARGE = (
+    -0.00017468322766944766, 1.1295149326324463, 0.6333468556404114, 0.1082802340388298,
+    -0.025119604542851448, 0.00417117215692997, -0.00043449585791677237, 2.1099045625305735e-05,
+)  # fmt: skip
+# (sin(r) - r) / r^3 and (cos(r) - 1 + r^2 / 2) / r^4 in powers of r^2, for |r| <= pi / 4.
+_SIN = (-0.16666655242443085, 0.008332190103828907, -0.0001951840822584927)
+_COS = (0.04166664555668831, -0.00138873013202101, 2.443066841806285e-05)
+_HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
+
+
+def expand(function: str, argument: str | tuple[str, ...], llvm_type: str, emit: Emit) -> str:
+    """Append the instructions of `function(argument)` and return the name of the result.
+
+    `argument` is an operand of type `llvm_type` (a name or a constant), `pow` takes a tuple of two. `abs` also takes
+    integers. Raises CodegenError for an unknown function, a wrong number of arguments or a type that it is not defined on.
+    """
+    arguments = (argument,) if isinstance(argument, str) else argument
+    element, _ = _checked(function, llvm_type)
+    if len(arguments) != _ARGUMENTS.get(function, 1):
+        raise CodegenError(f"function '{function}' takes {_ARGUMENTS.get(function, 1)} arguments, not {len(arguments)}")
+    if element not in _BIAS:
+        suffix = intrinsic_suffix(llvm_type)
+        return emit(f"call {llvm_type} @llvm.abs.{suffix}({llvm_type} {arguments[0]}, i1 false)")
+    v = Vector(llvm_type, emit)
+    if function in _INTRINSICS:
+        return v.call(_INTRINSICS[function], *arguments)
+    if element == "double" and function in _LIBM_DOUBLE:
+        return _scalarised(v, function, arguments)
+    return _EXPANSIONS[function](v, *arguments)
+
+
+def declarations(function: str, llvm_type: str) -> list[str]:
+    """The `declare` lines that the expansion of a function on a type needs; the emitter keeps each once."""
+    element, lanes = _checked(function, llvm_type)
+    if element not in _BIAS:
+        return [f"declare {llvm_type} @llvm.abs.{intrinsic_suffix(llvm_type)}({llvm_type}, i1)"]
+    if function in _INTRINSICS:
+        return [_declare(_INTRINSICS[function], llvm_type, 1)]
+    if element == "double" and function in _LIBM_DOUBLE:
+        return [f"declare double @{function}({', '.join(['double'] * _ARGUMENTS.get(function, 1))})"]
+    if function == "rsqrt":
+        return [_declare("sqrt", llvm_type, 1)]
+    types = [llvm_type]
+    if function in ("sin", "cos", "pow"):  # parts of these are computed in float64
+        types.append(shaped("double", lanes))
+    found = [_declare(name, kind, count) for kind in types for name, count in (("fma", 3), ("fabs", 1), ("copysign", 2))]
+    return [*found, *(_declare("floor", kind, 1) for kind in types if function == "pow")]
+
+
+def _declare(intrinsic: str, llvm_type: str, count: int) -> str:
+    return f"declare {llvm_type} @llvm.{intrinsic}.{intrinsic_suffix(llvm_type)}({', '.join([llvm_type] * count)})"
+
+
+def _checked(function: str, llvm_type: str) -> tuple[str, int]:
+    if function not in FUNCTIONS:
+        raise CodegenError(f"function '{function}' has no code; known are {', '.join(FUNCTIONS)}")
+    element, lanes = split_type(llvm_type)
+    if element not in _BIAS and (function != "abs" or element == "i1"):
+        raise CodegenError(f"function '{function}' is not defined on '{llvm_type}'; cast to float or double first")
+    return element, lanes
+
+
+def _scalarised(v: Vector, function: str, arguments: Sequence[str]) -> str:
+    """A call of libm for every lane."""
+    if not v.lanes:
+        operands = ", ".join(f"{v.type} {argument}" for argument in arguments)
+        return v.emit(f"call {v.type} @{function}({operands})")
+    result = "poison"
+    for lane in range(v.lanes):
+        parts = [v.emit(f"extractelement {v.type} {argument}, i64 {lane}") for argument in arguments]
+        operands = ", ".join(f"{v.element} {part}" for part in parts)
+        value = v.emit(f"call {v.element} @{function}({operands})")
+        result = v.emit(f"insertelement {v.type} {result}, {v.element} {value}, i64 {lane}")
+    return result
+
+
+def _reduce_by_ln2(v: Vector, x: str) -> tuple[str, str]:
+    """x = n ln(2) + r with |r| <= ln(2) / 2: n as integers, and r."""
+    magic = v.constant(_ROUND_MAGIC[v.element])
+    high, low = _LN2[v.element]
+    shifted = v.fma(x, v.constant(1.0 / math.log(2.0)), magic)
+    n = v.sub(shifted, magic)
+    r = v.fma(n, v.constant(-low), v.fma(n, v.constant(-high), x))
+    magic_bits = v.whole(_float_bits(_ROUND_MAGIC[v.element], v.element))
+    return v.integer_op("sub", v.bits(shifted), magic_bits), r
+
+
+def _float_bits(value: float, element: str) -> int:
+    kind, size = ("<f", "<i") if element == "float" else ("<d", "<q")
+    return int(struct.unpack(size, struct.pack(kind, value))[0])
+
+
+def _power_of_two(v: Vector, n: str) -> str:
+    """2**n for integers n within the normal exponents."""
+    biased = v.integer_op("add", n, v.whole(_BIAS[v.element]))
+    return v.from_bits(v.integer_op("shl", biased, v.whole(_MANTISSA[v.element])))
+
+
+def _exp(v: Vector, x: str) -> str:
+    low, high = _EXP_RANGE[v.element]
+    n, r = _reduce_by_ln2(v, v.lower_bound(v.upper_bound(x, high), low))
+    tail = v.fma(v.mul(r, r), v.polynomial(r, _EXP[v.element]), r)
+    # 2**n in two factors: n can lie just outside the normal exponents, and subnormal results round once.
+    half = v.integer_op("ashr", n, v.whole(1))
+    first, second = _power_of_two(v, half), _power_of_two(v, v.integer_op("sub", n, half))
+    return v.mul(v.fma(tail, first, first), second)
+
+
+def _expm1_positive(v: Vector, x: str) -> str:
+    """exp(x) - 1 for 0 <= x where exp(x) does not overflow."""
+    n, r = _reduce_by_ln2(v, x)
+    tail = v.fma(v.mul(r, r), v.polynomial(r, _EXP[v.element]), r)
+    scale = _power_of_two(v, n)
+    return v.fma(tail, scale, v.sub(scale, v.constant(1.0)))
+
+
+def _log(v: Vector, x: str) -> str:
+    mantissa = _MANTISSA[v.element]
+    subnormal = v.compare("olt", x, v.constant(_SMALLEST_NORMAL[v.element]))
+    normal = v.select(subnormal, v.mul(x, v.constant(2.0**mantissa)), x)
+    offset = v.select(subnormal, v.constant(-float(mantissa)), v.constant(0.0))
+    bits = v.bits(normal)
+    exponent = v.integer_op("ashr", v.integer_op("sub", bits, v.whole(_SQRT_HALF_BITS[v.element])), v.whole(mantissa))
+    reduced = v.from_bits(v.integer_op("sub", bits, v.integer_op("shl", exponent, v.whole(mantissa))))
+    e = v.add(v.from_integer(exponent), offset)
+    f = v.sub(reduced, v.constant(1.0))
+    high, low = _LN2[v.element]
+    square = v.mul(f, f)
+    if v.element == "float":
+        cubic = v.mul(v.mul(square, f), v.polynomial(f, _LOG))
+        rest = v.fma(v.constant(-0.5), square, v.fma(e, v.constant(low), cubic))
+        result = v.fma(e, v.constant(high), v.add(f, rest))
+    else:
+        s = v.div(f, v.add(f, v.constant(2.0)))
+        z = v.mul(s, s)
+        half_square = v.mul(square, v.constant(0.5))
+        series = v.mul(z, v.polynomial(z, _ATANH))
+        rest = v.fma(s, v.add(half_square, series), v.mul(e, v.constant(low)))
+        result = v.fma(e, v.constant(high), v.sub(f, v.sub(half_square, rest)))
+    infinite = v.compare("oeq", x, v.constant(math.inf))
+    result = v.select(infinite, x, result)
+    result = v.select(v.compare("oeq", x, v.constant(0.0)), v.constant(-math.inf), result)
+    return v.select(v.compare("oge", x, v.constant(0.0)), result, v.constant(math.nan))
+
+
+def _tanh(v: Vector, x: str) -> str:
+    """expm1(2 |x|) / (expm1(2 |x|) + 2) with the sign of x."""
+    size = v.upper_bound(v.call("fabs", x), _TANH_LIMIT[v.element])
+    t = _expm1_positive(v, v.add(size, size))
+    return v.call("copysign", v.div(t, v.add(t, v.constant(2.0))), x)
+
+
+def _sigmoid(v: Vector, x: str) -> str:
+    one = v.constant(1.0)
+    return v.div(one, v.add(one, _exp(v, v.neg(x))))
+
+
+def _erf(v: Vector, x: str) -> str:
+    size = v.call("fabs", x)
+    square = v.mul(x, x)
+    small = v.fma(v.polynomial(square, _ERF_SMALL), x, x)
+    negative_log = v.polynomial(v.upper_bound(size, 3.95), _ERF_LARGE)
+    large = v.sub(v.constant(1.0), _exp(v, v.neg(negative_log)))
+    return v.select(v.compare("olt", size, v.constant(0.92)), small, v.call("copysign", large, x))
+
+
+def _sin(v: Vector, x: str) -> str:
+    result = _sin_of_quadrant(v, x, 0)
+    return v.select(v.compare("oeq", x, v.constant(0.0)), x, result)  # keeps the sign of zero
+
+
+def _cos(v: Vector, x: str) -> str:
+    return _sin_of_quadrant(v, x, 1)
+
+
+def _sin_of_quadrant(v: Vector, x: str, turn: int) -> str:
+    """sin(x + turn pi / 2); the argument is reduced in float64, which keeps 24 bits of r for all |x| < 2**38."""
+    w = Vector(shaped("double", v.lanes), v.emit)
+    wide = v.emit(f"fpext {v.type} {x} to {w.type}")
+    magic = w.constant(_ROUND_MAGIC["double"])
+    shifted = w.fma(wide, w.constant(2.0 / math.pi), magic)
+    n = w.sub(shifted, magic)
+    r_wide = w.fma(n, w.constant(-_HALF_PI[1]), w.fma(n, w.constant(-_HALF_PI[0]), wide))
+    r = v.emit(f"fptrunc {w.type} {w.upper_bound(w.lower_bound(r_wide, -0.786), 0.786)} to {v.type}")
+    quadrant = v.emit(f"trunc {w.integer} {w.bits(shifted)} to {v.integer}")
+    if turn:
+        quadrant = v.integer_op("add", quadrant, v.whole(turn))
+    z = v.mul(r, r)
+    sine = v.fma(v.mul(z, r), v.polynomial(z, _SIN), r)
+    cosine = v.fma(v.mul(z, z), v.polynomial(z, _COS), v.fma(z, v.constant(-0.5), v.constant(1.0)))
+    odd = v.emit(f"trunc {v.integer} {quadrant} to {shaped('i1', v.lanes)}")
+    sign = v.integer_op("shl", v.integer_op("and", quadrant, v.whole(2)), v.whole(30))
+    return v.from_bits(v.integer_op("xor", v.bits(v.select(odd, cosine, sine)), sign))
+
+
+def _pow(v: Vector, base: str, exponent: str) -> str:
+    """exp(y log |x|) in float64, then the special cases of C99."""
+    w = Vector(shaped("double", v.lanes), v.emit)
+    x = v.emit(f"fpext {v.type} {base} to {w.type}")
+    y = v.emit(f"fpext {v.type} {exponent} to {w.type}")
+    size, zero, one = w.call("fabs", x), w.constant(0.0), w.constant(1.0)
+    result = _exp(w, w.mul(y, _log(w, size)))
+    half = w.mul(y, w.constant(0.5))
+    whole = w.compare("oeq", w.call("floor", y), y)
+    odd = w.mask_and(whole, w.compare("one", w.call("floor", half), half))
+    result = w.select(odd, w.call("copysign", result, x), result)
+    fraction = w.compare("one", w.call("floor", y), y)
+    negative = w.mask_and(w.compare("olt", x, zero), w.compare("ogt", x, w.constant(-math.inf)))
+    result = w.select(w.mask_and(fraction, negative), w.constant(math.nan), result)
+    unit = w.mask_and(w.compare("oeq", size, one), w.compare("oeq", w.call("fabs", y), w.constant(math.inf)))
+    result = w.select(unit, one, result)
+    result = w.select(w.compare("oeq", x, one), one, result)
+    result = w.select(w.compare("oeq", y, zero), one, result)
+    return v.emit(f"fptrunc {w.type} {result} to {v.type}")
+
+
+def _rsqrt(v: Vector, x: str) -> str:
+    return v.div(v.constant(1.0), v.call("sqrt", x))
+
+
+_EXPANSIONS: dict[str, Callable[..., str]] = {
+    "exp": _exp,
+    "log": _log,
+    "tanh": _tanh,
+    "sigmoid": _sigmoid,
+    "erf": _erf,
+    "sin": _sin,
+    "cos": _cos,
+    "pow": _pow,
+    "rsqrt": _rsqrt,
+}
