@@ -136,11 +136,16 @@ def test_deadline_not_reached_leaves_the_flag_down() -> None:
     flag = AbortFlag()
     with flag.deadline(30.0):
         assert not flag.raised
-    assert not flag.raised
-    flag.set()
-    assert flag.raised
-    flag.clear()
-    assert not flag.raised
+
+
+def test_abort_flag_is_an_int32_that_is_set_and_cleared() -> None:
+    flag = AbortFlag()
+    word = ctypes.c_int32.from_address(flag.pointer)
+    states = [word.value]
+    for change in (flag.set, flag.clear):
+        change()
+        states.append(word.value)
+    assert states == [0, 1, 0]
 
 
 def test_objects_of_one_library_share_a_load() -> None:

@@ -1,0 +1,190 @@
+"""What the machine can do: the peak rate of fused multiply-adds, and the speed of copying memory.
+
+Both are measured with generated kernels through the path that tuned kernels take (LLVM, LLJIT, `GOMP_parallel`, the
+native timer), so they are the yardstick for a kernel's GFLOP/s on the same target and threads.
+
+    measure_peak(Target.detect(), threads=1)               # float32 GFLOP/s of independent vector FMAs
+    measure_copy_bandwidth(Target.detect(), threads=2)     # GB/s, bytes read and bytes written both counted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ansor_py.codegen.jit import load_object
+from ansor_py.codegen.llvm import compile_module
+from ansor_py.codegen.memory import aligned_array, buffer_table
+from ansor_py.codegen.timing import measure_kernel
+from ansor_py.codegen.vector_operations import Vector
+from ansor_py.errors import CodegenError, MeasureError
+
+if TYPE_CHECKING:
+    from ansor_py.target import Target
+
+_ITERATIONS = 50_000
+_ROUNDS = 4  # multiply-adds of every chain in one iteration
+_SMALLEST_COPY, _LARGEST_COPY = 64 << 20, 256 << 20
+
+# The kernel ABI around a body of one thread; `omp_get_thread_num` is 0 outside a parallel region.
+_KERNEL_IR = """
+declare void @GOMP_parallel(ptr, ptr, i32, i32)
+declare i32 @omp_get_thread_num()
+{declarations}
+define internal void @body(ptr %buffers) noinline {{
+{body}
+}}
+define i32 @kernel(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) {{
+  %parallel = icmp sgt i32 %threads, 1
+  br i1 %parallel, label %many, label %one
+many:
+  call void @GOMP_parallel(ptr @body, ptr %buffers, i32 %threads, i32 0)
+  ret i32 0
+one:
+  call void @body(ptr %buffers)
+  ret i32 0
+}}
+"""
+
+_COPY_BODY = """
+entry:
+  %thread = call i32 @omp_get_thread_num()
+  %number = sext i32 %thread to i64
+  %to.at = getelementptr ptr, ptr %buffers, i64 1
+  %share.at = getelementptr ptr, ptr %buffers, i64 2
+  %from = load ptr, ptr %buffers
+  %to = load ptr, ptr %to.at
+  %shares = load ptr, ptr %share.at
+  %share = load i64, ptr %shares
+  %begin = mul i64 %number, %share
+  %end = add i64 %begin, %share
+  br label %loop
+loop:
+  %i = phi i64 [ %begin, %entry ], [ %next, %loop ]
+  %source = getelementptr {vector}, ptr %from, i64 %i
+  %target = getelementptr {vector}, ptr %to, i64 %i
+  %value = load {vector}, ptr %source, align {bytes}
+  store {vector} %value, ptr %target, align {bytes}
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, %end
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+"""
+
+
+def measure_peak(target: Target, threads: int = 1, seconds: float = 0.2) -> float:
+    """float32 GFLOP/s of `threads` threads that do nothing but independent vector FMAs; an FMA counts as 2.
+
+    Spends about `seconds`; the fastest block counts. Raises CodegenError if `threads` < 1.
+    """
+    chains = peak_chains(target)
+    lanes = target.vector_bytes // 4
+    factors = np.array([0.5, 1.0], np.float32)  # every chain converges to 2: no overflow, no subnormals
+    best = _best_seconds(peak_ir(target), target, [factors, _sinks(threads)], threads, seconds)
+    return threads * _ITERATIONS * _ROUNDS * chains * lanes * 2 / best / 1e9
+
+
+def measure_copy_bandwidth(target: Target, threads: int = 1, size: int | None = None, seconds: float = 0.3) -> float:
+    """GB/s (1e9 bytes read or written a second) of copying `size` bytes, by default four times the last-level cache.
+
+    The default lies between 64 and 256 MiB. Raises CodegenError if `threads` < 1.
+    """
+    wanted = min(max(4 * max(target.l3, target.l2), _SMALLEST_COPY), _LARGEST_COPY) if size is None else size
+    share = max(wanted // target.vector_bytes // max(threads, 1), 1)
+    count = share * max(threads, 1) * target.vector_bytes
+    source, copy = aligned_array((count,), "uint8"), aligned_array((count,), "uint8")
+    source[:], copy[:] = 1, 0
+    best = _best_seconds(copy_ir(target), target, [source, copy, np.array([share], np.int64)], threads, seconds)
+    if copy[-1] != 1:
+        raise MeasureError(f"the copy kernel did not reach the end of its {count} bytes with {threads} threads")
+    return 2 * count / best / 1e9
+
+
+def peak_chains(target: Target) -> int:
+    """Independent accumulators: enough to hide the latency of two FMA units, few enough to stay in registers."""
+    return min(target.vector_registers - 4, 24)
+
+
+def peak_ir(target: Target) -> str:
+    """A kernel whose threads run `peak_chains` independent chains of float32 FMAs."""
+    chains = peak_chains(target)
+    lines: list[str] = []
+
+    def emit(text: str) -> str:
+        lines.append(f"  %v{len(lines)} = {text}")
+        return f"%v{len(lines) - 1}"
+
+    v = Vector(f"<{target.vector_bytes // 4} x float>", emit)
+    values = [f"%chain{k}" for k in range(chains)]
+    for _ in range(_ROUNDS):
+        values = [v.fma(value, "%factor", "%term") for value in values]
+    phis = [f"  %chain{k} = phi {v.type} [ {v.constant(k)}, %entry ], [ {values[k]}, %loop ]" for k in range(chains)]
+    steps, lines = lines, []
+    total = values[0]
+    for value in values[1:]:
+        lines.append(f"  %sum{len(lines)} = fadd {v.type} {total}, {value}")
+        total = f"%sum{len(lines) - 1}"
+    body = "\n".join([*_peak_head(v), *phis, *steps, *_peak_loop_end(), *lines, *_peak_tail(v, total)])
+    return _KERNEL_IR.format(declarations=f"declare {v.type} {_fma_signature(v)}", body=body)
+
+
+def copy_ir(target: Target) -> str:
+    """A kernel that copies buffer 0 to buffer 1, every thread `buffers[2][0]` vectors of its own."""
+    body = _COPY_BODY.format(vector=f"<{target.vector_bytes // 4} x float>", bytes=target.vector_bytes)
+    return _KERNEL_IR.format(declarations="", body=body)
+
+
+def _fma_signature(v: Vector) -> str:
+    return f"@llvm.fma.v{v.lanes}f32({v.type}, {v.type}, {v.type})"
+
+
+def _peak_head(v: Vector) -> list[str]:
+    lines = ["entry:", "  %factors = load ptr, ptr %buffers"]
+    for name, place in (("factor", 0), ("term", 1)):
+        lines += [
+            f"  %{name}.at = getelementptr float, ptr %factors, i64 {place}",
+            f"  %{name}.one = load float, ptr %{name}.at",
+            f"  %{name}.first = insertelement {v.type} poison, float %{name}.one, i64 0",
+            f"  %{name} = shufflevector {v.type} %{name}.first, {v.type} poison, <{v.lanes} x i32> zeroinitializer",
+        ]
+    return [*lines, "  br label %loop", "loop:", "  %i = phi i64 [ 0, %entry ], [ %next, %loop ]"]
+
+
+def _peak_loop_end() -> list[str]:
+    return [
+        "  %next = add i64 %i, 1",
+        f"  %more = icmp slt i64 %next, {_ITERATIONS}",
+        "  br i1 %more, label %loop, label %done",
+        "done:",
+    ]
+
+
+def _peak_tail(v: Vector, total: str) -> list[str]:
+    """Store the sum where it is seen, 64 bytes a thread."""
+    return [
+        "  %sinks.at = getelementptr ptr, ptr %buffers, i64 1",
+        "  %sinks = load ptr, ptr %sinks.at",
+        "  %thread = call i32 @omp_get_thread_num()",
+        "  %number = sext i32 %thread to i64",
+        "  %sink = getelementptr [64 x i8], ptr %sinks, i64 %number",
+        f"  store {v.type} {total}, ptr %sink, align 4",
+        "  ret void",
+    ]
+
+
+def _sinks(threads: int) -> np.ndarray:
+    return aligned_array((max(threads, 1), 16), "float32")
+
+
+def _best_seconds(ir_text: str, target: Target, arrays: Sequence[np.ndarray], threads: int, seconds: float) -> float:
+    if threads < 1:
+        raise CodegenError(f"a kernel runs on at least one thread, not {threads}")
+    loaded = load_object([compile_module(ir_text, target).code], ["kernel"])
+    table = buffer_table(arrays)
+    timing = measure_kernel(
+        loaded.address("kernel"), table.ctypes.data, 0, threads, budget_seconds=seconds, max_repeats=max(int(seconds / 6e-3), 1)
+    )
+    return min(timing.seconds)
