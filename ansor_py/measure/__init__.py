@@ -1,1 +1,48 @@
-"""Measuring: builders and runners behind one `Measurer`, timing, error kinds and records."""
+"""Measuring: builders and runners behind one `Measurer`, timing, error kinds and records.
+
+with create_measurer("process", target=target, threads=2) as measurer:
+    results = measurer.measure([MeasureInput(dag.workload_key, dag, steps, target, threads=2)])
+"""
+
+from ansor_py.measure import inline, process  # they register their kinds
+from ansor_py.measure.interface import (
+    MEASURERS,
+    MeasureInput,
+    MeasureOptions,
+    Measurer,
+    MeasureResult,
+    completed_record,
+    create_measurer,
+    register_measurer,
+)
+from ansor_py.measure.records import (
+    ERROR_KINDS,
+    ErrorKind,
+    LostLine,
+    Record,
+    RecordWriter,
+    best_records,
+    read_records,
+)
+from ansor_py.measure.run import RunSettings
+
+__all__ = [
+    "ERROR_KINDS",
+    "MEASURERS",
+    "ErrorKind",
+    "LostLine",
+    "MeasureInput",
+    "MeasureOptions",
+    "MeasureResult",
+    "Measurer",
+    "Record",
+    "RecordWriter",
+    "RunSettings",
+    "best_records",
+    "completed_record",
+    "create_measurer",
+    "inline",
+    "process",
+    "read_records",
+    "register_measurer",
+]

@@ -1,0 +1,315 @@
+"""The batch measurer: which job goes to which worker and when, for every backend.
+
+A batch is built by all builders and run by the runners. Where cores are scarce the phases alternate: first all builds of a
+batch, then its runs, then the next batch; otherwise a program runs while the next ones are built. A worker that dies or
+exceeds its time is replaced, its program becomes a result with an error, and everything else goes on.
+
+There is no thread: work is handed out and collected while `poll` is called. A worker that finishes between two polls waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ansor_py.errors import MeasureError
+from ansor_py.measure.build import BuildJob, BuildReply
+from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, MeasureResult
+from ansor_py.measure.records import ErrorKind
+from ansor_py.measure.run import PrepareJob, PrepareReply, RunJob, RunReply
+from ansor_py.measure.workers import Died, Job, Message, Pool, Ready, Worker
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ansor_py.codegen.kernel import CompiledKernel
+    from ansor_py.schedule.dag import ComputeDAG
+
+MAX_START_FAILURES = 3
+
+
+@dataclass(eq=False)
+class _Program:
+    """A submitted program on its way. Without an id it is the reference of its task."""
+
+    id: int | None
+    input: MeasureInput
+    built: BuildReply | None = None
+
+
+@dataclass(eq=False)
+class _Task:
+    """What is known about the reference of a workload."""
+
+    dag: ComputeDAG
+    kernel: CompiledKernel | None = None
+    tolerance: float = 0.0
+    outputs: tuple[np.ndarray, ...] | None = None
+    failure: tuple[ErrorKind, str] | None = None
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A worker and what it is doing; `deadline` is on the monotonic clock."""
+
+    worker: Worker
+    state: str = "starting"  # starting, idle, busy
+    program: _Program | None = None
+    preparing: bool = False
+    deadline: float = 0.0
+    began: float = 0.0  # seconds since the epoch
+    start_failures: int = 0
+    prepared: set[str] = field(default_factory=set)
+
+
+class BatchMeasurer(Measurer):
+    """A measurer over the workers of a pool."""
+
+    def __init__(self, pool: Pool, options: MeasureOptions) -> None:
+        self.pool = pool
+        self._options = options
+        self._builders = [_Slot(worker) for worker in pool.builders]
+        self._runners = [_Slot(worker) for worker in pool.runners]
+        self._tasks: dict[str, _Task] = {}
+        self._batches: deque[list[_Program]] = deque()
+        self._to_build: deque[_Program] = deque()
+        self._to_run: deque[_Program] = deque()
+        self._finished: list[MeasureResult] = []
+        self._next_id = 0
+        self._outstanding = 0
+        self._closed = False
+        try:
+            for slot in self._slots:
+                self._start(slot)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- the interface
+
+    @property
+    def outstanding(self) -> int:
+        return self._outstanding
+
+    def submit(self, batch: Sequence[MeasureInput]) -> list[int]:
+        if self._closed:
+            raise MeasureError("programs were submitted to a measurer that is closed")
+        programs: list[_Program] = []
+        ids: list[int] = []
+        for item in batch:
+            if item.workload_key not in self._tasks:
+                self._tasks[item.workload_key] = _Task(item.dag)
+                if self._options.check_outputs:
+                    programs.append(_Program(None, item))
+            programs.append(_Program(self._next_id, item))
+            ids.append(self._next_id)
+            self._next_id += 1
+        self._batches.append(programs)
+        self._outstanding += len(ids)
+        return ids
+
+    def poll(self, timeout: float | None = None) -> list[MeasureResult]:
+        limit = None if timeout is None else time.monotonic() + timeout
+        while not self._closed:
+            self._collect()
+            self._hand_out()
+            if self._finished or not self._outstanding:
+                break
+            active = [slot for slot in self._slots if slot.state != "idle"]
+            now = time.monotonic()
+            if limit is not None and now >= limit:
+                break
+            until = min([slot.deadline for slot in active] + ([] if limit is None else [limit]))
+            self.pool.wait([slot.worker for slot in active], max(until - now, 0.0))
+        results, self._finished = self._finished, []
+        self._outstanding -= len(results)
+        return results
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.pool.close()
+
+    # --- workers
+
+    @property
+    def _slots(self) -> list[_Slot]:
+        return self._builders + self._runners
+
+    def _start(self, slot: _Slot) -> None:
+        slot.state, slot.program, slot.preparing = "starting", None, False
+        slot.prepared.clear()
+        slot.deadline = time.monotonic() + self._options.start_timeout
+        slot.worker.start()
+
+    def _collect(self) -> None:
+        """Take what workers have to say; replace the dead and those that exceed their time."""
+        for slot in self._slots:
+            message = slot.worker.receive()  # of an idle one too: it may have been killed by somebody
+            if message is not None:
+                self._take(slot, message)
+            elif slot.state != "idle" and time.monotonic() > slot.deadline:
+                self._time_out(slot)
+
+    def _take(self, slot: _Slot, message: Message) -> None:
+        if isinstance(message, Died):
+            if slot.state == "starting":
+                self._start_failed(slot, message.text)
+            else:
+                self._fail_current(slot, "crash", message.text)
+                self._start(slot)
+            return
+        program, preparing = slot.program, slot.preparing
+        slot.state, slot.program, slot.preparing = "idle", None, False
+        match message:
+            case Ready():
+                slot.start_failures = 0
+            case BuildReply() if program is not None:
+                self._take_build(program, message)
+            case PrepareReply() if program is not None and preparing:
+                self._take_reference(slot, program, message)
+            case RunReply() if program is not None:
+                self._finish(program, message)
+
+    def _time_out(self, slot: _Slot) -> None:
+        slot.worker.kill()
+        if slot.state == "starting":
+            self._start_failed(slot, f"it was not ready after {self._options.start_timeout:g} s")
+            return
+        building = slot in self._builders
+        seconds = self._limit_of(slot.program, building, slot.preparing)
+        kind: ErrorKind = "build-timeout" if building else "run-timeout"
+        self._fail_current(slot, kind, f"killed after {seconds:g} s")
+        self._start(slot)
+
+    def _start_failed(self, slot: _Slot, text: str) -> None:
+        slot.start_failures += 1
+        if slot.start_failures >= MAX_START_FAILURES:
+            self.close()
+            raise MeasureError(f"a measuring worker cannot be started ({slot.start_failures} attempts): {text}")
+        self._start(slot)
+
+    # --- handing out work
+
+    def _hand_out(self) -> None:
+        alternating = self.pool.alternating
+        runs_pending = bool(self._to_run) or any(slot.state == "busy" for slot in self._runners)
+        if not self._to_build and self._batches and not (alternating and runs_pending):
+            self._to_build.extend(self._batches.popleft())
+        if not (alternating and any(slot.state == "busy" for slot in self._runners)):
+            for slot in self._builders:
+                if slot.state == "idle" and self._to_build:
+                    self._hand_build(slot, self._to_build.popleft())
+        if alternating and (self._to_build or any(slot.state != "idle" for slot in self._builders)):
+            return
+        for slot in self._runners:
+            if slot.state == "idle":
+                self._hand_run(slot)
+
+    def _hand_build(self, slot: _Slot, program: _Program) -> None:
+        item, options = program.input, self._options
+        reference = program.id is None
+        job = BuildJob(
+            item.workload_key,
+            () if reference else item.steps,
+            item.target,
+            item.threads,
+            options.reference_builder if reference else options.builder,
+        )
+        self._give(slot, job, program)
+
+    def _hand_run(self, slot: _Slot) -> None:
+        """Give the runner its next program, or first the reference of that program's task."""
+        waiting = len(self._to_run)
+        for _ in range(waiting):
+            program = self._to_run.popleft()
+            item, task = program.input, self._tasks[program.input.workload_key]
+            assert program.built is not None
+            assert program.built.kernel is not None
+            if self._options.check_outputs and item.workload_key not in slot.prepared:
+                if task.failure is not None:
+                    kind, text = task.failure
+                    self._finish(program, RunReply(error=kind, error_text=text, stage="reference"))
+                elif task.kernel is None:
+                    self._to_run.append(program)  # the reference is still being built
+                else:
+                    self._to_run.appendleft(program)
+                    job = PrepareJob(item.workload_key, task.kernel, task.outputs, task.tolerance)
+                    self._give(slot, job, program)
+                    return
+                continue
+            run = RunJob(item.workload_key, program.built.kernel, item.threads, item.cut_seconds, self._options.check_outputs)
+            self._give(slot, run, program)
+            return
+
+    def _give(self, slot: _Slot, job: Job, program: _Program) -> None:
+        slot.state, slot.program, slot.preparing = "busy", program, isinstance(job, PrepareJob)
+        slot.began = time.time()
+        slot.deadline = time.monotonic() + self._limit_of(program, isinstance(job, BuildJob), slot.preparing)
+        slot.worker.send(job, self._tasks[program.input.workload_key].dag)
+
+    def _limit_of(self, program: _Program | None, building: bool, preparing: bool) -> float:
+        if preparing or (program is not None and program.id is None):
+            return self._options.reference_timeout
+        return self._options.build_timeout if building else self._options.run_timeout
+
+    # --- what comes back
+
+    def _take_build(self, program: _Program, reply: BuildReply) -> None:
+        task = self._tasks[program.input.workload_key]
+        if program.id is None:
+            task.kernel, task.tolerance = reply.kernel, reply.tolerance
+            if reply.kernel is None:
+                task.failure = (reply.error, f"the naive program that checks outputs: {reply.error_text}")
+            return
+        program.built = reply
+        if reply.kernel is None:
+            self._finish(program, RunReply(error=reply.error, error_text=reply.error_text, stage="build"))
+        else:
+            self._to_run.append(program)
+
+    def _take_reference(self, slot: _Slot, program: _Program, reply: PrepareReply) -> None:
+        task = self._tasks[program.input.workload_key]
+        if reply.error == "none":
+            task.outputs = reply.reference
+            slot.prepared.add(program.input.workload_key)
+        else:
+            task.failure = (reply.error, f"the naive program that checks outputs: {reply.error_text}")
+
+    def _fail_current(self, slot: _Slot, kind: ErrorKind, text: str) -> None:
+        """The worker died or was killed over its job: the program, or the task's reference, has failed."""
+        program = slot.program
+        if program is None:
+            return
+        building = slot in self._builders
+        if program.id is None or slot.preparing:
+            self._tasks[program.input.workload_key].failure = (kind, f"the naive program that checks outputs: {text}")
+            return
+        if building:
+            program.built = BuildReply(None, kind, text, slot.began, time.time())
+            self._finish(program, RunReply(error=kind, error_text=text, stage="build"))
+        else:
+            reply = RunReply(error=kind, error_text=text, stage="run", started=slot.began, finished=time.time())
+            self._finish(program, reply)
+
+    def _finish(self, program: _Program, reply: RunReply) -> None:
+        built = program.built
+        assert program.id is not None
+        self._finished.append(
+            MeasureResult(
+                id=program.id,
+                costs=reply.costs,
+                error=reply.error,
+                error_text=reply.error_text,
+                error_stage=reply.stage,
+                output_checked=reply.output_checked,
+                build_started=built.started if built else None,
+                build_finished=built.finished if built else None,
+                run_started=reply.started or None,
+                run_finished=reply.finished or None,
+                build_phases=dict(built.kernel.build_phases) if built and built.kernel else {},
+            )
+        )

@@ -1,0 +1,83 @@
+"""What a builder does with one program: steps in, object code or a typed error out.
+
+The functions run in worker processes, because LLVM may end the process on a malformed module. Which function compiles is an
+option (`MeasureOptions.builder`), so that another code generator can be measured with the same search.
+
+    reply = perform_build(BuildJob(dag.workload_key, steps, target, threads=2, builder=build_program), dag)
+    reply.kernel.object_code if reply.kernel else reply.error_text
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
+
+from ansor_py.measure.records import ErrorKind
+from ansor_py.measure.reference import relative_tolerance
+
+if TYPE_CHECKING:
+    from ansor_py.codegen.kernel import CompiledKernel
+    from ansor_py.schedule.dag import ComputeDAG
+    from ansor_py.schedule.steps import Step
+    from ansor_py.target import Target
+
+Builder = Callable[["ComputeDAG", Sequence["Step"], "Target", int], "CompiledKernel"]
+
+TEXT_LIMIT = 512  # characters of an error message that are kept in a record
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """A program to compile; its DAG travels separately, once a worker."""
+
+    workload_key: str
+    steps: tuple[Step, ...]
+    target: Target
+    threads: int
+    builder: Builder
+
+
+@dataclass(frozen=True)
+class BuildReply:
+    """A compiled kernel, or why there is none. Time stamps are seconds since the epoch.
+
+    `tolerance` is the relative tolerance at which outputs of the task's programs may differ.
+    """
+
+    kernel: Union[CompiledKernel, None]
+    error: ErrorKind
+    error_text: str
+    started: float
+    finished: float
+    tolerance: float = 0.0
+
+
+def build_program(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> CompiledKernel:
+    """The standard builder: lower the steps and compile. Raises ScheduleError, LoweringError or CodegenError."""
+    from ansor_py.codegen.kernel import build_kernel
+
+    return build_kernel(dag, steps, target, threads)
+
+
+def build_reference(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> CompiledKernel:
+    """The naive program of the DAG, whatever the steps: every operation a plain nest of serial loops, in order."""
+    return build_program(dag, (), target, 1)
+
+
+def perform_build(job: BuildJob, dag: ComputeDAG) -> BuildReply:
+    """Run the job's builder; every exception becomes a reply with error `build`."""
+    started = time.time()
+    try:
+        kernel = job.builder(dag, job.steps, job.target, job.threads)
+        tolerance = relative_tolerance(dag)
+    except Exception as error:
+        return BuildReply(None, "build", error_text(error), started, time.time())
+    return BuildReply(kernel, "none", "", started, time.time(), tolerance)
+
+
+def error_text(error: BaseException) -> str:
+    """An exception in one short text: its type and message."""
+    message = str(error)
+    return (f"{type(error).__name__}: {message}" if message else type(error).__name__)[:TEXT_LIMIT]

@@ -1,0 +1,192 @@
+"""What the search sees of measuring: a `Measurer` takes batches of programs and returns seconds or typed errors.
+
+A kind of measurer is a function registered by `@register_measurer("kind")` that returns a `Measurer`; adding one is a
+file with that function and an import in `ansor_py.measure`.
+
+    with create_measurer("process", target=target, threads=2) as measurer:
+        ids = measurer.submit([MeasureInput(dag.workload_key, dag, steps, target, threads=2)])
+        for result in measurer.poll(timeout=1.0):
+            print(result.id, result.error, result.cost)
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from ansor_py.errors import OptionError
+from ansor_py.measure.build import Builder, build_program, build_reference
+from ansor_py.measure.records import ErrorKind, Record
+from ansor_py.measure.run import RunSettings
+
+if TYPE_CHECKING:
+    from ansor_py.schedule.dag import ComputeDAG
+    from ansor_py.schedule.steps import Step
+    from ansor_py.target import Target
+
+
+@dataclass(frozen=True)
+class MeasureInput:
+    """One program: the concrete steps on a DAG. All inputs with one workload key must share the same DAG.
+
+    A program of which one call takes longer than `cut_seconds` (usually three times the best) is cut short.
+    """
+
+    workload_key: str
+    dag: ComputeDAG
+    steps: tuple[Step, ...]
+    target: Target
+    threads: int
+    cut_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class MeasureResult:
+    """What became of the program with this id. `costs` are seconds per call, one a repeat; for `cut` a lower bound.
+
+    `error_stage` says where an error happened: `build`, `load`, `warm-up`, `time`, `check` or `reference` (the naive
+    program of the task that outputs are compared with). Time stamps are seconds since the epoch, None if never begun.
+    """
+
+    id: int
+    costs: tuple[float, ...] = ()
+    error: ErrorKind = "none"
+    error_text: str = ""
+    error_stage: str = ""
+    output_checked: bool = False
+    build_started: float | None = None
+    build_finished: float | None = None
+    run_started: float | None = None
+    run_finished: float | None = None
+    build_phases: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the program ran to the end and passed its checks."""
+        return self.error == "none"
+
+    @property
+    def cost(self) -> float:
+        """Median seconds per call; infinite for a failed program."""
+        return statistics.median(self.costs) if self.valid and self.costs else math.inf
+
+
+def completed_record(record: Record, result: MeasureResult) -> Record:
+    """A record with everything that the measurement found out."""
+    return replace(
+        record,
+        costs=result.costs,
+        error=result.error,
+        error_text=result.error_text,
+        error_stage=result.error_stage,
+        output_checked=result.output_checked,
+        build_started=result.build_started,
+        build_finished=result.build_finished,
+        run_started=result.run_started,
+        run_finished=result.run_finished,
+        build_phases=dict(result.build_phases),
+    )
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """Settings of a measurer. Times are seconds.
+
+    `builder` and `reference_builder` are picklable functions of (dag, steps, target, threads) that run in a worker and return
+    a `CompiledKernel`; replace them to try another code generator. `extra` is for kinds of measurers defined elsewhere.
+    """
+
+    build_timeout: float = 15.0
+    run_timeout: float = 10.0
+    reference_timeout: float = 120.0  # building or running the naive program of a task
+    start_timeout: float = 60.0
+    builders: int | None = None  # None: one a core that the runner does not own
+    check_outputs: bool = True
+    run: RunSettings = field(default_factory=RunSettings)
+    ray_address: str | None = None  # None: a local Ray, started and stopped by the measurer
+    builder: Builder = build_program
+    reference_builder: Builder = build_reference
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("build_timeout", "run_timeout", "reference_timeout", "start_timeout"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"measuring: {name} is {getattr(self, name)}; it must be a positive number of seconds")
+        if self.builders is not None and self.builders < 1:
+            raise OptionError(f"measuring: builders is {self.builders}; give at least 1, or none for one a core")
+
+
+class Measurer(ABC):
+    """Measures programs. `submit` returns at once; work proceeds while `poll` waits. A context manager that closes itself.
+
+    After an exception, KeyboardInterrupt included, `poll(0)` still returns what was finished before it.
+    """
+
+    @abstractmethod
+    def submit(self, batch: Sequence[MeasureInput]) -> list[int]:
+        """Queue programs; returns their ids, unique within this measurer, in the order of the batch."""
+
+    @abstractmethod
+    def poll(self, timeout: float | None = None) -> list[MeasureResult]:
+        """Results that were not returned before, in the order in which they were finished.
+
+        Waits until there is at least one, until nothing is outstanding, or for `timeout` seconds (None: no limit).
+        Raises MeasureError when workers cannot be started.
+        """
+
+    @property
+    @abstractmethod
+    def outstanding(self) -> int:
+        """Number of programs submitted whose results were not returned yet."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop all workers; results not returned are lost. Calling it again does nothing."""
+
+    def measure(self, batch: Sequence[MeasureInput]) -> list[MeasureResult]:
+        """Submit a batch, wait for all of it, and return the results in its order (no other batch may be outstanding)."""
+        ids = self.submit(batch)
+        results: dict[int, MeasureResult] = {}
+        while len(results) < len(ids):
+            results.update((result.id, result) for result in self.poll())
+        return [results[number] for number in ids]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+MeasurerFactory = Callable[["Target", int, MeasureOptions], Measurer]
+
+MEASURERS: dict[str, MeasurerFactory] = {}
+
+
+def register_measurer(kind: str) -> Callable[[MeasurerFactory], MeasurerFactory]:
+    """Make a function of (target, threads, options) known as a kind of measurer."""
+
+    def register(factory: MeasurerFactory) -> MeasurerFactory:
+        if kind in MEASURERS:
+            raise OptionError(f"measurer kind '{kind}' is registered twice; choose another name")
+        MEASURERS[kind] = factory
+        return factory
+
+    return register
+
+
+def create_measurer(kind: str, *, target: Target, threads: int, options: MeasureOptions | None = None) -> Measurer:
+    """A measurer of a registered kind for programs of `target` that use `threads` threads.
+
+    Raises OptionError for an unknown kind, or when the machine has fewer cores than `threads`.
+    """
+    if kind not in MEASURERS:
+        raise OptionError(f"there is no measurer of kind '{kind}'; known are {', '.join(sorted(MEASURERS))}")
+    if threads < 1:
+        raise OptionError(f"threads is {threads}; a kernel needs at least one")
+    return MEASURERS[kind](target, threads, options or MeasureOptions())

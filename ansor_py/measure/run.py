@@ -1,0 +1,271 @@
+"""What a runner does with one compiled program: load it, run it on seeded inputs, time it, check what it wrote.
+
+A `Runner` lives in one worker and keeps, per task, the reference output and (for the tasks used last) the buffers. All buffers
+and the workspace lie between guard pages; outputs are filled with NaN beforehand and compared after the last timed call.
+
+    runner = Runner(RunSettings())
+    runner.prepare(PrepareJob(key, naive_kernel, None, tolerance))
+    reply = runner.run(RunJob(key, kernel, threads=2, cut_seconds=3 * best))
+    reply.costs, reply.error
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ansor_py.measure.records import ErrorKind
+from ansor_py.measure.reference import difference, fill_input, poison
+
+if TYPE_CHECKING:
+    from ansor_py.codegen.kernel import BufferSpec, CompiledKernel
+    from ansor_py.codegen.memory import GuardedBuffer
+
+BUFFER_CACHE_BYTES = 512 << 20
+_POISON_BYTE = 0xFF  # four of them are a float NaN
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a program is timed: blocks of `min_block_seconds` or more, up to `max_repeats` of them within `budget_seconds`.
+
+    With `cold`, caches are flushed before every call. `seed` makes the inputs.
+    """
+
+    min_block_seconds: float = 5e-3
+    max_repeats: int = 5
+    budget_seconds: float = 0.06
+    cold: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PrepareJob:
+    """Make a task's reference known to a runner: by running its naive program, or as arrays computed before."""
+
+    workload_key: str
+    kernel: CompiledKernel
+    reference: tuple[np.ndarray, ...] | None
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class PrepareReply:
+    """The reference outputs in ABI order, or why there are none."""
+
+    reference: tuple[np.ndarray, ...]
+    error: ErrorKind = "none"
+    error_text: str = ""
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """A compiled program to time. Without `check` the task needs no reference."""
+
+    workload_key: str
+    kernel: CompiledKernel
+    threads: int
+    cut_seconds: float | None = None
+    check: bool = True
+
+
+@dataclass(frozen=True)
+class RunReply:
+    """Seconds per call, one a repeat, or a typed error and the stage it happened in. Time stamps are since the epoch."""
+
+    costs: tuple[float, ...] = ()
+    error: ErrorKind = "none"
+    error_text: str = ""
+    stage: str = ""
+    output_checked: bool = False
+    started: float = 0.0
+    finished: float = 0.0
+
+
+@dataclass
+class _Buffers:
+    """The arrays of one task, in ABI order, each in a guarded buffer."""
+
+    specs: tuple[BufferSpec, ...]
+    guards: list[GuardedBuffer]
+    arrays: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def outputs(self) -> list[tuple[BufferSpec, np.ndarray]]:
+        return [(spec, array) for spec, array in zip(self.specs, self.arrays, strict=True) if spec.role == "output"]
+
+    @property
+    def bytes(self) -> int:
+        return sum(guard.size for guard in self.guards)
+
+    def damage(self) -> str | None:
+        """A sentence about the first buffer outside of which something was written."""
+        for spec, guard in zip(self.specs, self.guards, strict=True):
+            sentence = guard.check()
+            if sentence:
+                return f"{spec.role} '{spec.name}': {sentence}"
+        return None
+
+
+class Runner:
+    """Runs compiled programs one after another in this process; a crash of a program is a crash of the process."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        from ansor_py.codegen.timing import AbortFlag
+
+        self._settings = settings
+        self._abort = AbortFlag()
+        self._references: dict[str, tuple[tuple[np.ndarray, ...], float]] = {}
+        self._buffers: OrderedDict[str, _Buffers] = OrderedDict()
+
+    def prepare(self, job: PrepareJob) -> PrepareReply:
+        """Learn the reference of a task; runs the naive program unless the job brings the arrays."""
+        reference = job.reference
+        if reference is None:
+            try:
+                reference = self._naive_outputs(job)
+            except Exception as error:
+                return PrepareReply((), "run", f"{type(error).__name__}: {error}")
+        self._references[job.workload_key] = (reference, job.tolerance)
+        return PrepareReply(reference)
+
+    def run(self, job: RunJob) -> RunReply:
+        """Time one program. Every exception becomes a reply with error `run`."""
+        started = time.time()
+        try:
+            reply = self._run(job)
+        except Exception as error:
+            reply = RunReply(error="run", error_text=f"{type(error).__name__}: {error}", stage="load")
+        if reply.error in ("wrong-result", "out-of-bounds", "run"):
+            self._buffers.pop(job.workload_key, None)  # inputs may be damaged: the next program gets fresh ones
+        return replace(reply, started=started, finished=time.time())
+
+    def _run(self, job: RunJob) -> RunReply:
+        from ansor_py.codegen.jit import load_object
+        from ansor_py.codegen.memory import GuardedBuffer, buffer_table
+
+        loaded = load_object([job.kernel.object_code], [job.kernel.symbol])
+        try:
+            buffers = self._buffers_of(job.workload_key, job.kernel)
+            for _, array in buffers.outputs:
+                poison(array)
+            workspace = GuardedBuffer(job.kernel.workspace_bytes)
+            workspace.array((job.kernel.workspace_bytes,), "uint8").fill(_POISON_BYTE)
+            table = buffer_table(buffers.arrays)
+            call = _Call(loaded.address(job.kernel.symbol), table.ctypes.data, workspace.address, job.threads)
+            timed = self._time(call, job.cut_seconds, buffers)
+            overrun = workspace.check()
+            damage = f"workspace: {overrun}" if overrun else buffers.damage()
+        finally:
+            loaded.close()
+        if damage:
+            return RunReply(error="out-of-bounds", error_text=damage, stage="check")
+        if timed.error != "none" or not job.check:
+            return timed
+        return self._checked(job, timed, buffers)
+
+    def _time(self, call: _Call, cut_seconds: float | None, buffers: _Buffers) -> RunReply:
+        """Warm up with one call, then time blocks of calls.
+
+        A cold call takes longer than a warm one, so the first is cut only after a whole block's time.
+        """
+        from ansor_py.codegen.timing import measure_kernel, time_kernel
+
+        settings, flag = self._settings, self._abort
+        limit = float("inf") if cut_seconds is None else max(cut_seconds, settings.min_block_seconds)
+        with flag.deadline(min(limit, _FOREVER)):
+            first = time_kernel(*call.arguments, flag.pointer, 1)
+        if first.status:
+            return _stopped(first.status, first.seconds, "warm-up")
+        if first.seconds > settings.budget_seconds:
+            with flag.deadline(min(limit, _FOREVER)):
+                second = time_kernel(*call.arguments, flag.pointer, 1)
+            return _stopped(second.status, second.seconds, "time") if second.status else RunReply((second.seconds,))
+        regions = [(guard.address, guard.size) for guard in buffers.guards] if settings.cold else None
+        timing = measure_kernel(
+            *call.arguments,
+            flag.pointer,
+            min_block_seconds=settings.min_block_seconds,
+            budget_seconds=max(settings.budget_seconds - first.seconds, settings.min_block_seconds),
+            max_repeats=settings.max_repeats,
+            cold_regions=regions,
+        )
+        return _stopped(timing.status, timing.lower_bound, "time") if timing.status else RunReply(timing.seconds)
+
+    def _checked(self, job: RunJob, timed: RunReply, buffers: _Buffers) -> RunReply:
+        if job.workload_key not in self._references:
+            return RunReply(error="run", error_text="the task was not prepared: there is no reference output", stage="check")
+        reference, tolerance = self._references[job.workload_key]
+        for (spec, output), expected in zip(buffers.outputs, reference, strict=True):
+            sentence = difference(output, expected, tolerance)
+            if sentence:
+                text = f"output '{spec.name}': {sentence}"
+                return RunReply(error="wrong-result", error_text=text, stage="check", output_checked=True)
+        return replace(timed, output_checked=True)
+
+    def _naive_outputs(self, job: PrepareJob) -> tuple[np.ndarray, ...]:
+        from ansor_py.codegen.jit import load_object
+        from ansor_py.codegen.memory import GuardedBuffer, buffer_table
+        from ansor_py.codegen.timing import time_kernel
+
+        buffers = self._buffers_of(job.workload_key, job.kernel)
+        workspace = GuardedBuffer(job.kernel.workspace_bytes)
+        loaded = load_object([job.kernel.object_code], [job.kernel.symbol])
+        try:
+            table = buffer_table(buffers.arrays)
+            time_kernel(loaded.address(job.kernel.symbol), table.ctypes.data, workspace.address, 1, 0, 1)
+        finally:
+            loaded.close()
+        return tuple(array.copy() for _, array in buffers.outputs)
+
+    def _buffers_of(self, key: str, kernel: CompiledKernel) -> _Buffers:
+        """The task's buffers with its inputs filled; those used least recently are forgotten when there are too many."""
+        known = self._buffers.get(key)
+        if known is not None and known.specs == kernel.buffers:
+            self._buffers.move_to_end(key)
+            return known
+        self._buffers[key] = made = _allocate(kernel.buffers, self._settings.seed)
+        while len(self._buffers) > 1 and sum(item.bytes for item in self._buffers.values()) > BUFFER_CACHE_BYTES:
+            self._buffers.popitem(last=False)
+        return made
+
+
+_FOREVER = 1e6  # seconds; a watcher thread cannot wait for infinity
+
+
+@dataclass(frozen=True)
+class _Call:
+    address: int
+    buffers: int
+    workspace: int
+    threads: int
+
+    @property
+    def arguments(self) -> tuple[int, int, int, int]:
+        return self.address, self.buffers, self.workspace, self.threads
+
+
+def _allocate(specs: tuple[BufferSpec, ...], seed: int) -> _Buffers:
+    from ansor_py.codegen.memory import GuardedBuffer
+
+    buffers = _Buffers(specs, [])
+    for position, spec in enumerate(specs):
+        guard = GuardedBuffer(int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize)
+        array = guard.array(spec.shape, spec.dtype)
+        if spec.role != "output":
+            fill_input(array, seed, position)
+        buffers.guards.append(guard)
+        buffers.arrays.append(array)
+    return buffers
+
+
+def _stopped(status: int, seconds: float, stage: str) -> RunReply:
+    """The kernel returned early: cut by the abort flag (status 1), or with a status that the ABI does not know."""
+    if status == 1:
+        text = f"stopped by the abort flag after {seconds * 1e3:.3g} ms of one call"
+        return RunReply((seconds,), "cut", text, stage)
+    return RunReply(error="run", error_text=f"the kernel returned status {status}", stage=stage)

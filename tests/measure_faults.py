@@ -1,0 +1,174 @@
+"""Builders of programs with known faults, for the tests of measuring: LLVM IR written by hand.
+
+A "program" here is one word in place of the steps; the task is `B[i] = 2 * A[i]` on 100 elements.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansor_py.codegen.llvm import compile_module
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.target import Target
+from ansor_py.te.tensor import compute, placeholder
+
+ELEMENTS = 100
+
+
+@dataclass(frozen=True)
+class Spec:
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    object_code: bytes
+    symbol: str
+    workspace_bytes: int
+    buffers: tuple[Spec, ...]
+    target: str
+    threads: int
+    build_phases: dict[str, float]
+
+
+_LOOP = """
+define i32 @kernel(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) {{
+entry:
+  %out_at = getelementptr ptr, ptr %buffers, i64 1
+  %in = load ptr, ptr %buffers
+  %out = load ptr, ptr %out_at
+  {prologue}
+  br label %loop
+loop:
+  %i = phi i64 [ {first}, %entry ], [ %next, %loop ]
+  %from = getelementptr float, ptr %in, i64 %i
+  %value = load float, ptr %from
+  %result = fmul float %value, {factor}
+  %to = getelementptr float, ptr %out, i64 %i
+  store float %result, ptr %to
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, {last}
+  br i1 %more, label %loop, label %done
+done:
+  ret i32 0
+}}
+"""
+
+_SPIN = """
+define i32 @kernel(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) {
+entry:
+  br label %loop
+loop:
+  %flag = load volatile i32, ptr %abort
+  %up = icmp ne i32 %flag, 0
+  br i1 %up, label %done, label %loop
+done:
+  ret i32 1
+}
+"""
+
+_DEAF = """
+define i32 @kernel(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) {
+entry:
+  br label %loop
+loop:
+  %flag = load volatile i32, ptr %abort
+  br label %loop
+}
+"""
+
+
+_UNRESOLVED = """
+declare i32 @nobody_has_this()
+define i32 @kernel(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) {
+  %status = call i32 @nobody_has_this()
+  ret i32 %status
+}
+"""
+
+
+def _ir(word: str) -> str:
+    parts: dict[str, Any] = {"first": 0, "last": ELEMENTS, "factor": "2.0", "prologue": ""}
+    match word:
+        case "good":
+            pass
+        case "wrong":
+            parts["factor"] = "2.5"
+        case "incomplete":
+            parts["last"] = ELEMENTS - 1
+        case "overrun":
+            parts["last"] = ELEMENTS + 2
+        case "underrun":
+            parts["prologue"] = "%before = getelementptr i8, ptr %out, i64 -4\n  store i32 7, ptr %before"
+        case "workspace":
+            parts["prologue"] = "%before = getelementptr i8, ptr %workspace, i64 -4\n  store i32 7, ptr %before"
+        case "corrupts-input":
+            parts["prologue"] = "store float 5.0, ptr %in"
+        case "crash":
+            parts["prologue"] = "%far = getelementptr i8, ptr %out, i64 16384\n  store i32 7, ptr %far"
+        case "trap":
+            parts["prologue"] = "call void @llvm.trap()"
+        case "status":
+            return "define i32 @kernel(ptr %b, ptr %w, i32 %t, ptr %a) { ret i32 3 }"
+        case "spin":
+            return _SPIN
+        case "hang":
+            return _DEAF
+        case "missing-symbol":
+            return _UNRESOLVED
+        case _:
+            raise ValueError(f"no such program '{word}'")
+    return "declare void @llvm.trap()\n" + _LOOP.format(**parts)
+
+
+def build_word(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> Any:
+    word = str(steps[0])
+    match word:
+        case "build-error":
+            raise ValueError("this program cannot be built")
+        case "build-crash":
+            os.abort()
+        case "build-hang":
+            time.sleep(3600)
+        case "build-exit":
+            raise SystemExit(3)
+        case "bad-object":
+            return Kernel(b"rubbish", "kernel", 0, _specs(dag), "cpu", threads, {})
+    if word.startswith("die-once:"):  # a builder that is killed the first time, as by the out-of-memory killer
+        mark = Path(word.removeprefix("die-once:"))
+        if not mark.exists():
+            mark.touch()
+            os.abort()
+        word = "good"
+    code = compile_module(_ir(word), target)
+    return Kernel(code.code, "kernel", 64, _specs(dag), "cpu", threads, {"compile": sum(code.phases.values())})
+
+
+def build_good(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> Any:
+    return build_word(dag, ("good",), target, threads)
+
+
+def build_crashing_reference(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> Any:
+    return build_word(dag, ("crash",), target, threads)
+
+
+def build_failing_reference(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> Any:
+    raise ValueError("no reference today")
+
+
+def doubling_dag() -> ComputeDAG:
+    source = placeholder((ELEMENTS,), name="A")
+    return ComputeDAG.from_outputs(compute((ELEMENTS,), lambda i: source[i] * 2.0, name="B"))
+
+
+def _specs(dag: ComputeDAG) -> tuple[Spec, ...]:
+    inputs = [Spec(t.name, t.shape, t.dtype, "input") for t in dag.inputs]
+    return (*inputs, *(Spec(t.name, t.shape, t.dtype, "output") for t in dag.outputs))

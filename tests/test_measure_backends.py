@@ -1,0 +1,144 @@
+"""One conformance suite for every kind of measurer that runs real programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansor_py.measure import MeasureInput, MeasureOptions, Measurer, MeasureResult, create_measurer
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.target import Target
+from measure_faults import build_good, build_word, doubling_dag
+
+DAG = doubling_dag()
+TARGET = Target.detect()
+KINDS = ("inline", "process")
+PROTECTED = ("process",)
+
+OPTIONS = MeasureOptions(builder=build_word, reference_builder=build_good, build_timeout=8, run_timeout=4, builders=2)
+
+
+def programs(*words: str, cut_seconds: float | None = None, dag: ComputeDAG = DAG) -> list[MeasureInput]:
+    steps: Sequence[tuple[Any, ...]] = [(word,) for word in words]
+    return [MeasureInput(dag.workload_key, dag, step, TARGET, 1, cut_seconds) for step in steps]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def measurer(request: pytest.FixtureRequest) -> Iterator[Measurer]:
+    with create_measurer(request.param, target=TARGET, threads=1, options=OPTIONS) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=PROTECTED)
+def protected(request: pytest.FixtureRequest) -> Iterator[Measurer]:
+    """A measurer that survives programs which end their process."""
+    with create_measurer(request.param, target=TARGET, threads=1, options=OPTIONS) as made:
+        yield made
+
+
+def errors(results: Sequence[MeasureResult]) -> list[tuple[str, str]]:
+    return [(result.error, result.error_stage) for result in results]
+
+
+def test_good_programs_have_costs_and_times(measurer: Measurer) -> None:
+    results = measurer.measure(programs("good", "good", "good"))
+    for result in results:
+        assert result.error == "none", result.error_text
+        assert result.output_checked
+        assert 1 <= len(result.costs) <= 5
+        assert 0 < result.cost < 1e-3
+        assert result.build_started is not None
+        assert result.build_finished is not None
+        assert result.run_started is not None
+        assert result.run_finished is not None
+        assert result.build_started < result.build_finished <= result.run_started < result.run_finished
+        assert result.build_phases["compile"] > 0
+    assert measurer.outstanding == 0
+    assert measurer.poll(timeout=5) == []
+
+
+def test_ids_are_unique_and_in_the_order_of_batches(measurer: Measurer) -> None:
+    first, second = measurer.submit(programs("good", "wrong")), measurer.submit(programs("good"))
+    assert len({*first, *second}) == 3
+    assert measurer.outstanding == 3
+    results: dict[int, MeasureResult] = {}
+    while measurer.outstanding:
+        results.update((result.id, result) for result in measurer.poll(timeout=30))
+    assert [results[number].error for number in (*first, *second)] == ["none", "wrong-result", "none"]
+
+
+def test_faults_are_results(measurer: Measurer) -> None:
+    words = ["build-error", "bad-object", "missing-symbol", "status", "wrong", "incomplete"]
+    words += ["overrun", "underrun", "workspace", "corrupts-input", "good"]
+    results = measurer.measure(programs(*words))
+    assert dict(zip(words, errors(results), strict=True)) == {
+        "build-error": ("build", "build"),
+        "bad-object": ("run", "load"),
+        "missing-symbol": ("run", "load"),
+        "status": ("run", "warm-up"),
+        "wrong": ("wrong-result", "check"),
+        "incomplete": ("wrong-result", "check"),
+        "overrun": ("out-of-bounds", "check"),
+        "underrun": ("out-of-bounds", "check"),
+        "workspace": ("out-of-bounds", "check"),
+        "corrupts-input": ("wrong-result", "check"),
+        "good": ("none", ""),  # also after the inputs were overwritten
+    }
+    text = {word: result.error_text for word, result in zip(words, results, strict=True)}
+    assert "this program cannot be built" in text["build-error"]
+    assert "'B'" in text["overrun"]
+    assert "workspace" in text["workspace"]
+    assert "99" in text["incomplete"]
+    assert "status 3" in text["status"]
+
+
+def test_slow_program_is_cut_with_a_lower_bound(measurer: Measurer) -> None:
+    (result,) = measurer.measure(programs("spin", cut_seconds=0.02))
+    assert result.error == "cut"
+    assert result.costs[0] >= 0.015
+    assert not result.valid
+
+
+def test_crashes_are_results_and_workers_are_replaced(protected: Measurer) -> None:
+    words = ["good", "crash", "trap", "build-crash", "build-exit", "good"]
+    results = protected.measure(programs(*words))
+    assert [result.error for result in results] == ["none", "crash", "crash", "crash", "crash", "none"]
+    assert [result.error_stage for result in results] == ["", "run", "run", "build", "build", ""]
+    assert all(result.error_text for result in results[1:-1])
+    assert [result.error for result in protected.measure(programs("good", "good"))] == ["none", "none"]
+
+
+def test_hanging_run_is_killed(protected: Measurer) -> None:
+    results = protected.measure(programs("good", "hang", "good"))
+    assert errors(results) == [("none", ""), ("run-timeout", "run"), ("none", "")]
+
+
+def test_failed_reference_fails_the_programs_of_its_task(tmp_path: Path) -> None:
+    from measure_faults import build_failing_reference
+
+    options = MeasureOptions(builder=build_word, reference_builder=build_failing_reference)
+    with create_measurer("inline", target=TARGET, threads=1, options=options) as inline:
+        results = inline.measure(programs("good", "build-error"))
+    assert errors(results) == [("build", "reference"), ("build", "build")]
+    assert "no reference today" in results[0].error_text
+
+
+def test_without_checks_no_reference_is_needed() -> None:
+    options = MeasureOptions(builder=build_word, check_outputs=False)
+    with create_measurer("inline", target=TARGET, threads=1, options=options) as inline:
+        results = inline.measure(programs("wrong", "overrun"))
+    assert errors(results) == [("none", ""), ("out-of-bounds", "check")]
+    assert not results[0].output_checked
+
+
+def test_cold_timing() -> None:
+    from dataclasses import replace
+
+    options = replace(OPTIONS, run=replace(OPTIONS.run, cold=True))
+    with create_measurer("inline", target=TARGET, threads=1, options=options) as inline:
+        (result,) = inline.measure(programs("good"))
+    assert result.error == "none"
+    assert len(result.costs) > 5  # every call is a sample
