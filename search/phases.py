@@ -1,0 +1,74 @@
+"""Where the seconds of a search go.
+
+Phases may nest: while an inner one runs, the outer one stands still, so that the seconds of all phases add up to the wall
+clock. What no phase claims is `other`.
+
+    timer = PhaseTimer()
+    with timer.phase("evolve"):
+        with timer.phase("predict"):
+            scores = model.predict(batch)
+    timer.summary()      # {"sketch": 0.0, "evolve": 0.01, ..., "predict": 0.2, ..., "other": 0.0}
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+PHASES = ("sketch", "evolve", "features", "predict", "train", "build", "run", "other")
+
+
+class PhaseTimer:
+    """Accumulates seconds by phase, from its creation on. `clock` returns seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._since = self._began
+        self._open: list[str] = []
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Attribute the time inside the block to `name`."""
+        self._settle()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._settle()
+            self._open.pop()
+
+    def move(self, source: str, shares: dict[str, float]) -> None:
+        """Attribute seconds of a phase that is over to others, as far as it has them (waiting was build and run)."""
+        for name, seconds in shares.items():
+            moved = min(seconds, self.seconds.get(source, 0.0))
+            self.seconds[source] = self.seconds.get(source, 0.0) - moved
+            self.seconds[name] = self.seconds.get(name, 0.0) + moved
+
+    def elapsed(self) -> float:
+        """Seconds since the timer was made."""
+        return self._clock() - self._began
+
+    def summary(self) -> dict[str, float]:
+        """Seconds of every phase up to now; they add up to `elapsed`."""
+        self._settle()
+        phases = dict.fromkeys(PHASES, 0.0) | self.seconds
+        phases["other"] += max(self._since - self._began - sum(phases.values()), 0.0)
+        return phases
+
+    def _settle(self) -> None:
+        now = self._clock()
+        if self._open:
+            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
+        self._since = now
+
+
+def covered_seconds(intervals: Iterable[tuple[float | None, float | None]]) -> float:
+    """Length of the union of time intervals; those with an unknown end are left out."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted((a, b) for a, b in intervals if a is not None and b is not None):
+        total += max(end - max(start, reached), 0.0)
+        reached = max(reached, end)
+    return total

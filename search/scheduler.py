@@ -1,0 +1,209 @@
+"""The task scheduler: which task gets the next round of trials (paper section 6.2, reference section 8).
+
+A strategy is a function of what is known about every task; it keeps no state, so that a resumed search continues as
+the original one would have. Adding a strategy or an objective is a function with a decorator.
+
+    tasks = [TaskProgress(weight, flops=10**9, history=(3e-3, 2e-3)) for weight in (4, 1)]
+    choose_task("gradient", tasks, OBJECTIVES["latency-sum"], np.random.default_rng(0))     # 0: the heavier
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.errors import OptionError
+from ansor_py.schedule.dag import ComputeDAG
+
+GOLDEN_RATIO = 1.618  # FLOP counts within one power of it are similar
+EXPULSION_ROUNDS = 5
+_RELATIVE_STEP = 1e-3  # of the numerical derivative of the objective
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SchedulerOptions:
+    """Constants of the gradient: weight of the past, of similar tasks' throughput, and rounds looked back (paper 6.2)."""
+
+    alpha: float = 0.2
+    beta: float = 2.0
+    backward_window: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise OptionError(f"scheduler: alpha is {self.alpha}; it must lie between 0 and 1")
+        if self.backward_window < 1:
+            raise OptionError(f"scheduler: the backward window is {self.backward_window}; it must be at least 1 round")
+
+
+@dataclass(frozen=True)
+class TaskProgress:
+    """What the scheduler knows about a task.
+
+    `history` holds the least latency known, in seconds: before the first round (the default schedule's), then after each
+    round; infinite while no program was valid. Tasks of the same non-empty `group` are similar. A dead task gets nothing.
+    """
+
+    weight: float
+    flops: int
+    history: tuple[float, ...]
+    group: str = ""
+    dead: bool = False
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds the task has had."""
+        return max(len(self.history) - 1, 0)
+
+    @property
+    def latency(self) -> float:
+        """Best latency in seconds; infinite when nothing was valid."""
+        return self.history[-1] if self.history else math.inf
+
+
+# An objective maps latencies (seconds, float64[tasks], finite) and the tasks' weights to a number that is to fall. It must not
+# fall when a latency rises.
+Objective = Callable[[Floats, Floats], float]
+Strategy = Callable[[Sequence[TaskProgress], Objective, SchedulerOptions, np.random.Generator], int]
+
+OBJECTIVES: dict[str, Objective] = {}
+STRATEGIES: dict[str, Strategy] = {}
+
+
+def register_objective(name: str) -> Callable[[Objective], Objective]:
+    """Make an objective known by name (`--objective`)."""
+
+    def register(function: Objective) -> Objective:
+        OBJECTIVES[name] = function
+        return function
+
+    return register
+
+
+def register_strategy(name: str) -> Callable[[Strategy], Strategy]:
+    """Make a strategy known by name (`--scheduler`)."""
+
+    def register(function: Strategy) -> Strategy:
+        STRATEGIES[name] = function
+        return function
+
+    return register
+
+
+def find_objective(name: str) -> Objective:
+    """An objective by name; raises OptionError naming the known ones."""
+    if name not in OBJECTIVES:
+        raise OptionError(f"there is no objective '{name}'; known are {', '.join(sorted(OBJECTIVES))}")
+    return OBJECTIVES[name]
+
+
+def choose_task(
+    strategy: str,
+    tasks: Sequence[TaskProgress],
+    objective: Objective,
+    rng: np.random.Generator,
+    options: SchedulerOptions | None = None,
+) -> int | None:
+    """The index of the task to give the next round, or None when all are dead.
+
+    Warm-up comes first: every task gets one round, in order. A task without any valid program is then tried again until the
+    tuning loop declares it dead, because an objective has no value without it. Raises OptionError for an unknown strategy.
+    """
+    if strategy not in STRATEGIES:
+        raise OptionError(f"there is no task scheduler '{strategy}'; known are {', '.join(sorted(STRATEGIES))}")
+    alive = [index for index, task in enumerate(tasks) if not task.dead]
+    if not alive:
+        return None
+    for index in alive:
+        if tasks[index].rounds == 0:
+            return index
+    for index in alive:
+        if not math.isfinite(tasks[index].latency):
+            return index
+    return STRATEGIES[strategy](tasks, objective, options or SchedulerOptions(), rng)
+
+
+@register_objective("latency-sum")
+def latency_sum(latencies: Floats, weights: Floats) -> float:
+    """f1 of the paper: the latency of all models together, every task as often as it occurs."""
+    return float(latencies @ weights)
+
+
+@register_strategy("gradient")
+def by_gradient(
+    tasks: Sequence[TaskProgress], objective: Objective, options: SchedulerOptions, rng: np.random.Generator
+) -> int:
+    """The task whose next round promises the steepest fall of the objective; one at random when all promise the same."""
+    gradients = task_gradients(tasks, objective, options)
+    alive = np.array([index for index, task in enumerate(tasks) if not task.dead])
+    if np.ptp(gradients[alive]) == 0:
+        return int(rng.choice(alive))
+    return int(alive[np.argmin(gradients[alive])])
+
+
+@register_strategy("round-robin")
+def by_turns(tasks: Sequence[TaskProgress], objective: Objective, options: SchedulerOptions, rng: np.random.Generator) -> int:
+    """The living task with the fewest rounds, the first of equals."""
+    return min((index for index, task in enumerate(tasks) if not task.dead), key=lambda index: (tasks[index].rounds, index))
+
+
+def task_gradients(tasks: Sequence[TaskProgress], objective: Objective, options: SchedulerOptions | None = None) -> Floats:
+    """Expected change of the objective by one more round, float64[tasks], at most 0; 0 for dead tasks.
+
+    chain * (alpha * backward + (1 - alpha) * forward): `chain` is the numerical derivative of the objective with respect to the
+    task's latency, `backward` its fall a round over the last rounds, `forward` the optimistic guess that the latency falls by
+    1/rounds, or that the task reaches 1/beta of the best throughput of similar tasks (paper, Appendix A). Latencies of
+    tasks without a valid program count as 0 in the objective.
+    """
+    options = options or SchedulerOptions()
+    latencies = np.array([task.latency if math.isfinite(task.latency) else 0.0 for task in tasks])
+    weights = np.array([task.weight for task in tasks], dtype=np.float64)
+    value = objective(latencies, weights)
+    gradients = np.zeros(len(tasks))
+    for index, task in enumerate(tasks):
+        if task.dead or latencies[index] == 0:
+            continue
+        step = _RELATIVE_STEP * latencies[index]
+        changed = latencies.copy()
+        changed[index] -= step
+        chain = (value - objective(changed, weights)) / step
+        forward = min(_by_time(task), _by_similarity(index, tasks, options.beta)) - task.latency
+        expected = options.alpha * _backward(task, options.backward_window) + (1 - options.alpha) * forward
+        gradients[index] = min(chain * expected, 0.0)
+    return gradients
+
+
+def similarity_group(dag: ComputeDAG) -> str:
+    """Tasks of one group compute the same thing on sizes of a similar number of FLOPs: the DAG's text without its numbers."""
+    magnitude = int(math.log(dag.flops + 1, GOLDEN_RATIO))
+    return f"{magnitude}:{re.sub(r'[0-9]+', '', str(dag))}"
+
+
+def _backward(task: TaskProgress, window: int) -> float:
+    """Change of the latency a round over the last `window` rounds, at most 0; 0 when there were fewer."""
+    if task.rounds < window or not math.isfinite(task.history[-1 - window]):
+        return 0.0
+    return (task.history[-1] - task.history[-1 - window]) / window
+
+
+def _by_time(task: TaskProgress) -> float:
+    return task.latency - task.latency / max(task.rounds, 1)
+
+
+def _by_similarity(index: int, tasks: Sequence[TaskProgress], beta: float) -> float:
+    """Latency at 1/beta of the best throughput of the group; infinite without one or when the task cannot keep up with it."""
+    task = tasks[index]
+    members = [other for other in tasks if task.group and other.group == task.group and math.isfinite(other.latency)]
+    if len(members) < 2:
+        return math.inf
+    best = max(other.flops / other.latency for other in members)
+    others = max(other.rounds for number, other in enumerate(tasks) if number != index and other.group == task.group)
+    if task.flops / task.latency < best / beta and task.rounds > EXPULSION_ROUNDS + others:
+        return math.inf
+    return beta * task.flops / best

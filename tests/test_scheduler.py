@@ -1,0 +1,161 @@
+"""The task scheduler: acceptance values of the reference page (section 14), warm-up, dead tasks, alternatives; phase times."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansor_py import te
+from ansor_py.errors import OptionError
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.search.phases import PhaseTimer, covered_seconds
+from ansor_py.search.scheduler import (
+    OBJECTIVES,
+    SchedulerOptions,
+    TaskProgress,
+    choose_task,
+    similarity_group,
+    task_gradients,
+)
+
+SUM = OBJECTIVES["latency-sum"]
+LEVEL = (4e-3, 2e-3, 2e-3, 2e-3, 2e-3)
+FALLING = (4e-3, 4e-3, 4e-3, 3e-3, 2e-3)
+
+
+def progress(weight: float = 1, history: tuple[float, ...] = LEVEL, flops: int = 10**9, **more: object) -> TaskProgress:
+    return TaskProgress(weight, flops, history, **more)  # type: ignore[arg-type]
+
+
+def choose(tasks: list[TaskProgress], strategy: str = "gradient", seed: int = 0) -> int | None:
+    return choose_task(strategy, tasks, SUM, np.random.default_rng(seed))
+
+
+def test_the_heavier_of_equal_tasks_is_chosen() -> None:
+    assert choose([progress(weight=1), progress(weight=3), progress(weight=2)]) == 1
+
+
+def test_a_recently_improving_task_outranks_a_stagnating_one() -> None:
+    assert choose([progress(history=LEVEL), progress(history=FALLING)]) == 1
+    gradients = task_gradients([progress(history=LEVEL), progress(history=FALLING)], SUM)
+    # alpha * (2 - 4) / 3 ms + (1 - alpha) * (-2 ms / 4 rounds); the level one: its fall lies outside the window of 3 rounds
+    assert gradients[1] == pytest.approx(0.2 * -2e-3 / 3 + 0.8 * -0.5e-3)
+    assert gradients[0] == pytest.approx(0.8 * -0.5e-3)
+
+
+def test_warm_up_gives_each_task_one_round_in_order() -> None:
+    assert choose([progress(), progress(history=(1e-3,)), progress(weight=9, history=(1e-3,))]) == 1
+    assert choose([progress(history=()), progress(history=(1e-3,))]) == 0
+
+
+def test_dead_tasks_get_nothing() -> None:
+    tasks = [progress(weight=100, dead=True), progress(history=(1e-3,), dead=True), progress()]
+    assert choose(tasks) == 2
+    assert choose(tasks, "round-robin") == 2
+    assert choose([progress(dead=True)]) is None
+    assert choose([]) is None
+
+
+def test_a_task_without_a_valid_program_is_tried_again_and_does_not_spoil_the_gradients_when_dead() -> None:
+    failing = (math.inf, math.inf)
+    assert choose([progress(weight=50), progress(history=failing)]) == 1
+    tasks = [progress(weight=1), progress(weight=2), progress(history=failing, dead=True)]
+    assert choose(tasks) == 1
+    assert np.isfinite(task_gradients(tasks, SUM)).all()
+
+
+def test_equal_tasks_are_chosen_at_random_but_reproducibly() -> None:
+    tasks = [progress(), progress(), progress()]
+    chosen = [choose(tasks, seed=seed) for seed in range(40)]
+    assert set(chosen) == {0, 1, 2}
+    assert chosen == [choose(tasks, seed=seed) for seed in range(40)]
+
+
+def test_round_robin_takes_the_task_with_the_fewest_rounds() -> None:
+    assert choose([progress(history=LEVEL), progress(history=LEVEL[:3]), progress(history=LEVEL[:3])], "round-robin") == 1
+
+
+def test_a_similar_task_with_high_throughput_promises_more() -> None:
+    slow, fast = progress(group="g", history=(8e-3,) * 9), progress(group="g", history=(1e-3,) * 9)
+    alone = task_gradients([progress(history=(8e-3,) * 9), progress(history=(1e-3,) * 9)], SUM)
+    together = task_gradients([slow, fast], SUM)
+    assert together[0] == pytest.approx(0.8 * (2e-3 - 8e-3))  # half of the best throughput
+    assert together[0] < alone[0]
+    assert together[1] == pytest.approx(alone[1])
+
+
+def test_a_task_that_cannot_keep_up_with_its_group_leaves_it() -> None:
+    slow, fast = progress(group="g", history=(8e-3,) * 12), progress(group="g", history=(1e-3,) * 3)
+    assert task_gradients([slow, fast], SUM)[0] == pytest.approx(0.8 * -8e-3 / 11)
+
+
+def test_an_objective_may_be_any_function() -> None:
+    def only_the_second(latencies: np.ndarray, weights: np.ndarray) -> float:
+        return float(latencies[1] ** 2)
+
+    tasks = [progress(weight=100), progress(weight=1)]
+    assert choose_task("gradient", tasks, only_the_second, np.random.default_rng(0)) == 1
+    assert task_gradients(tasks, only_the_second)[0] == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.lists(st.floats(1e-6, 10), min_size=2, max_size=8), st.booleans()),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_gradients_never_rise_and_a_living_task_is_chosen(drawn: list[tuple[int, list[float], bool]]) -> None:
+    tasks = [
+        progress(weight=weight, history=tuple(np.minimum.accumulate(history).tolist()), dead=dead)
+        for weight, history, dead in drawn
+    ]
+    assert (task_gradients(tasks, SUM) <= 0).all()
+    chosen = choose(tasks)
+    assert chosen is None if all(task.dead for task in tasks) else chosen is not None and not tasks[chosen].dead
+
+
+def test_nonsense_is_refused_by_name() -> None:
+    with pytest.raises(OptionError, match=r"no task scheduler 'magic'; known are gradient, round-robin"):
+        choose_task("magic", [progress()], SUM, np.random.default_rng(0))
+    with pytest.raises(OptionError, match="alpha"):
+        SchedulerOptions(alpha=2)
+
+
+def matrix_product(n: int) -> ComputeDAG:
+    a, b = te.placeholder((n, n), name="A"), te.placeholder((n, n), name="B")
+    k = te.reduce_axis(n, "k")
+    product = te.compute((n, n), lambda i, j: te.reduce_sum(a[i, k] * b[k, j], k), name="C")
+    return ComputeDAG.from_outputs(product)
+
+
+def test_similarity_is_structure_and_magnitude() -> None:
+    assert similarity_group(matrix_product(128)) == similarity_group(matrix_product(130))
+    assert similarity_group(matrix_product(128)) != similarity_group(matrix_product(512))
+
+
+def test_phases_add_up_to_the_elapsed_time() -> None:
+    now = [0.0]
+    timer = PhaseTimer(lambda: now[0])
+    now[0] += 1
+    with timer.phase("evolve"):
+        now[0] += 2
+        with timer.phase("predict"):
+            now[0] += 4
+        now[0] += 8
+    with timer.phase("measure"):
+        now[0] += 16
+    timer.move("measure", {"build": 5.0, "run": 7.0})
+    timer.move("measure", {"other": 100.0})
+    phases = timer.summary()
+    assert (phases["evolve"], phases["predict"], phases["build"], phases["run"]) == (10, 4, 5, 7)
+    assert phases["other"] == 1 + 4
+    assert sum(phases.values()) == timer.elapsed() == 31
+
+
+def test_overlapping_intervals_count_once() -> None:
+    assert covered_seconds([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (None, None), (5.5, 5.6)]) == 4.0
