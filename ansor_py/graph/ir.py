@@ -1,0 +1,227 @@
+"""The graph IR: operator nodes and the values that flow between them.
+
+A `Graph` is immutable; a pass returns a new one. Every node computes exactly one value (an ONNX node with several
+outputs becomes one node for each output that is used, told apart by `output_index`), so a value, its producer and a
+kernel's result are the same thing everywhere below. A value with a `constant` array is known at compile time.
+
+    graph = import_model("m.onnx")
+    print(graph)                       # one line a node
+    graph.digraph                      # networkx.DiGraph over node names, edges carry the value's name
+    graph.consumers("conv1_out")       # the nodes that read a value
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ansor_py.te.tensor import Tensor
+
+Array: TypeAlias = NDArray[np.generic]
+AttributeValue: TypeAlias = "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Array"
+# The domain of operators that passes introduce.
+ANSOR_DOMAIN = "ansor_py"
+
+
+class Pattern(IntEnum):
+    """How an operator's output elements depend on its inputs; fusion compares these, weaker kinds first (as in TVM)."""
+
+    ELEMENTWISE = 0
+    BROADCAST = 1
+    INJECTIVE = 2
+    REDUCTION = 3
+    COMPLEX = 4  # complex-out-fusable: convolution, matmul, pooling; element-wise consumers may be fused into its output
+    OPAQUE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor of the graph: shape in elements, dtype, and the array if it is known at compile time."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    constant: Array | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * int(np.dtype(self.dtype).itemsize)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}{list(self.shape)}"
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorNode:
+    """One operator: the names of the values it reads ("" for an omitted optional input) and of the one it computes."""
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    domain: str = ""
+    opset: int = 0
+    output_index: int = 0
+    output_count: int = 1
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The inputs that are present."""
+        return tuple(name for name in self.inputs if name)
+
+    def with_attributes(self, **changes: AttributeValue) -> OperatorNode:
+        """The node with some attributes set."""
+        return replace(self, attributes={**self.attributes, **changes})
+
+    @property
+    def pattern(self) -> Pattern:
+        """The pattern kind that the operator's registration states."""
+        from ansor_py.graph.onnx_ops.registry import definition_of
+
+        return definition_of(self).pattern
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the output has the bytes of the first input, only seen under another shape."""
+        from ansor_py.graph.onnx_ops.registry import definition_of
+
+        return definition_of(self).view
+
+    def expression(self, inputs: Sequence[Tensor | None]) -> Tensor:
+        """The node's result as a tensor expression over `inputs` (None for an omitted one)."""
+        from ansor_py.graph.onnx_ops.registry import expression_of
+
+        return expression_of(self, inputs)
+
+    def __str__(self) -> str:
+        shown = " ".join(f"{key}={_short(value)}" for key, value in self.attributes.items())
+        return f"{self.op_type}({', '.join(self.inputs)})" + (f" {shown}" if shown else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes in topological order, values by name, input names, and outputs (public name -> value name)."""
+
+    name: str
+    nodes: tuple[OperatorNode, ...]
+    values: Mapping[str, Value]
+    inputs: tuple[str, ...]
+    outputs: Mapping[str, str]
+
+    @cached_property
+    def producers(self) -> Mapping[str, OperatorNode]:
+        """The node that computes each computed value."""
+        return {node.output: node for node in self.nodes}
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[OperatorNode, ...]]:
+        """The nodes that read each value, in topological order, a node once."""
+        found: dict[str, list[OperatorNode]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.reads):
+                found.setdefault(name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
+    def output_values(self) -> frozenset[str]:
+        """Names of the values that leave the graph."""
+        return frozenset(self.outputs.values())
+
+    @cached_property
+    def digraph(self) -> nx.DiGraph:
+        """The operators as a networkx graph: node names, with the `OperatorNode` as attribute `node`; edges carry `value`."""
+        graph = nx.DiGraph(name=self.name)
+        for node in self.nodes:
+            graph.add_node(node.name, node=node)
+            for name in node.reads:
+                if name in self.producers:
+                    graph.add_edge(self.producers[name].name, node.name, value=name)
+        return graph
+
+    def consumers(self, value: str) -> tuple[OperatorNode, ...]:
+        """The nodes that read a value."""
+        return self.readers.get(value, ())
+
+    def producer(self, value: str) -> OperatorNode | None:
+        """The node that computes a value, or None for an input or a constant."""
+        return self.producers.get(value)
+
+    def constant(self, value: str) -> Array | None:
+        """The array of a constant value; None if it is computed, an input, or omitted ("")."""
+        return self.values[value].constant if value else None
+
+    def only_reader(self, value: str) -> OperatorNode | None:
+        """The single node that reads a value which nothing else needs, else None."""
+        readers = self.consumers(value)
+        return readers[0] if len(readers) == 1 and value not in self.output_values else None
+
+    def __str__(self) -> str:
+        inputs = ", ".join(str(self.values[name]) for name in self.inputs)
+        constants = sum(value.constant is not None for value in self.values.values())
+        lines = [f"graph {self.name}({inputs}) -> {', '.join(self.outputs)}  # {len(self.nodes)} nodes, {constants} constants"]
+        lines += [f"  {self.values[node.output]} = {node}" for node in self.nodes]
+        return "\n".join(lines)
+
+
+def rebuild(graph: Graph, nodes: Iterable[OperatorNode], values: Iterable[Value] = (), **changes: object) -> Graph:
+    """The graph with other nodes (in any order) and further values; values that nothing mentions are dropped.
+
+    `changes` may hold `inputs` or `outputs`.
+    """
+    known = dict(graph.values)
+    known.update((value.name, value) for value in values)
+    changed = replace(graph, nodes=sorted_nodes(nodes), values=known, **changes)  # type: ignore[arg-type]
+    kept = {*changed.inputs, *changed.outputs.values()}
+    for node in changed.nodes:
+        kept.update(node.reads)
+        kept.add(node.output)
+    return replace(changed, values={name: value for name, value in known.items() if name in kept})
+
+
+def sorted_nodes(nodes: Iterable[OperatorNode]) -> tuple[OperatorNode, ...]:
+    """Nodes in topological order; nodes that are already in order keep it."""
+    listed = list(nodes)
+    position = {node.name: index for index, node in enumerate(listed)}
+    producer = {node.output: node.name for node in listed}
+    order = nx.DiGraph()
+    order.add_nodes_from(position)
+    order.add_edges_from((producer[name], node.name) for node in listed for name in node.reads if name in producer)
+    by_name = {node.name: node for node in listed}
+    return tuple(by_name[name] for name in nx.lexicographical_topological_sort(order, key=position.__getitem__))
+
+
+def replace_uses(graph: Graph, renamed: Mapping[str, str]) -> Graph:
+    """Readers of a key of `renamed`, and graph outputs that are one, take the mapped value instead; chains are followed."""
+
+    def final(name: str) -> str:
+        while name in renamed:
+            name = renamed[name]
+        return name
+
+    nodes = [replace(node, inputs=tuple(final(name) for name in node.inputs)) for node in graph.nodes]
+    return rebuild(graph, nodes, outputs={public: final(name) for public, name in graph.outputs.items()})
+
+
+def fresh_name(graph: Graph, wanted: str) -> str:
+    """A value and node name that the graph does not use yet."""
+    taken = {*graph.values, *(node.name for node in graph.nodes)}
+    name, number = wanted, 1
+    while name in taken:
+        name, number = f"{wanted}_{number}", number + 1
+    return name
+
+
+def _short(value: AttributeValue) -> str:
+    if isinstance(value, np.ndarray):
+        return np.array2string(value, threshold=4, separator=",") if value.size <= 4 else f"<{value.dtype}{list(value.shape)}>"
+    return str(list(value)) if isinstance(value, tuple) else str(value)

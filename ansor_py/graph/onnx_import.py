@@ -1,0 +1,291 @@
+"""ONNX import: a model file becomes a graph of operators that all have a tensor expression.
+
+One walk over the nodes in topological order. A node whose inputs are all known is evaluated at once, so shape arithmetic
+(`Shape`, `Gather`, `Concat`, ... into `Reshape`) never reaches the graph; inputs that must be known (a `Reshape`'s shape)
+become attributes; the shape of every other value is that of its tensor expression. Operators without an expression are
+replaced by their ONNX function body if they have one.
+
+    graph = import_model("m.onnx", shapes={"batch": 1})
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
+
+from ansor_py.errors import ModelError
+from ansor_py.graph.function_bodies import expand_function, function_of
+from ansor_py.graph.ir import Array, AttributeValue, Graph, OperatorNode, Value, rebuild
+from ansor_py.graph.model_file import check_model, infer_shapes, node_title, read_model
+from ansor_py.graph.onnx_nodes import attributes_of, dtype_name
+from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, describe, expression_of, registered
+from ansor_py.graph.passes.constant_folding import evaluate
+from ansor_py.te.expr import DTYPE_BYTES
+from ansor_py.te.tensor import Tensor, placeholder
+
+# `shapes` fixes dynamic dimensions: by the dimension's name (an extent) or by an input's name (all its extents).
+Shapes = Mapping[str, int | Sequence[int]]
+
+
+def import_model(model: str | os.PathLike[str] | bytes | ModelProto, shapes: Shapes | None = None) -> Graph:
+    """The graph of a model given as path, bytes or `ModelProto`.
+
+    Raises ModelError for anything that is not a valid ONNX model or cannot be compiled: the message names the file, the
+    node with operator and opset, or the input, and the remedy.
+    """
+    checked = check_model(read_model(model))
+    fixed = infer_shapes(_with_fixed_shapes(checked, shapes or {}))
+    walk = _Walk(
+        inferred=_static_shapes(fixed.graph),
+        opsets={_domain(entry.domain): entry.version for entry in fixed.opset_import},
+        functions={(function.domain, function.name): function for function in fixed.functions},
+    )
+    _add_constants(walk, fixed.graph)
+    inputs = tuple(_add_input(walk, info) for info in _fed_inputs(fixed.graph))
+    for index, node in enumerate(fixed.graph.node):
+        walk.add(node, node_title(node, index))
+    outputs = {info.name: info.name for info in fixed.graph.output}
+    graph = Graph(fixed.graph.name or "model", (), walk.values, inputs, outputs)
+    return rebuild(graph, walk.nodes)
+
+
+@dataclass
+class _Walk:
+    """The state of the walk over the model's nodes: what has been imported so far."""
+
+    inferred: Mapping[str, tuple[int, ...]]
+    opsets: Mapping[str, int]
+    functions: Mapping[tuple[str, str], FunctionProto]
+    values: dict[str, Value] = field(default_factory=dict)
+    nodes: list[OperatorNode] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+    def add(self, proto: NodeProto, title: str, opsets: Mapping[str, int] | None = None) -> None:
+        """Import one ONNX node: as operators, as constants, or by its function body."""
+        versions = opsets or self.opsets
+        opset = versions.get(_domain(proto.domain), 0)
+        operators = list(self._operators(proto, title, opset))
+        looks_at_shape = proto.op_type in ("Shape", "Size") and _domain(proto.domain) == ""
+        known = not looks_at_shape and all(self._known(operator) for operator in operators)
+        if known and all(self._fold(operator) for operator in operators):
+            return
+        if looks_at_shape:
+            self._add_shape(operators[0])
+        elif registered(proto.op_type) and _domain(proto.domain) == "":
+            for operator in operators:
+                self._add_operator(operator)
+        else:
+            self._add_function(proto, operators[0], opset)
+
+    def _operators(self, proto: NodeProto, title: str, opset: int) -> Iterator[OperatorNode]:
+        attributes = attributes_of(proto)
+        domain, inputs, count = _domain(proto.domain), tuple(proto.input), len(proto.output)
+        for index, output in enumerate(proto.output):
+            if output:
+                name = self._unique(title if index == 0 else f"{title}.{index}")
+                yield OperatorNode(name, proto.op_type, inputs, output, attributes, domain, opset, index, count)
+
+    def _unique(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self.names:
+            name, number = f"{wanted}_{number}", number + 1
+        self.names.add(name)
+        return name
+
+    def _known(self, node: OperatorNode) -> bool:
+        return all(self.values[name].constant is not None for name in node.reads)
+
+    def _fold(self, node: OperatorNode) -> bool:
+        array = evaluate(node, [self.values[name].constant if name else None for name in node.inputs])
+        if array is None:
+            return False
+        self.add_constant(node.output, array, describe(node))
+        return True
+
+    def add_constant(self, name: str, array: Array, owner: str) -> None:
+        """A value that is known."""
+        if str(array.dtype) not in DTYPE_BYTES:
+            raise ModelError(
+                f"{owner} gives dtype {array.dtype}, which is not supported; supported are {', '.join(DTYPE_BYTES)}"
+            )
+        self.values[name] = Value(name, array.shape, str(array.dtype), array)
+
+    def _add_shape(self, node: OperatorNode) -> None:
+        shape = self.values[node.inputs[0]].shape
+        if node.op_type == "Size":
+            array = np.asarray(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
+        else:
+            call = OperatorCall(node, ())
+            array = np.asarray(shape[call.integer("start", 0) : call.integer("end", len(shape))], dtype=np.int64)
+        self.add_constant(node.output, array, describe(node))
+
+    def _add_operator(self, node: OperatorNode) -> None:
+        resolved = resolve_static_inputs(node, self.values)
+        placeholders = [_stand_in(self.values[name]) if name else None for name in resolved.inputs]
+        result = expression_of(resolved, placeholders)
+        shape = self.inferred.get(node.output, result.shape)
+        if int(np.prod(shape, dtype=np.int64)) != result.size:
+            raise ModelError(
+                f"{describe(node)}: the model states shape {list(shape)} for its result, but it is {list(result.shape)}"
+            )
+        self.values[node.output] = Value(node.output, shape, result.dtype)
+        self.nodes.append(resolved)
+
+    def _add_function(self, proto: NodeProto, node: OperatorNode, opset: int) -> None:
+        types = [_type_proto(self.values[name]) if name else TypeProto() for name in proto.input]
+        function = function_of(proto, opset, types, self.functions)
+        if function is None:
+            definition_of(node)  # raises the error that lists the supported operators
+            raise ModelError(f"{describe(node)} is not supported")
+        inner_opsets = {_domain(entry.domain): entry.version for entry in function.opset_import}
+        for index, inner in enumerate(expand_function(proto, function, f"{node.name}/")):
+            self.add(inner, node_title(inner, index), inner_opsets)
+
+
+def resolve_static_inputs(node: OperatorNode, values: Mapping[str, Value]) -> OperatorNode:
+    """The node with inputs that have to be known turned into attributes. Raises ModelError where one is not known."""
+    definition = definition_of(node)
+    inputs = list(node.inputs)
+    attributes: dict[str, AttributeValue] = dict(node.attributes)
+    for index, name in {**definition.static, **definition.optional_static}.items():
+        if index >= len(inputs) or not inputs[index]:
+            continue
+        array = values[inputs[index]].constant
+        if array is not None:
+            attributes[name] = array
+            inputs[index] = ""
+        elif index in definition.static:
+            raise ModelError(
+                f"{describe(node)}: its input '{inputs[index]}' ({name}) is computed while the model runs; "
+                "it has to be known when the model is compiled"
+            )
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    return replace(node, inputs=tuple(inputs), attributes=attributes)
+
+
+def _stand_in(value: Value) -> Tensor:
+    return placeholder(value.shape, value.dtype, value.name, constant=value.constant is not None)
+
+
+def _type_proto(value: Value) -> TypeProto:
+    return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype)), value.shape)
+
+
+def _static_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes that inference found or the model states, where they are all numbers."""
+    shapes = {}
+    for info in (*graph.value_info, *graph.output):
+        kind = info.type.tensor_type
+        ranked = info.type.HasField("tensor_type") and kind.HasField("shape")
+        if ranked and all(dimension.HasField("dim_value") for dimension in kind.shape.dim):
+            shapes[info.name] = tuple(dimension.dim_value for dimension in kind.shape.dim)
+    return shapes
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _fed_inputs(graph: GraphProto) -> list[ValueInfoProto]:
+    """The inputs that a caller has to feed: those without an initialiser."""
+    given = {tensor.name for tensor in graph.initializer}
+    return [info for info in graph.input if info.name not in given]
+
+
+def _add_constants(walk: _Walk, graph: GraphProto) -> None:
+    if graph.sparse_initializer:
+        raise ModelError(f"initialiser '{graph.sparse_initializer[0].values.name}' is sparse, which is not supported")
+    for tensor in graph.initializer:
+        owner = f"initialiser '{tensor.name}'"
+        dtype_name(tensor.data_type, owner)
+        walk.add_constant(tensor.name, _array(tensor, owner), owner)
+
+
+def _array(tensor: TensorProto, owner: str) -> Array:
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{owner} cannot be read: {error}") from error
+
+
+def _add_input(walk: _Walk, info: ValueInfoProto) -> str:
+    if not info.type.HasField("tensor_type"):
+        raise ModelError(f"input '{info.name}' is a {info.type.WhichOneof('value')}, not a tensor; only tensors are supported")
+    kind = info.type.tensor_type
+    extents = [dimension.dim_value for dimension in kind.shape.dim]
+    walk.values[info.name] = Value(info.name, tuple(extents), dtype_name(kind.elem_type, f"input '{info.name}'"))
+    return info.name
+
+
+def _with_fixed_shapes(model: ModelProto, shapes: Shapes) -> ModelProto:
+    """The model with every dimension of its inputs a number. Raises ModelError naming those that are still unknown."""
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    unused, unknown = set(shapes), []
+    for info in _fed_inputs(fixed.graph):
+        if not info.type.HasField("tensor_type"):
+            continue
+        kind = info.type.tensor_type
+        if info.name in shapes:
+            unused.discard(info.name)
+            _set_extents(info, shapes[info.name])
+        elif not kind.HasField("shape"):
+            unknown.append(f"input '{info.name}' (give all its extents under its name)")
+        for index, dimension in enumerate(kind.shape.dim):
+            if dimension.HasField("dim_value"):
+                continue
+            extent = shapes.get(dimension.dim_param) if dimension.dim_param else None
+            if isinstance(extent, int) and extent >= 0:
+                unused.discard(dimension.dim_param)
+                dimension.dim_value = extent
+            else:
+                unknown.append(
+                    f"'{dimension.dim_param}'" if dimension.dim_param else f"dimension {index} of input '{info.name}'"
+                )
+    if unknown:
+        listed = ", ".join(dict.fromkeys(unknown))
+        raise ModelError(
+            f"the model has dynamic shapes: {listed}; fix them with shapes={{'NAME': extent}} (--shape NAME=EXTENT)"
+        )
+    if unused:
+        raise ModelError(
+            f"shapes are given for {', '.join(sorted(unused))}, but the model has no such dynamic dimension or input"
+        )
+    return _without_symbols(fixed, shapes)
+
+
+def _set_extents(info: ValueInfoProto, extents: int | Sequence[int]) -> None:
+    listed = [extents] if isinstance(extents, int) else list(extents)
+    kind = info.type.tensor_type
+    rank = len(kind.shape.dim) if kind.HasField("shape") else len(listed)
+    if rank != len(listed):
+        raise ModelError(f"input '{info.name}' has {rank} dimensions, but {len(listed)} extents are given: {listed}")
+    for index, dimension in enumerate(list(kind.shape.dim)):
+        if dimension.HasField("dim_value") and dimension.dim_value != listed[index]:
+            raise ModelError(
+                f"input '{info.name}' has {dimension.dim_value} in dimension {index}, but {listed[index]} is given"
+            )
+    del kind.shape.dim[:]
+    for extent in listed:
+        kind.shape.dim.add().dim_value = extent
+
+
+def _without_symbols(model: ModelProto, shapes: Shapes) -> ModelProto:
+    """The model without shape annotations that still name a dimension: inference works them out again."""
+    for info in model.graph.output:
+        if info.type.HasField("tensor_type"):
+            for dimension in info.type.tensor_type.shape.dim:
+                extent = shapes.get(dimension.dim_param) if dimension.dim_param else None
+                if isinstance(extent, int):
+                    dimension.dim_value = extent
+    kept = [info for info in model.graph.value_info if not any(d.dim_param for d in info.type.tensor_type.shape.dim)]
+    if len(kept) < len(model.graph.value_info):
+        copies = [ValueInfoProto.FromString(info.SerializeToString()) for info in kept]
+        del model.graph.value_info[:]
+        model.graph.value_info.extend(copies)
+    return model

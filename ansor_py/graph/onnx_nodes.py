@@ -1,0 +1,65 @@
+"""Between ONNX's `NodeProto` and the graph IR's `OperatorNode`: attributes as Python values, dtypes as names.
+
+attributes_of(node)          # {"strides": (2, 2), "value": array(...)}
+node_proto(operator, names)  # back again, for ONNX's reference evaluator
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+
+from ansor_py.errors import ModelError
+from ansor_py.graph.ir import AttributeValue, OperatorNode
+from ansor_py.te.expr import DTYPE_BYTES
+
+
+def dtype_name(element_type: int, owner: str) -> str:
+    """The NumPy name of an ONNX element type; ModelError naming `owner` if it is not among the supported ones."""
+    try:
+        name = str(helper.tensor_dtype_to_np_dtype(element_type))
+    except (KeyError, ValueError, TypeError):
+        name = "unknown"
+    if name not in DTYPE_BYTES:
+        kinds = {number: kind.lower() for kind, number in TensorProto.DataType.items()}
+        raise ModelError(
+            f"{owner} has dtype {kinds.get(element_type, name)}, which is not supported; supported are {', '.join(DTYPE_BYTES)}"
+        )
+    return name
+
+
+def attributes_of(node: NodeProto) -> dict[str, AttributeValue]:
+    """The node's attributes as numbers, strings, tuples and arrays."""
+    return {attribute.name: _attribute_value(attribute, node) for attribute in node.attribute}
+
+
+def _attribute_value(attribute: AttributeProto, node: NodeProto) -> AttributeValue:
+    value = helper.get_attribute_value(attribute)
+    match value:
+        case bytes():
+            return value.decode(errors="replace")
+        case int() | float() | str():
+            return value
+        case TensorProto():
+            return numpy_helper.to_array(value)
+        case _ if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS):
+            return tuple(value)
+        case _ if attribute.type == AttributeProto.STRINGS:
+            return tuple(item.decode(errors="replace") for item in value)
+        case _:
+            kind = AttributeProto.AttributeType.Name(attribute.type).lower()
+            raise ModelError(
+                f"node '{node.name}' (operator {node.op_type}): attribute '{attribute.name}' is a {kind}, not supported"
+            )
+
+
+def node_proto(node: OperatorNode, inputs: Sequence[str], outputs: Sequence[str]) -> NodeProto:
+    """The ONNX node of an operator that still has its original attributes."""
+    attributes: dict[str, Any] = {
+        name: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        for name, value in node.attributes.items()
+    }
+    return helper.make_node(node.op_type, list(inputs), list(outputs), name=node.name, domain=node.domain, **attributes)

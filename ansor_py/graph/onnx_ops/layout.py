@@ -1,0 +1,128 @@
+"""ONNX operators that move elements: views (reshape and its kin), transpose, concat, slice, split, pad, expand, gather."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ansor_py.errors import ModelError
+from ansor_py.graph.ir import Pattern
+from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
+from ansor_py.te import expr, ops
+from ansor_py.te.expr import INDEX
+from ansor_py.te.ops.checks import axes_of
+from ansor_py.te.tensor import Tensor, tensor_from_body
+
+
+@onnx_op("Reshape", pattern=Pattern.INJECTIVE, static={1: "shape"}, view=True)
+def reshape(call: OperatorCall) -> Tensor:
+    """The same elements under another shape: -1 is what remains, 0 is the input's extent (unless `allowzero`)."""
+    wanted = list(call.integers("shape"))
+    if not call.integer("allowzero", 0):
+        for index, extent in enumerate(wanted):
+            if extent == 0:
+                wanted[index] = call.x.shape[call.checked_axis(index, len(call.x.shape))]
+    return ops.reshape(call.x, wanted)
+
+
+@onnx_op("Flatten", pattern=Pattern.INJECTIVE, view=True)
+def flatten(call: OperatorCall) -> Tensor:
+    """Two dimensions: before `axis` and from it on."""
+    axis = call.integer("axis", 1)
+    rank = len(call.x.shape)
+    return ops.flatten(call.x, rank if axis == rank else call.checked_axis(axis, rank))
+
+
+@onnx_op("Squeeze", pattern=Pattern.INJECTIVE, static={1: "axes"}, view=True)
+def squeeze(call: OperatorCall) -> Tensor:
+    """Without the dimensions `axes` of extent 1 (default: all of them)."""
+    shape = call.x.shape
+    dropped = call.axes() if call.has("axes") else [axis for axis, extent in enumerate(shape) if extent == 1]
+    for axis in dropped:
+        if shape[axis] != 1:
+            raise ModelError(f"{describe(call.node)}: dimension {axis} of shape {list(shape)} is not 1 and cannot be removed")
+    return ops.reshape(call.x, [extent for axis, extent in enumerate(shape) if axis not in dropped])
+
+
+@onnx_op("Unsqueeze", pattern=Pattern.INJECTIVE, static={1: "axes"}, view=True)
+def unsqueeze(call: OperatorCall) -> Tensor:
+    """With dimensions of extent 1 put in, so that they are the result's dimensions `axes`."""
+    rank = len(call.x.shape) + len(call.integers("axes"))
+    inserted = call.axes(rank=rank)
+    extents = iter(call.x.shape)
+    return ops.reshape(call.x, [1 if axis in inserted else next(extents) for axis in range(rank)])
+
+
+@onnx_op("Transpose", pattern=Pattern.INJECTIVE)
+def transpose(call: OperatorCall) -> Tensor:
+    """Dimensions in another order."""
+    return ops.transpose(call.x, call.integers("perm") if call.has("perm") else None)
+
+
+@onnx_op("Concat", pattern=Pattern.INJECTIVE)
+def concat(call: OperatorCall) -> Tensor:
+    """Tensors one behind the other."""
+    return ops.concat([call.tensor(index) for index in range(len(call.inputs))], call.axis(1))
+
+
+@onnx_op("Slice", pattern=Pattern.INJECTIVE, static={1: "starts", 2: "ends", 3: "axes", 4: "steps"})
+def strided_slice(call: OperatorCall) -> Tensor:
+    """Ranges of some dimensions, with steps."""
+    starts, ends = call.integers("starts"), call.integers("ends")
+    axes = call.axes(default=range(len(starts)))
+    steps = call.integers("steps", [1] * len(starts))
+    begin, end, stride = [0] * len(call.x.shape), list(call.x.shape), [1] * len(call.x.shape)
+    for axis, start, stop, step in zip(axes, starts, ends, steps, strict=True):
+        begin[axis], end[axis], stride[axis] = start, stop, step
+    return ops.strided_slice(call.x, begin, end, stride)
+
+
+@onnx_op("Split", pattern=Pattern.INJECTIVE, static={1: "split"})
+def split(call: OperatorCall) -> Tensor:
+    """One of the consecutive parts of a dimension: the output with this node's index."""
+    axis, shape = call.axis(0), call.x.shape
+    if call.has("split"):
+        sizes = list(call.integers("split"))
+    else:
+        parts = call.node.output_count
+        size = -(-shape[axis] // parts)
+        sizes = [min(size, shape[axis] - size * index) for index in range(parts)]
+    if sum(sizes) != shape[axis]:
+        raise ModelError(f"{describe(call.node)}: parts {sizes} do not make up {shape[axis]}")
+    start = sum(sizes[: call.node.output_index])
+    begin, end = [0] * len(shape), list(shape)
+    begin[axis], end[axis] = start, start + sizes[call.node.output_index]
+    return ops.strided_slice(call.x, begin, end)
+
+
+@onnx_op("Pad", pattern=Pattern.INJECTIVE, static={1: "pads", 2: "value", 3: "axes"})
+def pad(call: OperatorCall) -> Tensor:
+    """Surrounded by a constant; negative widths crop."""
+    if call.text("mode", "constant") != "constant":
+        raise ModelError(
+            f"{describe(call.node)}: mode '{call.text('mode', 'constant')}' is not supported; supported is constant"
+        )
+    rank = len(call.x.shape)
+    axes = call.axes(default=range(rank))
+    widths = call.integers("pads")
+    before, after = [0] * rank, [0] * rank
+    for position, axis in enumerate(axes):
+        before[axis], after[axis] = widths[position], widths[position + len(axes)]
+    return ops.pad(call.x, before, after, call.number("value", 0.0))
+
+
+@onnx_op("Expand", pattern=Pattern.BROADCAST, static={1: "shape"})
+def expand(call: OperatorCall) -> Tensor:
+    """Broadcast to a shape, in both directions."""
+    shape = np.broadcast_shapes(call.x.shape, call.integers("shape"))
+    return ops.broadcast_to(call.x, shape)
+
+
+@onnx_op("Gather", pattern=Pattern.OPAQUE)
+def gather(call: OperatorCall) -> Tensor:
+    """Slices of the first input along `axis`, chosen by the second; negative indices count from the end."""
+    x, indices, axis = call.x, call.tensor(1), call.axis(0)
+    rank = len(indices.shape)
+    output = axes_of((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
+    index = expr.cast(indices[output[axis : axis + rank]], INDEX)
+    position = expr.select(index < 0, index + x.shape[axis], index)
+    return tensor_from_body("gather", output, x[(*output[:axis], position, *output[axis + rank :])])

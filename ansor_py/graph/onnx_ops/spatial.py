@@ -1,0 +1,48 @@
+"""Window attributes that convolutions and poolings share: kernel, strides, dilations and padding, resolved to numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ansor_py.errors import ModelError
+from ansor_py.graph.onnx_ops.registry import OperatorCall, describe
+
+
+@dataclass(frozen=True)
+class Window:
+    """One number a spatial dimension; `padding` is all begins, then all ends."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    padding: tuple[int, ...]
+
+
+def window_of(call: OperatorCall, kernel: tuple[int, ...]) -> Window:
+    """The node's window over the first input; `auto_pad` is worked out. Raises ModelError unless it is two-dimensional."""
+    spatial = call.x.shape[2:]
+    if len(spatial) != 2:
+        raise ModelError(f"{describe(call.node)} has {len(spatial)} spatial dimensions; supported are 2")
+    rank = len(spatial)
+    strides = call.integers("strides", [1] * rank)
+    dilations = call.integers("dilations", [1] * rank)
+    mode = call.text("auto_pad", "NOTSET")
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        padding = _same_padding(spatial, kernel, strides, dilations, upper=mode == "SAME_UPPER")
+    else:
+        padding = call.integers("pads", [0] * (2 * rank)) if mode == "NOTSET" else (0,) * (2 * rank)
+    return Window(kernel, strides, dilations, padding)
+
+
+def _same_padding(
+    spatial: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], upper: bool
+) -> tuple[int, ...]:
+    """So much padding that the result has ceil(extent / stride) elements; an odd rest goes to the end (`upper`) or front."""
+    begins, ends = [], []
+    for extent, size, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True):
+        count = -(-extent // stride)
+        total = max((count - 1) * stride + (size - 1) * dilation + 1 - extent, 0)
+        small, large = total // 2, total - total // 2
+        begins.append(small if upper else large)
+        ends.append(large if upper else small)
+    return (*begins, *ends)
