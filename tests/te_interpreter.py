@@ -1,0 +1,182 @@
+"""The reference oracle: evaluates tensor expressions with NumPy, one whole tensor at a time.
+
+It shares nothing with lowering: axes become index grids, reads become fancy indexing, reductions become NumPy's.
+
+    a, b = np.random.rand(4, 8), np.random.rand(8, 3)
+    c = te.matmul(4, 3, 8)
+    evaluate(c, {"A": a, "B": b})        # an array [4, 3]
+
+Arithmetic is in each expression's dtype, or, with `widen=True`, in float64 wherever it is float32. Memory is one index
+grid a tensor (output and reduction axes together), so shapes should stay small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ansor_py.te.expr import Binary, Call, Cast, Compare, Const, Expr, Not, Read, Reduce, Select, Var, walk
+from ansor_py.te.tensor import Compute, Tensor
+
+Array = npt.NDArray[np.generic]
+Feeds = Mapping[str, Array] | Mapping[Tensor, Array]
+
+BINARY: dict[str, Callable[..., Array]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.true_divide,
+    "floordiv": np.floor_divide,
+    "mod": np.mod,
+    "min": np.minimum,
+    "max": np.maximum,
+    "pow": np.power,
+    "and": np.logical_and,
+    "or": np.logical_or,
+}
+COMPARE: dict[str, Callable[..., Array]] = {
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+}
+REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod}
+FUNCTIONS: dict[str, Callable[..., Array]] = {
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "tanh": np.tanh,
+    "erf": lambda x: np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype),
+    "sigmoid": lambda x: (1 / (1 + np.exp(-x))).astype(x.dtype),
+    "abs": np.abs,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.round,
+    "sin": np.sin,
+    "cos": np.cos,
+}
+
+
+class Interpreter:
+    """Evaluates tensors for given placeholders, each tensor once."""
+
+    def __init__(self, feeds: Feeds, widen: bool = False) -> None:
+        self.feeds = {getattr(key, "name", key): value for key, value in feeds.items()}
+        self.by_tensor = {key: value for key, value in feeds.items() if isinstance(key, Tensor)}
+        self.widen = widen
+        self.values: dict[Tensor, Array] = {}
+
+    def dtype(self, name: str) -> np.dtype[np.generic]:
+        """NumPy's dtype for an expression's."""
+        return np.dtype("float64" if self.widen and name == "float32" else name)
+
+    def tensor(self, tensor: Tensor) -> Array:
+        """The value of a tensor, shape and dtype as declared."""
+        if tensor not in self.values:
+            value = self._compute(tensor, tensor.op) if isinstance(tensor.op, Compute) else self._feed(tensor)
+            assert value.shape == tensor.shape, (tensor.name, value.shape, tensor.shape)
+            self.values[tensor] = value
+        return self.values[tensor]
+
+    def _feed(self, tensor: Tensor) -> Array:
+        value = self.by_tensor[tensor] if tensor in self.by_tensor else self.feeds[tensor.name]
+        return np.asarray(value).astype(self.dtype(tensor.dtype))
+
+    def _compute(self, tensor: Tensor, op: Compute) -> Array:
+        axes = (*op.axes, *op.reduce_axes)
+        grid: dict[str, Array] = {}
+        for position, axis in enumerate(axes):
+            shape = [1] * len(axes)
+            shape[position] = axis.extent
+            grid[axis.name] = np.arange(axis.extent, dtype=np.int64).reshape(shape)
+        body = op.body.source if isinstance(op.body, Reduce) else op.body
+        full = tuple(axis.extent for axis in axes)
+        value = np.broadcast_to(self.expression(body, grid), full)
+        if isinstance(op.body, Reduce):
+            value = REDUCE[op.body.combiner](value, axis=tuple(range(len(op.axes), len(axes))))
+        return np.ascontiguousarray(value.astype(self.dtype(tensor.dtype))).reshape(tensor.shape)
+
+    def expression(self, expr: Expr, grid: Mapping[str, Array]) -> Array:
+        """The value of an expression over index grids by axis name; broadcastable to the grid."""
+        match expr:
+            case Const():
+                return np.asarray(expr.value, dtype=self.dtype(expr.dtype))
+            case Var():
+                return grid[expr.name]
+            case Binary():
+                return BINARY[expr.op](self.expression(expr.left, grid), self.expression(expr.right, grid))
+            case Compare():
+                return COMPARE[expr.op](self.expression(expr.left, grid), self.expression(expr.right, grid))
+            case Not():
+                return np.logical_not(self.expression(expr.value, grid))
+            case Cast():
+                return self.expression(expr.value, grid).astype(self.dtype(expr.dtype))
+            case Call():
+                return FUNCTIONS[expr.function](*(self.expression(argument, grid) for argument in expr.arguments))
+            case Select():
+                return self._select(expr, grid)
+            case Read():
+                return self._read(expr, grid)
+        raise AssertionError(f"no meaning for {type(expr).__name__}")
+
+    def _read(self, read: Read, grid: Mapping[str, Array]) -> Array:
+        source = self.tensor(read.tensor)
+        indices = tuple(self.expression(index, grid) for index in read.indices)
+        for index, extent in zip(indices, source.shape, strict=True):
+            assert index.size == 0 or (index.min() >= 0 and index.max() < extent), f"{read} reads outside of 0..{extent - 1}"
+        return np.asarray(source[indices])
+
+    def _select(self, select: Select, grid: Mapping[str, Array]) -> Array:
+        """Each branch is evaluated only where it is taken, so that a read which would be outside is an error elsewhere."""
+        full = np.broadcast_shapes(*(values.shape for values in grid.values())) if grid else ()
+        condition = np.broadcast_to(self.expression(select.condition, grid), full)
+        result = np.zeros(full, dtype=self.dtype(select.dtype))
+        for mask, branch in ((condition, select.then), (np.logical_not(condition), select.otherwise)):
+            taken = {name: np.broadcast_to(values, full)[mask] for name, values in grid.items()}
+            result[mask] = self.expression(branch, taken)
+        return result
+
+
+def evaluate(tensor: Tensor, feeds: Feeds, widen: bool = False) -> Array:
+    """The value of `tensor` for placeholders given by name or by tensor."""
+    return Interpreter(feeds, widen).tensor(tensor)
+
+
+def placeholders_of(*outputs: Tensor) -> list[Tensor]:
+    """All placeholders below the outputs, in the order in which they are read first."""
+    found: dict[Tensor, None] = {}
+
+    def visit(tensor: Tensor) -> None:
+        if tensor in found:
+            return
+        if isinstance(tensor.op, Compute):
+            for node in walk(tensor.op.body):
+                if isinstance(node, Read):
+                    visit(node.tensor)
+        else:
+            found[tensor] = None
+
+    for output in outputs:
+        visit(output)
+    return list(found)
+
+
+def random_feeds(
+    outputs: Tensor | Sequence[Tensor], seed: int = 0, low: float = -1.0, high: float = 1.0
+) -> dict[Tensor, Array]:
+    """Seeded uniform values for every placeholder below the outputs; integers are drawn from -5..5, booleans evenly."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[Tensor, Array] = {}
+    for tensor in placeholders_of(*((outputs,) if isinstance(outputs, Tensor) else outputs)):
+        if tensor.dtype.startswith("float"):
+            feeds[tensor] = rng.uniform(low, high, tensor.shape).astype(tensor.dtype)
+        else:
+            least, most = {"bool": (0, 2), "uint8": (0, 6)}.get(tensor.dtype, (-5, 6))
+            feeds[tensor] = rng.integers(least, most, tensor.shape).astype(tensor.dtype)
+    return feeds
