@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ansor_py import codegen, cost_model, errors, graph, lower, measure, schedule, search, sketch_rules, te
     from ansor_py.graph import compile, load
-    from ansor_py.schedule import Task
+    from ansor_py.schedule.task import Task
     from ansor_py.target import Target
 
 __version__ = "0.1.0"
@@ -41,7 +41,7 @@ __all__ = [
     "te",
 ]
 
-_OWNERS = {"Target": "ansor_py.target", "Task": "ansor_py.schedule", "compile": "ansor_py.graph", "load": "ansor_py.graph"}
+_OWNERS = {"Target": "ansor_py.target", "Task": "ansor_py.schedule.task", "compile": "ansor_py.graph", "load": "ansor_py.graph"}
 
 
 def __getattr__(name: str) -> object:

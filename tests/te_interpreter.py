@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from ansor_py.te.expr import Binary, Call, Cast, Compare, Const, Expr, Not, Read, Reduce, Select, Var, walk
 from ansor_py.te.tensor import Compute, Tensor
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array] | Mapping[Tensor, Array]
 
 BINARY: dict[str, Callable[..., Array]] = {
