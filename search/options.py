@@ -1,0 +1,78 @@
+"""All constants of the search in one frozen dataclass, each with its meaning; the defaults are Ansor's unless it says why not.
+
+    options = SearchOptions(population=512)
+    options.mutation_weights["tile_neighbour"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ansor_py.errors import OptionError
+
+# Shares of the children that each operator makes (reference page, section 5.4). Ansor's single tile mutation (0.90) is
+# three here: a step to a neighbouring size, a fresh size, and another register tile under the same cache tiles.
+MUTATION_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {
+        "tile_neighbour": 0.40,
+        "tile_random": 0.25,
+        "register_tile": 0.15,
+        "parallel": 0.05,
+        "location": 0.06,
+        "unroll": 0.05,
+        "vectorize": 0.04,
+    }
+)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a search round samples, evolves and chooses programs.
+
+    Attributes:
+        rules: name of the preset of sketch rules.
+        population: programs in a generation.
+        iterations: generations made by mutation and crossover after the sampled one.
+        mutation_probability: share of children that are mutated; of the rest, `crossover_probability` are crossed and
+            what remains is copied.
+        crossover_probability: share of the children that are not mutated which are made from two parents.
+        mutation_weights: weight of every mutation operator; a registered operator that is missing has weight 0.
+        measured_share: largest share of the first generation that are the best measured programs.
+        best_kept: programs kept over all generations; at least twice the measured batch.
+        eps_greedy: share of random programs in a measured batch.
+        attempts: how often an invalid child is made again before a random program takes its place.
+        max_instructions: bound on the estimated vector instructions of a program's module.
+        max_padding: bound on iterations of the tiled loops, the wasted ones included, over useful ones.
+        max_local_bytes: bound on the bytes of one buffer that is computed inside a loop; 0 stands for the L2 cache's size.
+    """
+
+    rules: str = "default"
+    population: int = 2048
+    iterations: int = 4
+    mutation_probability: float = 0.80
+    crossover_probability: float = 0.75
+    mutation_weights: Mapping[str, float] = field(default_factory=lambda: MUTATION_WEIGHTS)
+    measured_share: float = 0.2
+    best_kept: int = 128
+    eps_greedy: float = 0.05
+    attempts: int = 3
+    max_instructions: int = 4096
+    max_padding: float = 1.5
+    max_local_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("population", "best_kept", "max_instructions"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"search option '{name}' must be at least 1, not {getattr(self, name)}")
+        for name in ("iterations", "attempts", "max_local_bytes"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"search option '{name}' must be 0 or more, not {getattr(self, name)}")
+        for name in ("mutation_probability", "crossover_probability", "measured_share", "eps_greedy"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"search option '{name}' is a share from 0 to 1, not {getattr(self, name)}")
+        if self.max_padding < 1:
+            raise OptionError(f"search option 'max_padding' must be at least 1, not {self.max_padding}")
+        if any(weight < 0 for weight in self.mutation_weights.values()):
+            raise OptionError("search option 'mutation_weights': a weight is negative")

@@ -1,0 +1,69 @@
+"""Policies: who decides which programs are measured next. The tuning loop owns measuring, a policy only proposes.
+
+A policy is a class under `@policy("name")`. It gets the sketches of one task, a score function over populations (the cost
+model behind feature extraction), its own random generator and the options:
+
+    chosen = create_policy("evolution", sketches, target, score, np.random.default_rng(seed), SearchOptions())
+    candidates = chosen.propose(64)
+    chosen.observe(observations)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.errors import OptionError
+from ansor_py.schedule.sketch import Population, Sketch
+from ansor_py.search.candidates import Candidates, Observation
+from ansor_py.search.options import SearchOptions
+from ansor_py.target import Target
+
+# Scores of the programs of several populations, float[len(population)] each; higher is better.
+ScoreFunction = Callable[[Sequence[Population]], list[NDArray[np.float32]]]
+
+
+class Policy(Protocol):
+    """Proposes programs of one task and learns what they cost."""
+
+    def propose(self, count: int) -> Candidates:
+        """At most `count` programs that were not proposed before; fewer, or none, when the space is exhausted."""
+        ...
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Take notice of measured programs, whoever proposed them (also those of an earlier run)."""
+        ...
+
+
+PolicyFactory = Callable[[Sequence[Sketch], Target, ScoreFunction, np.random.Generator, SearchOptions], Policy]
+POLICIES: dict[str, PolicyFactory] = {}
+FactoryType = TypeVar("FactoryType", bound=PolicyFactory)
+
+
+def policy(name: str) -> Callable[[FactoryType], FactoryType]:
+    """Register a policy class (or function that makes one) under the name that `--policy` takes."""
+
+    def register(factory: FactoryType) -> FactoryType:
+        POLICIES[name] = factory
+        return factory
+
+    return register
+
+
+def create_policy(
+    name: str,
+    sketches: Sequence[Sketch],
+    target: Target,
+    score: ScoreFunction,
+    rng: np.random.Generator,
+    options: SearchOptions,
+) -> Policy:
+    """The policy of that name; raises OptionError that lists the names."""
+    import ansor_py.search.policies  # noqa: F401  # registers the built-in ones
+
+    if name not in POLICIES:
+        raise OptionError(f"unknown policy '{name}'; known are {', '.join(sorted(POLICIES))}")
+    return POLICIES[name](sketches, target, score, rng, options)
