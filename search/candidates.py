@@ -1,17 +1,18 @@
 """What a policy proposes and what it is told afterwards.
 
 A candidate is a row of genes of one sketch; sketches of one task have holes of their own, so rows differ in length. The
-tuning loop makes steps of it (`sketches[c.sketch].concretise(c.genes)`), measures it and hands back an `Observation`.
+tuning loop makes steps of it (`policy.sketches[c.sketch].concretise(c.genes)`), measures it and hands back its record.
 
-    candidates = policy.propose(64)
-    policy.observe([Observation(c.sketch, c.genes, cost, trial) for c, cost, trial in ...])
+    for sketch, genes, predicted, parent, operator in policy.propose(64):
+        ...
+    policy.observe(records)
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,7 @@ from numpy.typing import NDArray
 from ansor_py.schedule.sketch import Genes, Sketch
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
+class Candidate(NamedTuple):
     """One program: `sketches[sketch]` with `genes` int32[holes].
 
     `predicted` is the cost model's score (None for a random choice), `parent` the trial of the measured program from which
@@ -34,14 +34,28 @@ class Candidate:
     operator: str = "random"
 
 
-@dataclass(frozen=True, eq=False)
-class Observation:
-    """A measured candidate: its cost in seconds per call (infinite if it failed) and the number of the trial."""
+class Observation(Protocol):
+    """What a policy needs to know of a measured program; a `Record` has it all."""
 
-    sketch: int
-    genes: Genes
-    cost: float
-    trial: int
+    @property
+    def sketch_id(self) -> int | None:
+        """The sketch, or None for a program that was not made from one (which a policy ignores)."""
+        ...
+
+    @property
+    def genes(self) -> Sequence[int]:
+        """One gene for every hole of the sketch."""
+        ...
+
+    @property
+    def cost(self) -> float:
+        """Seconds per call; infinite if the program failed."""
+        ...
+
+    @property
+    def trial(self) -> int:
+        """The number of the trial, by which descendants name it as their parent."""
+        ...
 
 
 Candidates = Sequence[Candidate]

@@ -5,7 +5,7 @@ model behind feature extraction), its own random generator and the options:
 
     chosen = create_policy("evolution", sketches, target, score, np.random.default_rng(seed), SearchOptions())
     candidates = chosen.propose(64)
-    chosen.observe(observations)
+    chosen.observe(records)
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ ScoreFunction = Callable[[Sequence[Population]], list[NDArray[np.float32]]]
 
 class Policy(Protocol):
     """Proposes programs of one task and learns what they cost."""
+
+    @property
+    def sketches(self) -> Sequence[Sketch]:
+        """The sketches that candidates refer to by number."""
+        ...
 
     def propose(self, count: int) -> Candidates:
         """At most `count` programs that were not proposed before; fewer, or none, when the space is exhausted."""
