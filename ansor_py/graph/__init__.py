@@ -1,1 +1,48 @@
-"""Graphs: ONNX import, the graph IR and its passes, fusion, partition into tasks, and the compiled model."""
+"""Graphs: ONNX import, the graph IR and its passes, fusion, partition into tasks, and the compiled model.
+
+    compiled = compile("m.onnx")
+    tasks = extract_tasks("m.onnx", Target.detect())
+    compiled = load("m.ansor")
+
+Names are imported when they are first used: `load` needs neither ONNX nor the measuring machinery.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ansor_py.graph.compilation import compile, compile_partition, extract_tasks, partition_model
+    from ansor_py.graph.compiled import BenchmarkStats, CompiledModel, load
+    from ansor_py.graph.onnx_import import import_model
+
+__all__ = [
+    "BenchmarkStats",
+    "CompiledModel",
+    "compile",
+    "compile_partition",
+    "extract_tasks",
+    "import_model",
+    "load",
+    "partition_model",
+]
+
+_OWNERS = {
+    "BenchmarkStats": "compiled",
+    "CompiledModel": "compiled",
+    "load": "compiled",
+    "compile": "compilation",
+    "compile_partition": "compilation",
+    "extract_tasks": "compilation",
+    "partition_model": "compilation",
+    "import_model": "onnx_import",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _OWNERS:
+        raise AttributeError(f"module 'ansor_py.graph' has no attribute '{name}'")
+    value: object = getattr(importlib.import_module(f"ansor_py.graph.{_OWNERS[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,176 @@
+"""From a model to a compiled model, and from a model to its tuning tasks.
+
+import -> passes -> fusion -> partition -> schedules (best records, else default) -> kernels -> plan -> link
+
+compiled = compile("m.onnx", records="runs/x/records.jsonl", threads=2)
+tasks = extract_tasks("m.onnx", Target.detect())
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.codegen.llvm import compile_module
+from ansor_py.errors import CodegenError, RecordError, TargetError
+from ansor_py.graph.compiled import CompiledModel
+from ansor_py.graph.fusion import fuse
+from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
+from ansor_py.graph.partition import Partition, TaskUnit, partition
+from ansor_py.graph.planning import make_plan, pack_weights
+from ansor_py.graph.run_function import run_function_ir
+from ansor_py.measure.records import Record, best_records, read_records
+from ansor_py.schedule.task import Task
+from ansor_py.target import Target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from ansor_py.codegen.kernel import CompiledKernel
+    from ansor_py.graph.onnx_import import Shapes
+    from ansor_py.schedule.steps import Step
+
+Model: TypeAlias = "Union[str, os.PathLike[str], bytes, ModelProto]"
+Records: TypeAlias = "Union[str, os.PathLike[str], Iterable[Record]]"
+DEFAULT_SCHEDULE = "default"
+
+
+def compile(
+    model: Model,
+    records: Records | None = None,
+    threads: int | None = None,
+    target: Target | str | None = None,
+    shapes: Shapes | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CompiledModel:
+    """Compile an ONNX model (path, bytes or `ModelProto`) for the CPU `target` (default: this machine).
+
+    `records` (a file, or `Record`s) give the best measured schedule of each task; tasks without one get the default
+    schedule. `threads` is how many a run uses (default: the target's cores). `shapes` fixes dynamic dimensions. `workers`
+    is the number of compiling child processes (default: one a core; 0: compile in this process). `progress` is told what
+    happens. Raises ModelError for a model that cannot be compiled, RecordError for records of another target or number of
+    threads, TargetError for a nonsensical target.
+    """
+    return compile_partition(partition_model(model, shapes), records, threads, target, workers=workers, progress=progress)
+
+
+def partition_model(model: Model, shapes: Shapes | None = None) -> Partition:
+    """The model's kernels and tasks: import, passes, fusion, partition. Raises ModelError."""
+    from ansor_py.graph.onnx_import import import_model
+    from ansor_py.graph.passes import run_passes
+
+    graph = run_passes(import_model(model, shapes))
+    return partition(graph, fuse(graph))
+
+
+def extract_tasks(model: Model | Partition, target: Target | str | None = None, shapes: Shapes | None = None) -> list[Task]:
+    """The distinct subgraphs of a model as tasks to tune, with the number of their occurrences as weight."""
+    parts = model if isinstance(model, Partition) else partition_model(model, shapes)
+    machine = _target(target)
+    return [Task(unit.name, unit.dag, machine, unit.weight) for unit in parts.tasks]
+
+
+def compile_partition(
+    parts: Partition,
+    records: Records | None = None,
+    threads: int | None = None,
+    target: Target | str | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CompiledModel:
+    """`compile` for a model that is already partitioned, as after extracting its tasks."""
+    machine = _target(target)
+    used = machine.cores if threads is None else threads
+    if used < 1:
+        raise TargetError(f"threads must be at least 1, not {used}")
+    choices = choose_schedules(parts.tasks, _best(records, machine, used), machine, used)
+    kernels, schedules = _build(choices, machine, used, workers, progress or (lambda text: None))
+    planned = make_plan(parts, kernels, machine, used, schedules)
+    objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
+    objects["run"] = compile_module(run_function_ir(planned.plan), machine).code
+    return CompiledModel(planned.plan, objects, pack_weights(parts.graph, planned))
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The schedule of one task: steps, and where they come from."""
+
+    unit: TaskUnit
+    steps: tuple[Step, ...]
+    source: str
+
+    @property
+    def symbol(self) -> str:
+        """The name of the kernel's function, unique among different computations."""
+        return f"kernel_{self.unit.workload_key}"
+
+
+def choose_schedules(units: Iterable[TaskUnit], best: Mapping[str, Record], target: Target, threads: int) -> list[Choice]:
+    """The best record's steps for each task that has one, else the default schedule."""
+    choices = []
+    for unit in units:
+        record = best.get(unit.workload_key)
+        if record is None:
+            choices.append(Choice(unit, default_steps(unit.dag, target, threads), DEFAULT_SCHEDULE))
+        else:
+            choices.append(Choice(unit, record.concrete_steps(), f"trial {record.trial}"))
+    return choices
+
+
+def _build(
+    choices: list[Choice], target: Target, threads: int, workers: int | None, progress: Callable[[str], None]
+) -> tuple[dict[str, CompiledKernel], dict[str, str]]:
+    """Kernels and the origins of their schedules, by workload key. A recorded program that no longer builds falls back to
+    the default schedule; CodegenError names the task when that fails too."""
+    kernels: dict[str, CompiledKernel] = {}
+    schedules: dict[str, str] = {}
+    with KernelBuilder(target, threads, workers) as builder:
+        while choices:
+            progress(f"compiling {len(choices)} kernels")
+            results = builder.build([BuildRequest(choice.symbol, choice.unit.dag, choice.steps) for choice in choices])
+            again = []
+            for choice, result in zip(choices, results, strict=True):
+                if not isinstance(result, str):
+                    kernels[choice.unit.workload_key] = result
+                    schedules[choice.unit.workload_key] = choice.source
+                elif choice.source == DEFAULT_SCHEDULE:
+                    raise CodegenError(f"task '{choice.unit.name}' cannot be compiled with its default schedule: {result}")
+                else:
+                    progress(f"task '{choice.unit.name}': {choice.source} cannot be compiled ({result}); using the default")
+                    again.append(Choice(choice.unit, default_steps(choice.unit.dag, target, threads), DEFAULT_SCHEDULE))
+            choices = again
+    return kernels, schedules
+
+
+def _target(target: Target | str | None) -> Target:
+    if target is None:
+        return Target.detect()
+    return Target.parse(target) if isinstance(target, str) else target
+
+
+def _best(records: Records | None, target: Target, threads: int) -> dict[str, Record]:
+    """The best record of each workload key that was measured on this target with so many threads."""
+    if records is None:
+        return {}
+    given = read_records(Path(records))[0] if isinstance(records, (str, os.PathLike)) else list(records)
+    machines = {text: _same_cpu(text, target) for text in {record.target for record in given}}
+    fitting = [record for record in given if machines[record.target] and record.threads == threads]
+    if given and not fitting:
+        measured = sorted({f"'{record.target}' with {record.threads} threads" for record in given})
+        raise RecordError(f"no record is for target '{target}' with {threads} threads; they are for {', '.join(measured[:3])}")
+    return best_records(fitting)
+
+
+def _same_cpu(text: str, target: Target) -> bool:
+    """Whether a record's target text means the same CPU; its number of cores is compared as the record's threads."""
+    try:
+        return Target.parse(text).with_cores(target.cores) == target
+    except TargetError:
+        return False

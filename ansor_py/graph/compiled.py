@@ -1,0 +1,171 @@
+"""The compiled model: machine code, plan and weights; one native call a run.
+
+    compiled = load("m.ansor")                        # or ansor_py.compile("m.onnx")
+    outputs = compiled.run({"input": array})          # name -> array
+    compiled.benchmark(repeats=50).median             # milliseconds, timed in native code
+
+Loading needs neither ONNX nor anything of tuning; the weights stay mapped from the file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.codegen.jit import LoadedObject, load_object
+from ansor_py.codegen.memory import aligned_array, buffer_table
+from ansor_py.codegen.timing import AbortFlag, time_kernel
+from ansor_py.errors import AnsorError, FeedError
+from ansor_py.graph.model_archive import Archive, read_archive, write_archive
+from ansor_py.graph.plan import Plan, Port
+from ansor_py.graph.run_function import KERNEL_SYMBOL, RUN_SYMBOL
+from ansor_py.target import Target
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class BenchmarkStats:
+    """Latencies of single runs in milliseconds, in the order in which they were measured."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median in milliseconds."""
+        return statistics.median(self.samples)
+
+    @property
+    def min(self) -> float:
+        """Least in milliseconds."""
+        return min(self.samples)
+
+
+class CompiledModel:
+    """A model that is ready to run in this process. Not for use by several threads at once: they would share the arena."""
+
+    def __init__(self, plan: Plan, objects: Mapping[str, bytes], weights: NDArray[np.uint8]) -> None:
+        self.plan = plan
+        self._objects = dict(objects)
+        self._weights = weights
+        self._arena = aligned_array((plan.arena_bytes,), np.uint8)
+        self._workspace = aligned_array((plan.workspace_bytes,), np.uint8)
+        self._abort = AbortFlag()
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What `run` has to be fed with."""
+        return self.plan.inputs
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What `run` returns."""
+        return self.plan.outputs
+
+    @cached_property
+    def target(self) -> Target:
+        """The CPU that the code is for."""
+        return Target.from_json(self.plan.target)
+
+    def run(self, feed: Arrays) -> dict[str, NDArray[np.generic]]:
+        """The outputs for the given inputs, as new arrays. Raises FeedError for a wrong name, shape or dtype."""
+        ports = [*_checked_feed(self.plan, feed), *(aligned_array(port.shape, port.dtype) for port in self.outputs)]
+        table = buffer_table(ports)
+        status = self._function(
+            table.ctypes.data,
+            self._arena.ctypes.data,
+            self._weights.ctypes.data,
+            self._workspace.ctypes.data,
+            self.plan.threads,
+            self._abort.pointer,
+        )
+        if status != 0:
+            raise AnsorError(f"the run of model '{self.plan.name}' was aborted (status {status})")
+        return {port.name: array for port, array in zip(self.outputs, ports[len(self.inputs) :], strict=True)}
+
+    def benchmark(self, repeats: int = 50, feed: Arrays | None = None, warm_up: int = 3) -> BenchmarkStats:
+        """Latencies of `repeats` runs, each timed inside native code. Without a `feed` the inputs are seeded random values."""
+        given = _checked_feed(self.plan, feed if feed is not None else random_feed(self.plan))
+        outputs = [aligned_array(port.shape, port.dtype) for port in self.outputs]
+        table = buffer_table([self._arena, self._weights, *given, *outputs])
+        address = self._loaded.address(KERNEL_SYMBOL)
+        arguments = (address, table.ctypes.data, self._workspace.ctypes.data, self.plan.threads, self._abort.pointer)
+        time_kernel(*arguments, number=max(warm_up, 1))
+        return BenchmarkStats(tuple(1e3 * time_kernel(*arguments, number=1).seconds for _ in range(max(repeats, 1))))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as one file for `load`. Raises ModelError where it cannot be written."""
+        write_archive(path, Archive(self.plan, self._objects, self._weights))
+
+    def __repr__(self) -> str:
+        calls, kernels = len(self.plan.calls), len(self._objects) - 1
+        return f"<CompiledModel {self.plan.name}: {calls} calls of {kernels} kernels, {self.target.summary()}>"
+
+    @cached_property
+    def _loaded(self) -> LoadedObject:
+        return load_object(list(self._objects.values()), [RUN_SYMBOL, KERNEL_SYMBOL])
+
+    @cached_property
+    def _function(self) -> Any:
+        pointer, word = ctypes.c_void_p, ctypes.c_int32
+        kind = ctypes.CFUNCTYPE(word, pointer, pointer, pointer, pointer, word, pointer)
+        return kind(self._loaded.address(RUN_SYMBOL))
+
+
+def load(path: str | os.PathLike[str]) -> CompiledModel:
+    """A model saved by `CompiledModel.save`, ready to run without tuning or compiling.
+
+    Raises ModelError for a file that is damaged or not a compiled model, TargetError where this CPU lacks what the code
+    needs.
+    """
+    archive = read_archive(path)
+    return CompiledModel(archive.plan, archive.objects, archive.weights)
+
+
+def random_feed(plan: Plan, seed: int = 0) -> dict[str, NDArray[np.generic]]:
+    """Inputs for timing: standard normal floats; zeros for integers, which may be indices."""
+    rng = np.random.default_rng(seed)
+    feed: dict[str, NDArray[np.generic]] = {}
+    for port in plan.inputs:
+        is_float = np.issubdtype(np.dtype(port.dtype), np.floating)
+        values = rng.standard_normal(port.shape) if is_float else np.zeros(port.shape)
+        feed[port.name] = values.astype(port.dtype)
+    return feed
+
+
+def _checked_feed(plan: Plan, feed: Arrays) -> list[NDArray[np.generic]]:
+    """The inputs in the plan's order, contiguous and aligned. Raises FeedError."""
+    expected = ", ".join(f"{port.name}: {port.dtype}{list(port.shape)}" for port in plan.inputs) or "nothing"
+    for name in feed:
+        if name not in {port.name for port in plan.inputs}:
+            raise FeedError(f"the model has no input '{name}'; it takes {expected}")
+    arrays = []
+    for port in plan.inputs:
+        if port.name not in feed:
+            raise FeedError(f"input '{port.name}' is missing; the model takes {expected}")
+        array = np.asarray(feed[port.name])
+        if array.shape != port.shape:
+            raise FeedError(f"input '{port.name}' has shape {list(array.shape)}, but the model takes {list(port.shape)}")
+        if array.dtype != np.dtype(port.dtype):
+            raise FeedError(
+                f"input '{port.name}' has dtype {array.dtype}, but the model takes {port.dtype}; convert it with astype"
+            )
+        arrays.append(_aligned(array))
+    return arrays
+
+
+def _aligned(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The array itself if kernels can read it in place, else a contiguous 64-byte aligned copy."""
+    if array.flags.c_contiguous and array.dtype.isnative and array.ctypes.data % 64 == 0:
+        return array
+    copy = aligned_array(array.shape, array.dtype.newbyteorder("="))
+    copy[...] = array
+    return copy

@@ -1,0 +1,102 @@
+"""The execution plan: the kernel calls of a model in order, and where each of their buffers lies.
+
+A location is a place in one of four regions: the caller's inputs and outputs (by index), the arena of intermediates,
+and the weights (by byte offset). The plan is plain data that is stored as JSON in a compiled model.
+
+    plan, weights = make_plan(parts, kernels, target, threads)
+    plan.calls[0]      # Call(kernel="kernel_1f..", buffers=(Location("input", 0), Location("weights", 64), ...))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ansor_py.errors import ModelError
+
+Region = Literal["input", "output", "arena", "weights"]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A buffer: an index among the inputs or outputs, or a byte offset into the arena or the weights."""
+
+    region: Region
+    at: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call; `buffers` in the order of the kernel's ABI."""
+
+    kernel: str
+    buffers: tuple[Location, ...]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Bytes of an input, a constant or another output that an output repeats; done after all calls."""
+
+    source: Location
+    destination: Location
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the model: its name, shape (elements) and dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is needed to run a model but its machine code and its weights. Sizes are bytes.
+
+    `live_bytes` is the largest sum of intermediates that are alive at once, below which no arena can be. `schedules` says for
+    each kernel where its schedule comes from: "default", or the trial of a record.
+    """
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    calls: tuple[Call, ...]
+    copies: tuple[Copy, ...]
+    arena_bytes: int
+    live_bytes: int
+    weights_bytes: int
+    workspace_bytes: int
+    threads: int
+    target: Mapping[str, str | int]
+    schedules: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_json`; ModelError where the data is not a plan."""
+        try:
+            fields = dict(data)
+            for key in ("inputs", "outputs"):
+                fields[key] = tuple(Port(port["name"], tuple(port["shape"]), port["dtype"]) for port in data[key])
+            fields["calls"] = tuple(Call(call["kernel"], tuple(map(_location, call["buffers"]))) for call in data["calls"])
+            fields["copies"] = tuple(
+                Copy(_location(copy["source"]), _location(copy["destination"]), copy["bytes"]) for copy in data["copies"]
+            )
+            return Plan(**fields)
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"the plan of the compiled model is not one of this version: {error}") from error
+
+
+def _location(data: Mapping[str, Any]) -> Location:
+    return Location(data["region"], data["at"])
+
+
+def kernels_of(plan: Plan) -> Sequence[str]:
+    """The symbols that the plan calls, each once."""
+    return list(dict.fromkeys(call.kernel for call in plan.calls))

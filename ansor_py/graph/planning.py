@@ -1,0 +1,125 @@
+"""From a partition and its kernels to an execution plan: lifetimes, places of all buffers, packed weights.
+
+plan = make_plan(parts, kernels, target, threads=2, schedules={})
+weights = pack_weights(parts.graph, layout, plan.weights_bytes)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.codegen.memory import aligned_array
+from ansor_py.graph.ir import Graph
+from ansor_py.graph.memory import Buffer, aligned, plan_memory
+from ansor_py.graph.partition import Partition
+from ansor_py.graph.plan import Call, Copy, Location, Plan, Port
+
+if TYPE_CHECKING:
+    from ansor_py.codegen.kernel import CompiledKernel
+    from ansor_py.target import Target
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A plan, and the byte offset of each constant among the weights."""
+
+    plan: Plan
+    weight_offsets: Mapping[str, int]
+
+
+def lifetimes(parts: Partition) -> list[Buffer]:
+    """The intermediates that need a place in the arena: alive from the call that writes them to their last reader's.
+
+    Values that are outputs, or whose views are, lie in the caller's buffers instead.
+    """
+    graph = parts.graph
+    outside = {parts.owner(name) for name in graph.output_values}
+    first = {subgraph.output: step for step, subgraph in enumerate(parts.subgraphs)}
+    last = dict(first)
+    for step, subgraph in enumerate(parts.subgraphs):
+        for name in subgraph.inputs:
+            if parts.owner(name) in first:
+                last[parts.owner(name)] = step
+    return [Buffer(name, graph.values[name].bytes, first[name], last[name]) for name in first if name not in outside]
+
+
+def make_plan(
+    parts: Partition, kernels: Mapping[str, CompiledKernel], target: Target, threads: int, schedules: Mapping[str, str]
+) -> PlannedModel:
+    """The plan of a partitioned graph; `kernels` and `schedules` are by workload key."""
+    graph = parts.graph
+    memory = plan_memory(lifetimes(parts))
+    places: dict[str, Location] = {name: Location("arena", offset) for name, offset in memory.offsets.items()}
+    for index, name in enumerate(graph.inputs):
+        places[name] = Location("input", index)
+    weight_offsets, weights_bytes = _weight_layout(parts)
+    places.update((name, Location("weights", offset)) for name, offset in weight_offsets.items())
+    copies = []
+    for index, name in enumerate(graph.outputs.values()):
+        owner, destination = parts.owner(name), Location("output", index)
+        if owner in places:
+            copies.append(Copy(places[owner], destination, graph.values[owner].bytes))
+        else:
+            places[owner] = destination
+    calls = tuple(
+        Call(
+            kernels[subgraph.workload_key].symbol,
+            tuple(places[parts.owner(name)] for name in (*subgraph.inputs, subgraph.output)),
+        )
+        for subgraph in parts.subgraphs
+    )
+    plan = Plan(
+        name=graph.name,
+        inputs=tuple(_port(graph, name, name) for name in graph.inputs),
+        outputs=tuple(_port(graph, public, name) for public, name in graph.outputs.items()),
+        calls=calls,
+        copies=tuple(copies),
+        arena_bytes=memory.arena_bytes,
+        live_bytes=memory.live_bytes,
+        weights_bytes=weights_bytes,
+        workspace_bytes=max((kernel.workspace_bytes for kernel in kernels.values()), default=0),
+        threads=threads,
+        target=target.to_json(),
+        schedules={kernels[key].symbol: text for key, text in schedules.items()},
+    )
+    return PlannedModel(plan, weight_offsets)
+
+
+def pack_weights(graph: Graph, planned: PlannedModel) -> NDArray[np.uint8]:
+    """The constants at their offsets in one 64-byte aligned array of bytes."""
+    packed = aligned_array((planned.plan.weights_bytes,), np.uint8)
+    end = 0
+    for name, offset in planned.weight_offsets.items():
+        value = graph.values[name]
+        assert value.constant is not None
+        packed[end:offset] = 0
+        end = offset + value.bytes
+        target = packed[offset:end].view(value.dtype).reshape(value.shape)
+        target[...] = value.constant  # constants may have stride 0; the copy spells them out
+    packed[end:] = 0
+    return packed
+
+
+def _weight_layout(parts: Partition) -> tuple[dict[str, int], int]:
+    """Offsets of the constants that kernels read or that are outputs, in order of first use; and the total size."""
+    graph = parts.graph
+    used = [parts.owner(name) for subgraph in parts.subgraphs for name in subgraph.inputs]
+    used += [parts.owner(name) for name in graph.outputs.values()]
+    offsets: dict[str, int] = {}
+    end = 0
+    for name in dict.fromkeys(used):
+        value = graph.values[name]
+        if value.constant is not None:
+            offsets[name] = end
+            end += aligned(value.bytes)
+    return offsets, end
+
+
+def _port(graph: Graph, public: str, name: str) -> Port:
+    value = graph.values[name]
+    return Port(public, value.shape, value.dtype)

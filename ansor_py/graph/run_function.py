@@ -1,0 +1,78 @@
+"""The native `run` function of a model: LLVM IR text that calls every kernel in order, without Python between them.
+
+    int32 model_run(void** ports, void* arena, void* weights, void* workspace, int32 threads, volatile int32* abort)
+
+`ports` are the inputs, then the outputs. Each call's table of buffers is filled on the stack. A kernel's non-zero status
+(aborted) ends the run with that status. `model_kernel` is the same with a kernel's own ABI, for the native timer: its
+buffers are the arena, the weights and the ports.
+
+    code = compile_module(run_function_ir(plan), target)
+"""
+
+from __future__ import annotations
+
+from ansor_py.graph.plan import Call, Copy, Location, Plan, kernels_of
+
+RUN_SYMBOL = "model_run"
+KERNEL_SYMBOL = "model_kernel"
+
+
+def run_function_ir(plan: Plan) -> str:
+    """The module's text: declarations of the kernels, `model_run` and `model_kernel`."""
+    declarations = [f"declare i32 @{symbol}(ptr, ptr, i32, ptr)" for symbol in kernels_of(plan)]
+    declarations.append("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+    longest = max((len(call.buffers) for call in plan.calls), default=0)
+    body = [f"  %table = alloca [{max(longest, 1)} x ptr], align 64"]
+    for step, call in enumerate(plan.calls):
+        body += _call(step, call, len(plan.inputs))
+    for step, copy in enumerate(plan.copies):
+        body += _copy(step, copy, len(plan.inputs))
+    return "\n".join([*declarations, "", *_run(body), "", *_timed_entry(), ""])
+
+
+def _run(body: list[str]) -> list[str]:
+    head = f"define i32 @{RUN_SYMBOL}(ptr %ports, ptr %arena, ptr %weights, ptr %workspace, i32 %threads, ptr %abort) {{"
+    return [head, "entry:", *body, "  ret i32 0", "}"]
+
+
+def _call(step: int, call: Call, input_count: int) -> list[str]:
+    lines = []
+    for index, location in enumerate(call.buffers):
+        lines += _address(f"c{step}.{index}", location, input_count)
+        lines.append(f"  %c{step}.{index}.slot = getelementptr ptr, ptr %table, i64 {index}")
+        lines.append(f"  store ptr %c{step}.{index}, ptr %c{step}.{index}.slot")
+    lines.append(f"  %s{step} = call i32 @{call.kernel}(ptr %table, ptr %workspace, i32 %threads, ptr %abort)")
+    lines.append(f"  %f{step} = icmp ne i32 %s{step}, 0")
+    lines.append(f"  br i1 %f{step}, label %stop{step}, label %next{step}")
+    lines += [f"stop{step}:", f"  ret i32 %s{step}", f"next{step}:"]
+    return lines
+
+
+def _copy(step: int, copy: Copy, input_count: int) -> list[str]:
+    return [
+        *_address(f"from{step}", copy.source, input_count),
+        *_address(f"to{step}", copy.destination, input_count),
+        f"  call void @llvm.memcpy.p0.p0.i64(ptr %to{step}, ptr %from{step}, i64 {copy.bytes}, i1 false)",
+    ]
+
+
+def _address(name: str, location: Location, input_count: int) -> list[str]:
+    """Instructions that set `%name` to where the buffer lies."""
+    if location.region in ("input", "output"):
+        index = location.at + (input_count if location.region == "output" else 0)
+        return [f"  %{name}.port = getelementptr ptr, ptr %ports, i64 {index}", f"  %{name} = load ptr, ptr %{name}.port"]
+    base = "%arena" if location.region == "arena" else "%weights"
+    return [f"  %{name} = getelementptr i8, ptr {base}, i64 {location.at}"]
+
+
+def _timed_entry() -> list[str]:
+    return [
+        f"define i32 @{KERNEL_SYMBOL}(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) {{",
+        "  %arena = load ptr, ptr %buffers",
+        "  %weights.slot = getelementptr ptr, ptr %buffers, i64 1",
+        "  %weights = load ptr, ptr %weights.slot",
+        "  %ports = getelementptr ptr, ptr %buffers, i64 2",
+        f"  %status = call i32 @{RUN_SYMBOL}(ptr %ports, ptr %arena, ptr %weights, ptr %workspace, i32 %threads, ptr %abort)",
+        "  ret i32 %status",
+        "}",
+    ]
