@@ -85,7 +85,7 @@ class Simplifier:
         """The normal form of an integer expression."""
         known = self._linear.get(expr)
         if known is None:
-            known = self._linear[expr] = self._recombine(self._normalise(expr))
+            known = self._linear[expr] = self.recombine(self._normalise(expr))
         return known
 
     def linear_interval(self, value: Linear) -> Interval:
@@ -163,8 +163,8 @@ class Simplifier:
             return right if op == "min" else left
         return self._opaque(binary(op, self._to_expr(left, INDEX), self._to_expr(right, INDEX)))
 
-    def _recombine(self, value: Linear) -> Linear:
-        """Replace `b * (x % c) + b * c * (x // c)` by `b * x`, until nothing changes."""
+    def recombine(self, value: Linear) -> Linear:
+        """`b * (x % c) + b * c * (x // c)` replaced by `b * x`, until nothing changes."""
         for atom, coefficient in value.terms:
             if not (isinstance(atom, Binary) and atom.op == "mod" and isinstance(atom.right, Const)):
                 continue
@@ -174,7 +174,7 @@ class Simplifier:
             present = dict(value.terms)
             if quotient.terms and all(present.get(a) == coefficient * divisor * c for a, c in quotient.terms):
                 without = value.plus(Linear(((atom, 1),), 0), -coefficient).plus(quotient, -coefficient * divisor)
-                return self._recombine(without.plus(inner, coefficient))
+                return self.recombine(without.plus(inner, coefficient))
         return value
 
     def _atom_interval(self, atom: Expr) -> Interval:

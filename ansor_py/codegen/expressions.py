@@ -1,0 +1,546 @@
+"""Scalar expressions to LLVM instructions, in one lane or in many.
+
+An `ExpressionEmitter` knows where every loop variable stands: a name plus a constant, so that repeated instructions of an
+unrolled tile share everything but constants. One variable may run in vector lanes; an expression that depends on it has a
+vector value, any other stays scalar and is broadcast where it meets one. Reads become contiguous vector loads, broadcasts or
+gathers by the stride of the lane variable, and are masked under a predicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ansor_py.codegen.function_text import FunctionText
+from ansor_py.codegen.vector_math import declarations, expand
+from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
+from ansor_py.errors import CodegenError
+from ansor_py.te.expr import (
+    DTYPE_BYTES,
+    FLOAT_DTYPES,
+    INDEX,
+    Binary,
+    Call,
+    Cast,
+    Compare,
+    Const,
+    Expr,
+    Not,
+    Read,
+    Select,
+    Var,
+    children,
+)
+from ansor_py.te.simplify import Linear, Simplifier
+from ansor_py.te.tensor import Tensor
+
+# How values are held in registers; in memory a bool is one byte.
+REGISTER_TYPES = {
+    "float32": "float",
+    "float64": "double",
+    "int64": "i64",
+    "int32": "i32",
+    "int8": "i8",
+    "uint8": "i8",
+    "bool": "i1",
+}
+_FLOAT_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value in registers; `lanes` is 0 for a scalar."""
+
+    name: str
+    dtype: str
+    lanes: int = 0
+
+    @property
+    def type(self) -> str:
+        """The LLVM type."""
+        return shaped(REGISTER_TYPES[self.dtype], self.lanes)
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """Where a loop variable stands: `name + offset` (no name: a known constant)."""
+
+    name: str | None
+    offset: int = 0
+
+
+def memory_type(dtype: str) -> str:
+    """The LLVM type of an element in memory."""
+    return "i8" if dtype == "bool" else REGISTER_TYPES[dtype]
+
+
+class ExpressionEmitter:
+    """Emits expressions into a function.
+
+    `coordinates` gives the position of every loop variable; `lane_variable` and `lanes` say which one runs in lanes, its
+    coordinate being that of lane 0. Loads are remembered until `forget_values`, integers as long as their block dominates.
+    """
+
+    def __init__(self, text: FunctionText, simplifier: Simplifier, pointers: dict[str, str]) -> None:
+        self.text = text
+        self.simplifier = simplifier
+        self.pointers = pointers
+        self.coordinates: dict[str, Coordinate] = {}
+        self.lane_variable: str | None = None
+        self.lanes = 0
+        self._integers: list[dict[object, str]] = [{}]
+        self._values: dict[object, Value] = {}
+        self._depends: dict[int, tuple[str, ...]] = {}
+        self._kept: list[Expr] = []
+        self._flat: dict[object, Linear] = {}
+
+    def enter(self) -> None:
+        """A block begins that may not dominate what follows."""
+        self._integers.append({})
+        self.forget_values()
+
+    def leave(self) -> None:
+        """That block has ended."""
+        self._integers.pop()
+        self.forget_values()
+
+    def forget_values(self) -> None:
+        """Memory may have changed: loads have to be repeated."""
+        self._values = {}
+
+    # Integers: loop variables, offsets, conditions on them.
+
+    def index(self, expr: Expr) -> str:
+        """A scalar integer as an operand (a name or a literal)."""
+        return self._linear(self.simplifier.linear(expr))
+
+    def _linear(self, value: Linear) -> str:
+        dynamic, offset = self._dynamic(value)
+        return self._plus(dynamic, offset)
+
+    def _plus(self, name: str | None, offset: int) -> str:
+        if name is None:
+            return str(offset)
+        return name if not offset else self._integer(("add", name, offset), f"add i64 {name}, {offset}")
+
+    def _dynamic(self, value: Linear, skip: str | None = None) -> tuple[str | None, int]:
+        """The sum of everything that is not constant here (None: nothing), and the constant. The lane variable may be skipped."""
+        offset = value.constant
+        parts: list[tuple[str, int]] = []
+        for atom, coefficient in value.terms:
+            if isinstance(atom, Var) and atom.name == skip:
+                continue
+            name, constant_part = self._atom(atom)
+            offset += coefficient * constant_part
+            if name is not None:
+                parts.append((name, coefficient))
+        key = ("sum", tuple(parts))
+        if not parts:
+            return None, offset
+        known = self._known_integer(key)
+        if known is not None:
+            return known, offset
+        total: str | None = None
+        for name, coefficient in parts:
+            product = name if coefficient == 1 else self._integer(("mul", name, coefficient), f"mul i64 {name}, {coefficient}")
+            total = product if total is None else self.text.emit(f"add i64 {total}, {product}")
+        assert total is not None
+        self._integers[-1][key] = total
+        return total, offset
+
+    def _atom(self, atom: Expr) -> tuple[str | None, int]:
+        if isinstance(atom, Var):
+            at = self.coordinates[atom.name]
+            return at.name, at.offset
+        if isinstance(atom, Binary) and atom.op in ("floordiv", "mod", "min", "max"):
+            left, right = self.index(atom.left), self.index(atom.right)
+            key = (atom.op, left, right)
+            known = self._known_integer(key)
+            if known is None:
+                known = self._integers[-1][key] = self._integer_operation(atom, left, right, INDEX, 0)
+            return known, 0
+        return self.value(atom, None).name, 0
+
+    def _known_integer(self, key: object) -> str | None:
+        for scope in reversed(self._integers):
+            if key in scope:
+                return scope[key]
+        return None
+
+    def _integer(self, key: object, instruction: str) -> str:
+        known = self._known_integer(key)
+        if known is None:
+            known = self._integers[-1][key] = self.text.emit(instruction)
+        return known
+
+    def _integer_operation(self, node: Binary, left: str, right: str, dtype: str, lanes: int) -> str:
+        """`floordiv`, `mod`, `min`, `max` on integers; division rounds towards minus infinity."""
+        kind = shaped(REGISTER_TYPES[dtype], lanes)
+        unsigned = dtype in ("uint8", "bool")
+        if node.op in ("min", "max"):
+            intrinsic = f"llvm.{'u' if unsigned else 's'}{node.op}.{intrinsic_suffix(kind)}"
+            return self.text.call(kind, intrinsic, f"{kind} {left}, {kind} {right}", f"{kind}, {kind}")
+        is_positive = isinstance(node.right, Const) and node.right.value > 0
+        if unsigned or (dtype == INDEX and is_positive and self.simplifier.interval(node.left)[0] >= 0):
+            return self.text.emit(f"{'udiv' if node.op == 'floordiv' else 'urem'} {kind} {left}, {right}")
+        rest = self.text.emit(f"srem {kind} {left}, {right}")
+        flips = self.text.emit(f"xor {kind} {rest}, {right}")
+        zero = constant(0, kind)
+        condition = shaped("i1", lanes)
+        negative = self.text.emit(f"icmp slt {kind} {flips}, {zero}")
+        inexact = self.text.emit(f"icmp ne {kind} {rest}, {zero}")
+        adjust = self.text.emit(f"and {condition} {negative}, {inexact}")
+        if node.op == "mod":
+            added = self.text.emit(f"add {kind} {rest}, {right}")
+            return self.text.emit(f"select {condition} {adjust}, {kind} {added}, {kind} {rest}")
+        quotient = self.text.emit(f"sdiv {kind} {left}, {right}")
+        return self.text.emit(f"add {kind} {quotient}, {self.text.emit(f'sext {condition} {adjust} to {kind}')}")
+
+    # Values.
+
+    def value(self, expr: Expr, predicate: Value | None) -> Value:
+        """The value of an expression where all loop variables stand. Reads are performed only where `predicate` holds."""
+        variables = self._variables(expr)
+        key = (
+            id(expr),
+            predicate,
+            self.lanes if self.lane_variable in variables else 0,
+            tuple(self.coordinates[name] for name in variables),
+        )
+        known = self._values.get(key)
+        if known is None:
+            known = self._values[key] = self._value(expr, predicate)
+        return known
+
+    def _variables(self, expr: Expr) -> tuple[str, ...]:
+        known = self._depends.get(id(expr))
+        if known is None:
+            names = {expr.name} if isinstance(expr, Var) else set()
+            for child in children(expr):
+                names.update(self._variables(child))
+            known = self._depends[id(expr)] = tuple(sorted(names))
+            self._kept.append(expr)  # keeps the id from being used again
+        return known
+
+    def _runs_in_lanes(self, expr: Expr) -> bool:
+        return self.lane_variable is not None and self.lane_variable in self._variables(expr)
+
+    def _value(self, expr: Expr, predicate: Value | None) -> Value:
+        if expr.dtype == INDEX and isinstance(expr, Const | Var | Binary) and not self._runs_in_lanes(expr):
+            return Value(self.index(expr), INDEX)
+        match expr:
+            case Const():
+                return self.constant(expr)
+            case Var():
+                return self._lane_numbers(expr)
+            case Read():
+                return self._read(expr, predicate)
+            case Select():
+                return self._select(expr, predicate)
+            case Binary():
+                return self.binary(expr, self.value(expr.left, predicate), self.value(expr.right, predicate))
+            case Compare():
+                return self._compare(expr, predicate)
+            case Not():
+                value = self.value(expr.value, predicate)
+                return self._emitted(f"xor {value.type} {value.name}, {constant(1, value.type)}", "bool", value.lanes)
+            case Cast():
+                return self._cast(self.value(expr.value, predicate), expr.dtype)
+            case Call():
+                return self._call(expr.function, [self.value(a, predicate) for a in expr.arguments])
+        raise CodegenError(f"expression '{expr}' cannot be translated")
+
+    def _emitted(self, instruction: str, dtype: str, lanes: int) -> Value:
+        return Value(self.text.emit(instruction), dtype, lanes)
+
+    def constant(self, expr: Const) -> Value:
+        """A literal."""
+        if expr.dtype == "bool":
+            return Value("true" if expr.value else "false", "bool")
+        return Value(constant(expr.value, REGISTER_TYPES[expr.dtype]), expr.dtype)
+
+    def broadcast(self, value: Value, lanes: int) -> Value:
+        """The same value in every lane."""
+        if value.lanes == lanes:
+            return value
+        if value.lanes:
+            raise CodegenError(f"a vector of {value.lanes} lanes was used where {lanes} are needed")
+        key = ("splat", value, lanes)
+        known = self._values.get(key)
+        if known is None:
+            kind = shaped(REGISTER_TYPES[value.dtype], lanes)
+            if not value.name.startswith("%"):
+                known = Value(f"splat ({value.type} {value.name})", value.dtype, lanes)
+            else:
+                first = self.text.emit(f"insertelement {kind} poison, {value.type} {value.name}, i64 0")
+                known = self._emitted(f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer", value.dtype, lanes)
+            self._values[key] = known
+        return known
+
+    def _aligned(self, *values: Value) -> tuple[list[Value], int]:
+        lanes = max(value.lanes for value in values)
+        return [self.broadcast(value, lanes) for value in values], lanes
+
+    def _lane_numbers(self, variable: Var) -> Value:
+        at = self.coordinates[variable.name]
+        kind = f"<{self.lanes} x i64>"
+        steps = f"<{', '.join(f'i64 {at.offset + lane}' for lane in range(self.lanes))}>"
+        if at.name is None:
+            return Value(steps, INDEX, self.lanes)
+        base = self.broadcast(Value(at.name, INDEX), self.lanes)
+        return self._emitted(f"add {kind} {base.name}, {steps}", INDEX, self.lanes)
+
+    def binary(self, node: Binary, left: Value, right: Value) -> Value:
+        """A binary operator on two values of one dtype."""
+        (a, b), lanes = self._aligned(left, right)
+        kind, dtype = a.type, a.dtype
+        if dtype in FLOAT_DTYPES:
+            if node.op in ("min", "max"):
+                return self.extreme(node.op, a, b)
+            if node.op == "pow":
+                return self._call("pow", [a, b])
+            word = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract", "div": "fdiv"}[node.op]
+            return self._emitted(f"{word} {kind} {a.name}, {b.name}", dtype, lanes)
+        if node.op in ("floordiv", "mod", "min", "max"):
+            return Value(self._integer_operation(node, a.name, b.name, dtype, lanes), dtype, lanes)
+        if node.op not in ("add", "sub", "mul", "and", "or"):
+            raise CodegenError(f"operator '{node.op}' is not defined on {dtype}")
+        return self._emitted(f"{node.op} {kind} {a.name}, {b.name}", dtype, lanes)
+
+    def extreme(self, op: str, a: Value, b: Value) -> Value:
+        """Minimum or maximum of floats. A NaN in the second operand wins, so that constants go first."""
+        if b.name.startswith("splat") or not b.name.startswith("%"):
+            a, b = b, a
+        test = self.text.emit(f"fcmp {'olt' if op == 'min' else 'ogt'} {a.type} {a.name}, {b.name}")
+        condition = shaped("i1", a.lanes)
+        return self._emitted(f"select {condition} {test}, {a.type} {a.name}, {b.type} {b.name}", a.dtype, a.lanes)
+
+    def _compare(self, expr: Compare, predicate: Value | None) -> Value:
+        (a, b), lanes = self._aligned(self.value(expr.left, predicate), self.value(expr.right, predicate))
+        if a.dtype in FLOAT_DTYPES:
+            return self._emitted(f"fcmp {_FLOAT_COMPARE[expr.op]} {a.type} {a.name}, {b.name}", "bool", lanes)
+        sign = "" if expr.op in ("eq", "ne") else "u" if a.dtype in ("uint8", "bool") else "s"
+        return self._emitted(f"icmp {sign}{expr.op} {a.type} {a.name}, {b.name}", "bool", lanes)
+
+    def _select(self, expr: Select, predicate: Value | None) -> Value:
+        condition = self.value(expr.condition, predicate)
+        then_predicate = otherwise_predicate = predicate
+        if self._reads(expr.then):
+            then_predicate = self.both(predicate, condition)
+        if self._reads(expr.otherwise):
+            inverse = self._emitted(
+                f"xor {condition.type} {condition.name}, {constant(1, condition.type)}", "bool", condition.lanes
+            )
+            otherwise_predicate = self.both(predicate, inverse)
+        then, otherwise = self.value(expr.then, then_predicate), self.value(expr.otherwise, otherwise_predicate)
+        (test, a, b), lanes = self._aligned(condition, then, otherwise)
+        return self._emitted(f"select {test.type} {test.name}, {a.type} {a.name}, {b.type} {b.name}", a.dtype, lanes)
+
+    def _reads(self, expr: Expr) -> bool:
+        return isinstance(expr, Read) or any(self._reads(child) for child in children(expr))
+
+    def both(self, a: Value | None, b: Value | None) -> Value | None:
+        """The conjunction of two predicates, either of which may be absent."""
+        if a is None or b is None:
+            return b if a is None else a
+        (left, right), lanes = self._aligned(a, b)
+        return self._emitted(f"and {left.type} {left.name}, {right.name}", "bool", lanes)
+
+    def _cast(self, value: Value, dtype: str) -> Value:
+        source, kind = value.dtype, shaped(REGISTER_TYPES[dtype], value.lanes)
+        if source == dtype:
+            return value
+        if dtype == "bool":
+            zero = constant(0, value.type)
+            test = "fcmp une" if source in FLOAT_DTYPES else "icmp ne"
+            return self._emitted(f"{test} {value.type} {value.name}, {zero}", dtype, value.lanes)
+        unsigned = source in ("uint8", "bool")
+        if source in FLOAT_DTYPES and dtype in FLOAT_DTYPES:
+            word = "fpext" if DTYPE_BYTES[dtype] > DTYPE_BYTES[source] else "fptrunc"
+        elif source in FLOAT_DTYPES:
+            sign = "u" if dtype == "uint8" else "s"
+            name = f"llvm.fpto{sign}i.sat.{intrinsic_suffix(kind)}.{intrinsic_suffix(value.type)}"
+            return Value(self.text.call(kind, name, f"{value.type} {value.name}", value.type), dtype, value.lanes)
+        elif dtype in FLOAT_DTYPES:
+            word = "uitofp" if unsigned else "sitofp"
+        elif REGISTER_TYPES[source] == REGISTER_TYPES[dtype]:
+            return Value(value.name, dtype, value.lanes)
+        elif DTYPE_BYTES[dtype] > DTYPE_BYTES[source] or source == "bool":
+            word = "zext" if unsigned else "sext"
+        else:
+            word = "trunc"
+        return self._emitted(f"{word} {value.type} {value.name} to {kind}", dtype, value.lanes)
+
+    def _call(self, function: str, arguments: Sequence[Value]) -> Value:
+        values, lanes = self._aligned(*arguments)
+        self.text.declarations.update(declarations(function, values[0].type))
+        names = tuple(value.name for value in values)
+        result = expand(function, names if len(names) > 1 else names[0], values[0].type, self.text.emit)
+        return Value(result, values[0].dtype, lanes)
+
+    # Memory.
+
+    def flat_index(self, tensor: Tensor, indices: Sequence[Expr]) -> Linear:
+        """The row-major element number."""
+        key = (tensor.name, tuple(map(id, indices)))
+        known = self._flat.get(key)
+        if known is None:
+            self._kept.extend(indices)
+            known = Linear((), 0)
+            stride = 1
+            for extent, index in zip(reversed(tensor.shape), reversed(indices), strict=True):
+                known = known.plus(self.simplifier.linear(index), stride)
+                stride *= extent
+            known = self._flat[key] = self.simplifier.recombine(known)
+        return known
+
+    def lane_stride(self, flat: Linear) -> int | None:
+        """How far apart (elements) neighbouring lanes are; None if that is not constant."""
+        stride = 0
+        for atom, coefficient in flat.terms:
+            if isinstance(atom, Var) and atom.name == self.lane_variable:
+                stride = coefficient
+            elif self._runs_in_lanes(atom):
+                return None
+        return stride
+
+    def address(self, tensor: Tensor, flat: Linear) -> str:
+        """The address of the element (of lane 0)."""
+        name, offset = self._dynamic(flat)
+        kind = memory_type(tensor.dtype)
+        base = self.pointers[tensor.name]
+        if name is not None:
+            base = self._integer(("base", base, name), f"getelementptr inbounds {kind}, ptr {base}, i64 {name}")
+        if not offset:
+            return base
+        return self._integer(("element", base, offset), f"getelementptr inbounds {kind}, ptr {base}, i64 {offset}")
+
+    def load(self, tensor: Tensor, indices: tuple[Expr, ...], predicate: Value | None) -> Value:
+        """The element at the current position, in all lanes."""
+        return self._read(Read(tensor, indices), predicate)
+
+    def _read(self, read: Read, predicate: Value | None) -> Value:
+        flat = self.flat_index(read.tensor, read.indices)
+        stride = self.lane_stride(flat) if self.lanes else 0
+        dtype, kind = read.dtype, memory_type(read.dtype)
+        if stride == 0:
+            loaded = self._read_scalar(read.tensor, flat, predicate)
+            return self._from_memory(loaded, dtype, 0)
+        lanes = self.lanes
+        vector = f"<{lanes} x {kind}>"
+        size = DTYPE_BYTES[dtype]
+        if stride == 1 and predicate is None:
+            loaded = self.text.emit(f"load {vector}, ptr {self.address(read.tensor, flat)}, align {size}")
+            return self._from_memory(loaded, dtype, lanes)
+        mask = self.broadcast(predicate or Value("true", "bool"), lanes)
+        suffix = intrinsic_suffix(vector)
+        zero = f"{vector} zeroinitializer"
+        if stride == 1:
+            address = self.address(read.tensor, flat)
+            loaded = self.text.call(
+                vector,
+                f"llvm.masked.load.{suffix}.p0",
+                f"ptr align {size} {address}, {mask.type} {mask.name}, {zero}",
+                f"ptr, {mask.type}, {vector}",
+            )
+            return self._from_memory(loaded, dtype, lanes)
+        loaded = self.text.call(
+            vector,
+            f"llvm.masked.gather.{suffix}.v{lanes}p0",
+            f"<{lanes} x ptr> align {size} {self.lane_addresses(read.tensor, flat, stride)}, {mask.type} {mask.name}, {zero}",
+            f"<{lanes} x ptr>, {mask.type}, {vector}",
+        )
+        return self._from_memory(loaded, dtype, lanes)
+
+    def lane_addresses(self, tensor: Tensor, flat: Linear, stride: int | None) -> str:
+        """The addresses of all lanes."""
+        kind = memory_type(tensor.dtype)
+        if stride is not None:
+            offsets = f"<{', '.join(f'i64 {lane * stride}' for lane in range(self.lanes))}>"
+            return self.text.emit(
+                f"getelementptr inbounds {kind}, ptr {self.address(tensor, flat)}, <{self.lanes} x i64> {offsets}"
+            )
+        total: Value | None = None
+        for atom, coefficient in flat.terms:
+            value = self.value(atom, None)
+            term = self.binary(Binary("mul", atom, atom), value, Value(str(coefficient), INDEX))
+            total = term if total is None else self.binary(Binary("add", atom, atom), total, term)
+        assert total is not None
+        return self.text.emit(
+            f"getelementptr {kind}, ptr {self._shifted(tensor, flat.constant)}, {total.type} {total.name}"
+        )
+
+    def _shifted(self, tensor: Tensor, offset: int) -> str:
+        base = self.pointers[tensor.name]
+        if not offset:
+            return base
+        return self._integer(("shift", base, offset), f"getelementptr {memory_type(tensor.dtype)}, ptr {base}, i64 {offset}")
+
+    def _read_scalar(self, tensor: Tensor, flat: Linear, predicate: Value | None) -> str:
+        """A scalar load. Under a scalar predicate element 0, which always exists, is read instead of one that may not."""
+        kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
+        if predicate is None or predicate.name == "true":
+            return self.text.emit(f"load {kind}, ptr {self.address(tensor, flat)}, align {size}")
+        condition = predicate
+        if predicate.lanes:
+            reduced = f"llvm.vector.reduce.or.{intrinsic_suffix(predicate.type)}"
+            condition = Value(self.text.call("i1", reduced, f"{predicate.type} {predicate.name}", predicate.type), "bool")
+        index = self._linear(flat)
+        safe = self.text.emit(f"select i1 {condition.name}, i64 {index}, i64 0")
+        address = self.text.emit(f"getelementptr inbounds {kind}, ptr {self.pointers[tensor.name]}, i64 {safe}")
+        return self.text.emit(f"load {kind}, ptr {address}, align {size}")
+
+    def _from_memory(self, loaded: str, dtype: str, lanes: int) -> Value:
+        if dtype != "bool":
+            return Value(loaded, dtype, lanes)
+        kind = shaped("i8", lanes)
+        return self._emitted(f"icmp ne {kind} {loaded}, {constant(0, kind)}", dtype, lanes)
+
+    def store(self, tensor: Tensor, indices: Sequence[Expr], value: Value, predicate: Value | None) -> None:
+        """Store a value at the current position, in all lanes where the predicate holds."""
+        flat = self.flat_index(tensor, indices)
+        stride = self.lane_stride(flat) if self.lanes else 0
+        kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
+        if not self.lanes:
+            stored = self._to_memory(value)
+            if predicate is None:
+                self.text.do(f"store {kind} {stored}, ptr {self.address(tensor, flat)}, align {size}")
+                return
+            with self.text.when(predicate.name):
+                address = self.text.emit(f"getelementptr {kind}, ptr {self.pointers[tensor.name]}, i64 {self._linear_here(flat)}")
+                self.text.do(f"store {kind} {stored}, ptr {address}, align {size}")
+            return
+        lanes = self.lanes
+        stored = self._to_memory(self.broadcast(value, lanes))
+        vector = f"<{lanes} x {kind}>"
+        if stride == 1 and predicate is None:
+            self.text.do(f"store {vector} {stored}, ptr {self.address(tensor, flat)}, align {size}")
+            return
+        mask = self.broadcast(predicate or Value("true", "bool"), lanes)
+        suffix = intrinsic_suffix(vector)
+        if stride == 1:
+            self.text.call(
+                "void",
+                f"llvm.masked.store.{suffix}.p0",
+                f"{vector} {stored}, ptr align {size} {self.address(tensor, flat)}, {mask.type} {mask.name}",
+                f"{vector}, ptr, {mask.type}",
+            )
+            return
+        self.text.call(
+            "void",
+            f"llvm.masked.scatter.{suffix}.v{lanes}p0",
+            f"{vector} {stored}, <{lanes} x ptr> align {size} {self.lane_addresses(tensor, flat, stride)}, {mask.type} {mask.name}",
+            f"{vector}, <{lanes} x ptr>, {mask.type}",
+        )
+
+    def _linear_here(self, flat: Linear) -> str:
+        """An element number whose instructions stand in a block that dominates nothing else."""
+        self._integers.append({})
+        result = self._linear(flat)
+        self._integers.pop()
+        return result
+
+    def _to_memory(self, value: Value) -> str:
+        if value.dtype != "bool":
+            return value.name
+        return self.text.emit(f"zext {value.type} {value.name} to {shaped('i8', value.lanes)}")

@@ -1,0 +1,279 @@
+"""A lowered program to the text of an LLVM module with the kernel's entry point.
+
+The entry has the project's kernel ABI, `int32 f(void** buffers, void* workspace, int32 threads, volatile int32* abort)`.
+Every region (a stage at root) becomes a function over a range of its parallel iterations, whose buffers are `noalias`
+arguments; an outlined body sets the denormal mode, takes the thread's share of the iterations and its slice of the workspace,
+and calls it. Regions with parallel loops are started through `GOMP_parallel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ansor_py.codegen.expressions import Coordinate, ExpressionEmitter
+from ansor_py.codegen.function_text import FunctionText
+from ansor_py.codegen.tiles import TileEmitter
+from ansor_py.lower.ir import For, If, Node, Program, Region, Tile
+from ansor_py.target import Target
+from ansor_py.te.expr import Const, Expr, reads_of
+from ansor_py.te.simplify import Simplifier
+
+ALIGNMENT = 64
+# Temporaries up to this many bytes live on the stack of the function, where LLVM sees all of their uses.
+STACK_BUFFER_BYTES = 16 * 1024
+STACK_TOTAL_BYTES = 64 * 1024
+# Flush-to-zero and denormals-are-zero bits of the x86 control register.
+_FLUSH_DENORMALS = 0x8040
+
+
+@dataclass(frozen=True)
+class ModuleText:
+    """The module, and how many bytes of workspace the kernel needs for the number of threads it was made for."""
+
+    text: str
+    workspace_bytes: int
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where temporaries live: offsets in the shared part, offsets in each thread's part, names on the stack."""
+
+    shared: dict[str, int]
+    shared_bytes: int
+    private: dict[str, int]
+    private_bytes: int
+    stack: frozenset[str]
+
+
+def module_text(program: Program, buffers: Sequence[str], target: Target, threads: int, symbol: str) -> ModuleText:
+    """The LLVM IR of a program whose ABI buffers are `buffers` in order."""
+    layout = _layout(program)
+    declarations: set[str] = set()
+    functions: list[str] = []
+    for number, region in enumerate(program.regions):
+        functions.append(_nest_function(program, region, number, layout, target, declarations))
+        functions.append(_body_function(program, region, number, layout, list(buffers), target, declarations))
+    functions.append(_entry_function(program, threads, symbol))
+    if any(region.parallel for region in program.regions):
+        declarations |= {
+            "declare void @GOMP_parallel(ptr, ptr, i32, i32)",
+            "declare i32 @omp_get_thread_num()",
+            "declare i32 @omp_get_num_threads()",
+        }
+    width = target.vector_bytes * 8
+    attributes = (
+        f'attributes #0 = {{ nounwind noinline "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
+    )
+    head = f'target triple = "{target.triple}"\n\n%context = type {{ ptr, ptr, ptr, i32 }}\n'
+    text = "\n".join([head, *functions, *sorted(declarations), attributes, ""])
+    return ModuleText(text, layout.shared_bytes + threads * layout.private_bytes)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _layout(program: Program) -> _Layout:
+    shared: dict[str, int] = {}
+    private: dict[str, int] = {}
+    stack: set[str] = set()
+    shared_bytes = private_bytes = stack_bytes = 0
+    for name, place in program.buffers.items():
+        if place.scope != "workspace":
+            continue
+        size = _aligned(max(1, place.tensor.bytes))
+        if place.allocated_in is None:
+            shared[name], shared_bytes = shared_bytes, shared_bytes + size
+        elif size <= STACK_BUFFER_BYTES and stack_bytes + size <= STACK_TOTAL_BYTES:
+            stack.add(name)
+            stack_bytes += size
+        else:
+            private[name], private_bytes = private_bytes, private_bytes + size
+    return _Layout(shared, shared_bytes, private, private_bytes, frozenset(stack))
+
+
+def _used_buffers(nodes: Sequence[Node]) -> list[str]:
+    """Names of all buffers that the nodes touch, in order of appearance."""
+    found: dict[str, None] = {}
+
+    def visit(items: Sequence[Node]) -> None:
+        for node in items:
+            if isinstance(node, Tile):
+                for loop in node.reduction:
+                    visit(loop.prologue)
+                found[node.buffer.name] = None
+                expressions: list[Expr] = [node.value, *node.indices]
+                found.update({read.tensor.name: None for e in expressions for read in reads_of(e)})
+            else:
+                visit(node.body)
+
+    visit(nodes)
+    return list(found)
+
+
+def _nest_function(
+    program: Program, region: Region, number: int, layout: _Layout, target: Target, declarations: set[str]
+) -> str:
+    """The loops of one region over the parallel iterations `%lo <= i < %hi`."""
+    used = _used_buffers(region.body)
+    text = FunctionText(declarations)
+    pointers = {name: f"%b{position}" for position, name in enumerate(used)}
+    parameters: list[str] = []
+    for name in used:
+        if name in layout.stack:
+            size = _aligned(max(1, program.buffers[name].tensor.bytes))
+            text.lines.append(f"  {pointers[name]} = alloca [{size} x i8], align {ALIGNMENT}")
+        else:
+            readonly = " readonly" if program.buffers[name].scope in ("input", "constant") else ""
+            parameters.append(f"ptr noalias nonnull align {ALIGNMENT}{readonly} {pointers[name]}")
+    emitter = _NodeEmitter(text, ExpressionEmitter(text, Simplifier(program.ranges), pointers), target)
+    if region.parallel:
+        with text.loop("%lo", "%hi", []) as loop:
+            emitter.expressions.enter()
+            emitter.return_if_aborted()
+            emitter.place_parallel(region.parallel, loop.index)
+            emitter.nodes(region.body)
+            emitter.expressions.leave()
+    else:
+        emitter.nodes(region.body, outermost=True)
+    text.do("ret void")
+    parameters += ["ptr %abort", "i64 %lo", "i64 %hi"]
+    head = f"define internal void @nest{number}({', '.join(parameters)}) #0 {{\nentry:"
+    return "\n".join([head, *text.lines, "}\n"])
+
+
+class _NodeEmitter:
+    """Emits loops and conditions; tiles go to the tile emitter."""
+
+    def __init__(self, text: FunctionText, expressions: ExpressionEmitter, target: Target) -> None:
+        self.text = text
+        self.expressions = expressions
+        self.tiles = TileEmitter(expressions, target.vector_bytes, self.nodes)
+
+    def nodes(self, items: Sequence[Node], outermost: bool = False) -> None:
+        """Emit nodes in order. `outermost` loops look at the abort flag in every iteration."""
+        for node in items:
+            match node:
+                case Tile():
+                    self.tiles.emit(node)
+                case If():
+                    condition = self.expressions.value(node.condition, None)
+                    with self.text.when(condition.name):
+                        self.expressions.enter()
+                        self.nodes(node.body)
+                        self.expressions.leave()
+                case For(unrolled=True, extent=Const(value=count)):
+                    for step in range(int(count)):
+                        self.expressions.coordinates[node.variable] = Coordinate(None, step)
+                        self.nodes(node.body)
+                case For():
+                    self._loop(node, outermost)
+
+    def _loop(self, node: For, outermost: bool) -> None:
+        end = self.expressions.index(node.extent)
+        with self.text.loop("0", end, [], certain=isinstance(node.extent, Const)) as loop:
+            self.expressions.enter()
+            if outermost:
+                self.return_if_aborted()
+            self.expressions.coordinates[node.variable] = Coordinate(loop.index)
+            self.nodes(node.body)
+            self.expressions.leave()
+
+    def return_if_aborted(self) -> None:
+        """Leave the function if the abort flag is up."""
+        flag = self.text.emit("load volatile i32, ptr %abort, align 4")
+        stopped = self.text.emit(f"icmp ne i32 {flag}, 0")
+        leaving, staying = self.text.name("abort"), self.text.name("go")
+        self.text.do(f"br i1 {stopped}, label %{leaving}, label %{staying}")
+        self.text.start(leaving)
+        self.text.do("ret void")
+        self.text.start(staying)
+
+    def place_parallel(self, parallel: Sequence[tuple[str, int]], index: str) -> None:
+        """The positions of the collapsed parallel loops from their common index."""
+        inner = prod(extent for _, extent in parallel)
+        rest = index
+        for variable, extent in parallel:
+            inner //= extent
+            if inner == 1:
+                self.expressions.coordinates[variable] = Coordinate(rest)
+            else:
+                self.expressions.coordinates[variable] = Coordinate(self.text.emit(f"udiv i64 {rest}, {inner}"))
+                rest = self.text.emit(f"urem i64 {rest}, {inner}")
+
+
+def _body_function(
+    program: Program,
+    region: Region,
+    number: int,
+    layout: _Layout,
+    buffers: list[str],
+    target: Target,
+    declarations: set[str],
+) -> str:
+    """What each thread runs: denormal mode, share of the iterations, workspace slice, then the nest."""
+    text = FunctionText(declarations)
+    fields = [
+        text.emit(f"getelementptr inbounds %context, ptr %context, i32 0, i32 {field}") for field in range(4)
+    ]
+    table, workspace, abort = (text.emit(f"load ptr, ptr {field}") for field in fields[:3])
+    is_x86 = target.triple.startswith(("x86_64", "i386", "i686"))
+    if is_x86:
+        old, new = text.emit("alloca i32"), text.emit("alloca i32")
+        text.call("void", "llvm.x86.sse.stmxcsr", f"ptr {old}", "ptr")
+        mode = text.emit(f"or i32 {text.emit(f'load i32, ptr {old}')}, {_FLUSH_DENORMALS}")
+        text.do(f"store i32 {mode}, ptr {new}")
+        text.call("void", "llvm.x86.sse.ldmxcsr", f"ptr {new}", "ptr")
+    low, high, thread = "0", "1", "0"
+    if region.parallel:
+        total = prod(extent for _, extent in region.parallel)
+        thread = text.emit(f"zext i32 {text.emit('call i32 @omp_get_thread_num()')} to i64")
+        count = text.emit(f"zext i32 {text.emit('call i32 @omp_get_num_threads()')} to i64")
+        # Shares differ by at most one iteration.
+        low = text.emit(f"udiv i64 {text.emit(f'mul i64 {thread}, {total}')}, {count}")
+        following = text.emit(f"add i64 {thread}, 1")
+        high = text.emit(f"udiv i64 {text.emit(f'mul i64 {following}, {total}')}, {count}")
+    arguments: list[str] = []
+    for name in _used_buffers(region.body):
+        if name in layout.stack:
+            continue
+        if name in layout.shared:
+            pointer = text.emit(f"getelementptr inbounds i8, ptr {workspace}, i64 {layout.shared[name]}")
+        elif name in layout.private:
+            slice_start = text.emit(f"mul i64 {thread}, {layout.private_bytes}")
+            offset = text.emit(f"add i64 {slice_start}, {layout.shared_bytes + layout.private[name]}")
+            pointer = text.emit(f"getelementptr inbounds i8, ptr {workspace}, i64 {offset}")
+        else:
+            slot = text.emit(f"getelementptr inbounds ptr, ptr {table}, i64 {buffers.index(name)}")
+            pointer = text.emit(f"load ptr, ptr {slot}")
+        arguments.append(f"ptr {pointer}")
+    arguments += [f"ptr {abort}", f"i64 {low}", f"i64 {high}"]
+    text.do(f"call void @nest{number}({', '.join(arguments)})")
+    if is_x86:
+        text.call("void", "llvm.x86.sse.ldmxcsr", f"ptr {old}", "ptr")
+    text.do("ret void")
+    return "\n".join([f"define internal void @body{number}(ptr %context) nounwind noinline {{\nentry:", *text.lines, "}\n"])
+
+
+def _entry_function(program: Program, threads: int, symbol: str) -> str:
+    """The kernel: regions in order, each on one or all threads."""
+    text = FunctionText(set())
+    context = text.emit("alloca %context")
+    workers = text.emit(f"call i32 @llvm.smin.i32(i32 %threads, i32 {threads})")
+    for position, (kind, value) in enumerate(
+        (("ptr", "%buffers"), ("ptr", "%workspace"), ("ptr", "%abort"), ("i32", workers))
+    ):
+        slot = text.emit(f"getelementptr inbounds %context, ptr {context}, i32 0, i32 {position}")
+        text.do(f"store {kind} {value}, ptr {slot}")
+    for number, region in enumerate(program.regions):
+        if region.parallel:
+            text.do(f"call void @GOMP_parallel(ptr @body{number}, ptr {context}, i32 {workers}, i32 0)")
+        else:
+            text.do(f"call void @body{number}(ptr {context})")
+    flag = text.emit("load volatile i32, ptr %abort, align 4")
+    stopped = text.emit(f"icmp ne i32 {flag}, 0")
+    text.do(f"ret i32 {text.emit(f'zext i1 {stopped} to i32')}")
+    head = f"define i32 @{symbol}(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) nounwind {{\nentry:"
+    return "\n".join(["declare i32 @llvm.smin.i32(i32, i32)", head, *text.lines, "}\n"])

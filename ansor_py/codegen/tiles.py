@@ -1,0 +1,318 @@
+"""Tiles to LLVM instructions: accumulators in registers, vector lanes, masks at the edges.
+
+A tile with limits is emitted twice: whole, without any condition in its body, and as an edge. In the edge version
+iterations past the limit repeat the last valid one (they compute and store the same value again), and lanes past it are masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from ansor_py.codegen.expressions import REGISTER_TYPES, Coordinate, ExpressionEmitter, Value
+from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
+from ansor_py.lower.ir import Node, ReductionLoop, Tile, TileLoop
+from ansor_py.schedule.dag import COMBINERS
+from ansor_py.te.expr import DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
+
+
+@dataclass(frozen=True)
+class Point:
+    """One accumulator of a tile: where its loops stand and, in lanes, how many and which of them exist."""
+
+    coordinates: tuple[tuple[str, Coordinate], ...]
+    lanes: int
+    mask: Value | None
+
+
+class TileEmitter:
+    """Emits tiles with an expression emitter; `emit_nodes` is called for what is attached to a reduction loop."""
+
+    def __init__(
+        self, expressions: ExpressionEmitter, vector_bytes: int, emit_nodes: Callable[[Sequence[Node]], None]
+    ) -> None:
+        self.expressions = expressions
+        self.text = expressions.text
+        self.vector_bytes = vector_bytes
+        self.emit_nodes = emit_nodes
+
+    def emit(self, tile: Tile) -> None:
+        """Emit a tile: whole where all its iterations exist, else as an edge."""
+        limited = [loop for loop in tile.loops if loop.limit is not None]
+        if not limited:
+            self._version(tile, {})
+            return
+        limits = {loop.variable: self.expressions.index(loop.limit) for loop in limited if loop.limit is not None}
+        whole: str | None = None
+        for loop in limited:
+            reached = self.text.emit(f"icmp sge i64 {limits[loop.variable]}, {loop.extent}")
+            whole = reached if whole is None else self.text.emit(f"and i1 {whole}, {reached}")
+        full, edge, after = self.text.name("full"), self.text.name("edge"), self.text.name("after")
+        self.text.do(f"br i1 {whole}, label %{full}, label %{edge}")
+        for label, version in ((full, {}), (edge, limits)):
+            self.text.start(label)
+            self.expressions.enter()
+            self._version(tile, version)
+            self.expressions.leave()
+            self.text.do(f"br label %{after}")
+        self.text.start(after)
+
+    def _version(self, tile: Tile, limits: dict[str, str]) -> None:
+        self.expressions.forget_values()
+        outer_coordinates = dict(self.expressions.coordinates)
+        points = self._points(tile, limits)
+        if tile.combiner is None:
+            for point in points:
+                self._place(tile, point)
+                predicate = self._predicate(tile, point)
+                value = self.expressions.value(tile.value, predicate)
+                self.expressions.store(tile.buffer, tile.indices, value, predicate)
+        else:
+            self._reduction(tile, tile.combiner, points)
+        self.expressions.coordinates = outer_coordinates
+        self.expressions.lane_variable, self.expressions.lanes = None, 0
+        self.expressions.forget_values()
+
+    # Points.
+
+    def _points(self, tile: Tile, limits: dict[str, str]) -> list[Point]:
+        scalar = [loop for loop in tile.loops if loop.variable != tile.vector]
+        choices = [[(loop.variable, self._row(loop, row, limits)) for row in range(loop.extent)] for loop in scalar]
+        points: list[Point] = []
+        chunks: list[tuple[int, int, Value | None]] = [(0, 0, None)]
+        if tile.vector is not None:
+            chunks = self._chunks(tile, tile.loops[-1], limits)
+        for rows in product(*choices):
+            for start, lanes, mask in chunks:
+                at = (*rows, (tile.vector, Coordinate(None, start))) if tile.vector is not None else rows
+                points.append(Point(at, lanes, mask))
+        return points
+
+    def _row(self, loop: TileLoop, row: int, limits: dict[str, str]) -> Coordinate:
+        if loop.variable not in limits or row == 0:
+            return Coordinate(None, row)
+        last = self.text.emit(f"sub i64 {limits[loop.variable]}, 1")
+        return Coordinate(self.text.call("i64", "llvm.smin.i64", f"i64 {row}, i64 {last}", "i64, i64"))
+
+    def _chunks(self, tile: Tile, loop: TileLoop, limits: dict[str, str]) -> list[tuple[int, int, Value | None]]:
+        """Start, lanes and mask of each vector that the lane loop consists of."""
+        dtypes = {tile.value.dtype, tile.buffer.dtype, *(read.dtype for read in reads_of(tile.value))}
+        widest = max(2, self.vector_bytes // max(DTYPE_BYTES[dtype] for dtype in dtypes))
+        chunks: list[tuple[int, int, Value | None]] = []
+        start = 0
+        while start < loop.extent:
+            left = loop.extent - start
+            lanes = widest if left >= widest else max(2, 1 << (left - 1).bit_length())
+            mask: Value | None = None
+            if loop.variable in limits:
+                kind = f"<{lanes} x i64>"
+                numbers = f"<{', '.join(f'i64 {start + lane}' for lane in range(lanes))}>"
+                limit = self.expressions.broadcast(Value(limits[loop.variable], "int64"), lanes)
+                mask = Value(self.text.emit(f"icmp slt {kind} {numbers}, {limit.name}"), "bool", lanes)
+            elif left < lanes:
+                valid = ", ".join(f"i1 {'true' if lane < left else 'false'}" for lane in range(lanes))
+                mask = Value(f"<{valid}>", "bool", lanes)
+            chunks.append((start, lanes, mask))
+            start += lanes
+        return chunks
+
+    def _place(self, tile: Tile, point: Point) -> None:
+        self.expressions.coordinates.update(point.coordinates)
+        self.expressions.lane_variable, self.expressions.lanes = (tile.vector, point.lanes) if point.lanes else (None, 0)
+
+    def _predicate(self, tile: Tile, point: Point) -> Value | None:
+        predicate = point.mask
+        for condition in tile.predicates:
+            predicate = self.expressions.both(predicate, self.expressions.value(condition, None))
+        return predicate
+
+    # Reductions.
+
+    def _reduction(self, tile: Tile, combiner: str, points: list[Point]) -> None:
+        types = [shaped(REGISTER_TYPES[tile.value.dtype], point.lanes) for point in points]
+        identity = reduction_identity(combiner, tile.value.dtype)
+        start = [constant(identity.value, kind) for kind in types]
+        if tile.first is not None and not tile.reduces_lanes:
+            start = self._initial(tile, tile.first, points, types, start)
+        results = self._loops(tile, combiner, points, types, start, 0)
+        self.expressions.forget_values()
+        if tile.reduces_lanes:
+            self._store_lane_results(tile, combiner, points, results)
+            return
+        for point, result in zip(points, results, strict=True):
+            self._place(tile, point)
+            value = Value(result, tile.value.dtype, point.lanes)
+            self.expressions.store(tile.buffer, tile.indices, value, self._predicate(tile, point))
+
+    def _initial(
+        self, tile: Tile, first: Expr, points: list[Point], types: list[str], identity: list[str]
+    ) -> list[str]:
+        """The accumulators at the start of the promoted loops: the identity in the first round, else what is in memory."""
+        loading, ready = self.text.name("load"), self.text.name("ready")
+        is_first = self.expressions.value(first, None)
+        before = self.text.block
+        self.text.do(f"br i1 {is_first.name}, label %{ready}, label %{loading}")
+        self.text.start(loading)
+        self.expressions.enter()
+        loaded = [self._load(tile, point) for point in points]
+        self.expressions.leave()
+        inside = self.text.block
+        self.text.do(f"br label %{ready}")
+        self.text.start(ready)
+        return [
+            self.text.emit(f"phi {kind} [ {start}, %{before} ], [ {value.name}, %{inside} ]")
+            for kind, start, value in zip(types, identity, loaded, strict=True)
+        ]
+
+    def _load(self, tile: Tile, point: Point) -> Value:
+        self._place(tile, point)
+        return self.expressions.load(tile.buffer, tile.indices, self._predicate(tile, point))
+
+    def _loops(
+        self, tile: Tile, combiner: str, points: list[Point], types: list[str], accumulators: list[str], level: int
+    ) -> list[str]:
+        """Emit the reduction loops from `level` on; returns the accumulators after them."""
+        if level == len(tile.reduction):
+            return self._update(tile, combiner, points, accumulators)
+        loop = tile.reduction[level]
+        count = loop.extent.value if isinstance(loop.extent, Const) else None
+        if count is not None and loop.unroll == count and not loop.prologue:
+            for step in range(int(count)):
+                self.expressions.coordinates[loop.variable] = Coordinate(None, step)
+                accumulators = self._loops(tile, combiner, points, types, accumulators, level + 1)
+            return accumulators
+        end = self.expressions.index(loop.extent)
+        if loop.unroll == 1:
+            return self._rounds(tile, combiner, points, types, accumulators, level, "0", end, 1, count is not None)
+        if count is not None:
+            whole = str(int(count) // loop.unroll * loop.unroll)
+        else:
+            rest = self.text.emit(f"urem i64 {end}, {loop.unroll}")
+            whole = self.text.emit(f"sub i64 {end}, {rest}")
+        accumulators = self._rounds(
+            tile, combiner, points, types, accumulators, level, "0", whole, loop.unroll, count is not None
+        )
+        if whole != end:
+            accumulators = self._rounds(tile, combiner, points, types, accumulators, level, whole, end, 1, count is not None)
+        return accumulators
+
+    def _rounds(
+        self,
+        tile: Tile,
+        combiner: str,
+        points: list[Point],
+        types: list[str],
+        accumulators: list[str],
+        level: int,
+        begin: str,
+        end: str,
+        unroll: int,
+        certain: bool,
+    ) -> list[str]:
+        """One loop of a reduction, `unroll` iterations a round."""
+        loop: ReductionLoop = tile.reduction[level]
+        with self.text.loop(begin, end, list(zip(types, accumulators, strict=True)), unroll, certain) as opened:
+            self.expressions.enter()
+            current = opened.carried
+            for step in range(unroll):
+                self.expressions.coordinates[loop.variable] = Coordinate(opened.index, step)
+                if loop.prologue:
+                    self._attached(loop.prologue)
+                current = self._loops(tile, combiner, points, types, current, level + 1)
+            opened.updated = current
+            self.expressions.leave()
+        return opened.results
+
+    def _attached(self, nodes: Sequence[Node]) -> None:
+        """What is computed inside a reduction loop uses the same emitter; the tile's own position is restored after it."""
+        coordinates = dict(self.expressions.coordinates)
+        lane_variable, lanes = self.expressions.lane_variable, self.expressions.lanes
+        self.expressions.lane_variable, self.expressions.lanes = None, 0
+        self.emit_nodes(nodes)
+        self.expressions.coordinates = coordinates
+        self.expressions.lane_variable, self.expressions.lanes = lane_variable, lanes
+        self.expressions.forget_values()
+
+    def _update(self, tile: Tile, combiner: str, points: list[Point], accumulators: list[str]) -> list[str]:
+        updated: list[str] = []
+        for point, accumulator in zip(points, accumulators, strict=True):
+            self._place(tile, point)
+            old = Value(accumulator, tile.value.dtype, point.lanes)
+            updated.append(self._combined(tile, combiner, old, point).name)
+        return updated
+
+    def _combined(self, tile: Tile, combiner: str, old: Value, point: Point) -> Value:
+        predicate = self._predicate(tile, point)
+        value = tile.value
+        masked = tile.reduces_lanes and predicate is not None
+        if combiner == "sum" and value.dtype in FLOAT_DTYPES and isinstance(value, Binary) and value.op == "mul" and not masked:
+            a = self.expressions.broadcast(self.expressions.value(value.left, predicate), old.lanes)
+            b = self.expressions.broadcast(self.expressions.value(value.right, predicate), old.lanes)
+            kind = old.type
+            fused = self.text.call(
+                kind,
+                f"llvm.fma.{intrinsic_suffix(kind)}",
+                f"{kind} {a.name}, {kind} {b.name}, {kind} {old.name}",
+                f"{kind}, {kind}, {kind}",
+            )
+            return Value(fused, old.dtype, old.lanes)
+        new = self.expressions.broadcast(self.expressions.value(value, predicate), old.lanes)
+        if masked and predicate is not None:
+            mask = self.expressions.broadcast(predicate, old.lanes)
+            neutral = constant(reduction_identity(combiner, old.dtype).value, old.type)
+            chosen = self.text.emit(f"select {mask.type} {mask.name}, {new.type} {new.name}, {new.type} {neutral}")
+            new = Value(chosen, old.dtype, old.lanes)
+        return self._merge(combiner, old, new)
+
+    def _merge(self, combiner: str, a: Value, b: Value) -> Value:
+        one = Const(1, a.dtype)
+        return self.expressions.binary(Binary(COMBINERS[combiner], one, one), a, b)
+
+    def _store_lane_results(self, tile: Tile, combiner: str, points: list[Point], results: list[str]) -> None:
+        """Combine the partial results of all lanes and chunks of each row, and what is in memory, into one element."""
+        rows: dict[tuple[tuple[str, Coordinate], ...], list[Value]] = {}
+        for point, result in zip(points, results, strict=True):
+            rows.setdefault(point.coordinates[:-1], []).append(Value(result, tile.value.dtype, point.lanes))
+        for row, parts in rows.items():
+            by_lanes: dict[int, Value] = {}
+            for part in parts:
+                by_lanes[part.lanes] = self._merge(combiner, by_lanes[part.lanes], part) if part.lanes in by_lanes else part
+            scalars = [self._across_lanes(combiner, value) for value in by_lanes.values()]
+            total = scalars[0]
+            for scalar in scalars[1:]:
+                total = self._merge(combiner, total, scalar)
+            self._place(tile, Point(row, 0, None))
+            if tile.first is not None:
+                is_first = self.expressions.value(tile.first, None)
+                old = self.expressions.load(tile.buffer, tile.indices, None)
+                merged = self._merge(combiner, old, total)
+                chosen = self.text.emit(
+                    f"select i1 {is_first.name}, {total.type} {total.name}, {total.type} {merged.name}"
+                )
+                total = Value(chosen, total.dtype)
+            self.expressions.store(tile.buffer, tile.indices, total, None)
+
+    def _across_lanes(self, combiner: str, value: Value) -> Value:
+        """One value from all lanes, in any order."""
+        operation = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}[combiner]
+        scalar = REGISTER_TYPES[value.dtype]
+        suffix = intrinsic_suffix(value.type)
+        if value.dtype in FLOAT_DTYPES and combiner in ("sum", "prod"):
+            neutral = constant(-0.0 if combiner == "sum" else 1.0, scalar)
+            self.text.declarations.add(f"declare {scalar} @llvm.vector.reduce.f{operation}.{suffix}({scalar}, {value.type})")
+            return Value(
+                self.text.emit(
+                    f"call reassoc {scalar} @llvm.vector.reduce.f{operation}.{suffix}"
+                    f"({scalar} {neutral}, {value.type} {value.name})"
+                ),
+                value.dtype,
+            )
+        if value.dtype in FLOAT_DTYPES:
+            prefix = "f"
+        elif combiner in ("max", "min"):
+            prefix = "u" if value.dtype in ("uint8", "bool") else "s"
+        else:
+            prefix = ""
+        name = f"llvm.vector.reduce.{prefix}{operation}.{suffix}"
+        return Value(self.text.call(scalar, name, f"{value.type} {value.name}", value.type), value.dtype)
