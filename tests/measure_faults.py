@@ -9,10 +9,10 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ansor_py.codegen.llvm import compile_module
+from ansor_py.measure import MeasureOptions, Measurer, create_measurer
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.target import Target
 from ansor_py.te.tensor import compute, placeholder
@@ -142,12 +142,6 @@ def build_word(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: i
             raise SystemExit(3)
         case "bad-object":
             return Kernel(b"rubbish", "kernel", 0, _specs(dag), "cpu", threads, {})
-    if word.startswith("die-once:"):  # a builder that is killed the first time, as by the out-of-memory killer
-        mark = Path(word.removeprefix("die-once:"))
-        if not mark.exists():
-            mark.touch()
-            os.abort()
-        word = "good"
     code = compile_module(_ir(word), target)
     return Kernel(code.code, "kernel", 64, _specs(dag), "cpu", threads, {"compile": sum(code.phases.values())})
 
@@ -162,6 +156,22 @@ def build_crashing_reference(dag: ComputeDAG, steps: Sequence[Any], target: Targ
 
 def build_failing_reference(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> Any:
     raise ValueError("no reference today")
+
+
+class MeasurerCache:
+    """One measurer a kind, made on first use with the options given then, for one thread."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Measurer] = {}
+
+    def get(self, kind: str, options: MeasureOptions) -> Measurer:
+        if kind not in self._made:
+            self._made[kind] = create_measurer(kind, target=Target.detect(), threads=1, options=options)
+        return self._made[kind]
+
+    def close(self, kind: str | None = None) -> None:
+        for name in [kind] if kind is not None else list(self._made):
+            self._made.pop(name).close()
 
 
 def doubling_dag() -> ComputeDAG:

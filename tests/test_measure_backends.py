@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ import pytest
 from ansor_py.measure import MeasureInput, MeasureOptions, Measurer, MeasureResult, create_measurer
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.target import Target
-from measure_faults import build_good, build_word, doubling_dag
+from measure_faults import MeasurerCache, build_good, build_word, doubling_dag
 
 DAG = doubling_dag()
 TARGET = Target.detect()
-KINDS = ("inline", "process")
-PROTECTED = ("process",)
+KINDS = ("inline", "process", "ray")
+PROTECTED = ("process", "ray")
 
-OPTIONS = MeasureOptions(builder=build_word, reference_builder=build_good, build_timeout=8, run_timeout=4, builders=2)
+OPTIONS = MeasureOptions(builder=build_word, reference_builder=build_good, build_timeout=5, run_timeout=4, builders=2)
 
 
 def programs(*words: str, cut_seconds: float | None = None, dag: ComputeDAG = DAG) -> list[MeasureInput]:
@@ -26,17 +26,15 @@ def programs(*words: str, cut_seconds: float | None = None, dag: ComputeDAG = DA
     return [MeasureInput(dag.workload_key, dag, step, TARGET, 1, cut_seconds) for step in steps]
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def measurer(request: pytest.FixtureRequest) -> Iterator[Measurer]:
-    with create_measurer(request.param, target=TARGET, threads=1, options=OPTIONS) as made:
-        yield made
+@pytest.fixture(params=KINDS)
+def measurer(request: pytest.FixtureRequest, measurers: MeasurerCache) -> Measurer:
+    return measurers.get(request.param, OPTIONS)
 
 
-@pytest.fixture(scope="module", params=PROTECTED)
-def protected(request: pytest.FixtureRequest) -> Iterator[Measurer]:
+@pytest.fixture(params=PROTECTED)
+def protected(request: pytest.FixtureRequest, measurers: MeasurerCache) -> Measurer:
     """A measurer that survives programs which end their process."""
-    with create_measurer(request.param, target=TARGET, threads=1, options=OPTIONS) as made:
-        yield made
+    return measurers.get(request.param, OPTIONS)
 
 
 def errors(results: Sequence[MeasureResult]) -> list[tuple[str, str]]:
@@ -114,6 +112,11 @@ def test_crashes_are_results_and_workers_are_replaced(protected: Measurer) -> No
 def test_hanging_run_is_killed(protected: Measurer) -> None:
     results = protected.measure(programs("good", "hang", "good"))
     assert errors(results) == [("none", ""), ("run-timeout", "run"), ("none", "")]
+
+
+def test_hanging_build_is_killed(protected: Measurer) -> None:
+    results = protected.measure(programs("good", "build-hang", "good"))
+    assert errors(results) == [("none", ""), ("build-timeout", "build"), ("none", "")]
 
 
 def test_failed_reference_fails_the_programs_of_its_task(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ with create_measurer("process", target=target, threads=2) as measurer:
     results = measurer.measure([MeasureInput(dag.workload_key, dag, steps, target, threads=2)])
 """
 
-from ansor_py.measure import inline, process  # they register their kinds
+from ansor_py.measure import inline, process, ray_backend  # they register their kinds
 from ansor_py.measure.interface import (
     MEASURERS,
     MeasureInput,
@@ -43,6 +43,7 @@ __all__ = [
     "create_measurer",
     "inline",
     "process",
+    "ray_backend",
     "read_records",
     "register_measurer",
 ]
