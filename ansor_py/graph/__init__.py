@@ -13,8 +13,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansor_py.graph.compilation import compile, compile_partition, extract_tasks, partition_model
+    from ansor_py.graph.compilation import compile, compile_partition
     from ansor_py.graph.compiled import BenchmarkStats, CompiledModel, load
+    from ansor_py.graph.model_tasks import extract_tasks, partition_model
     from ansor_py.graph.onnx_import import import_model
 
 __all__ = [
@@ -34,8 +35,8 @@ _OWNERS = {
     "load": "compiled",
     "compile": "compilation",
     "compile_partition": "compilation",
-    "extract_tasks": "compilation",
-    "partition_model": "compilation",
+    "extract_tasks": "model_tasks",
+    "partition_model": "model_tasks",
     "import_model": "onnx_import",
 }
 

@@ -1,4 +1,4 @@
-"""From a model to a compiled model, and from a model to its tuning tasks.
+"""From a model to a compiled model.
 
 import -> passes -> fusion -> partition -> schedules (best records, else default) -> kernels -> plan -> link
 
@@ -18,23 +18,19 @@ from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.errors import CodegenError, RecordError, TargetError
 from ansor_py.graph.compiled import CompiledModel
-from ansor_py.graph.fusion import fuse
 from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
-from ansor_py.graph.partition import Partition, TaskUnit, partition
+from ansor_py.graph.model_tasks import Model, partition_model, target_of
+from ansor_py.graph.partition import Partition, TaskUnit
 from ansor_py.graph.planning import make_plan, pack_weights
 from ansor_py.graph.run_function import run_function_ir
 from ansor_py.measure.records import Record, best_records, read_records
-from ansor_py.schedule.task import Task
 from ansor_py.target import Target
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from ansor_py.codegen.kernel import CompiledKernel
     from ansor_py.graph.onnx_import import Shapes
     from ansor_py.schedule.steps import Step
 
-Model: TypeAlias = "Union[str, os.PathLike[str], bytes, ModelProto]"
 Records: TypeAlias = "Union[str, os.PathLike[str], Iterable[Record]]"
 DEFAULT_SCHEDULE = "default"
 
@@ -60,22 +56,6 @@ def compile(
     return compile_partition(partition_model(model, shapes), records, threads, target, workers=workers, progress=progress)
 
 
-def partition_model(model: Model, shapes: Shapes | None = None) -> Partition:
-    """The model's kernels and tasks: import, passes, fusion, partition. Raises ModelError."""
-    from ansor_py.graph.onnx_import import import_model
-    from ansor_py.graph.passes import run_passes
-
-    graph = run_passes(import_model(model, shapes))
-    return partition(graph, fuse(graph))
-
-
-def extract_tasks(model: Model | Partition, target: Target | str | None = None, shapes: Shapes | None = None) -> list[Task]:
-    """The distinct subgraphs of a model as tasks to tune, with the number of their occurrences as weight."""
-    parts = model if isinstance(model, Partition) else partition_model(model, shapes)
-    machine = _target(target)
-    return [Task(unit.name, unit.dag, machine, unit.weight) for unit in parts.tasks]
-
-
 def compile_partition(
     parts: Partition,
     records: Records | None = None,
@@ -86,7 +66,7 @@ def compile_partition(
     progress: Callable[[str], None] | None = None,
 ) -> CompiledModel:
     """`compile` for a model that is already partitioned, as after extracting its tasks."""
-    machine = _target(target)
+    machine = target_of(target)
     used = machine.cores if threads is None else threads
     if used < 1:
         raise TargetError(f"threads must be at least 1, not {used}")
@@ -147,12 +127,6 @@ def _build(
                     again.append(Choice(choice.unit, default_steps(choice.unit.dag, target, threads), DEFAULT_SCHEDULE))
             choices = again
     return kernels, schedules
-
-
-def _target(target: Target | str | None) -> Target:
-    if target is None:
-        return Target.detect()
-    return Target.parse(target) if isinstance(target, str) else target
 
 
 def _best(records: Records | None, target: Target, threads: int) -> dict[str, Record]:

@@ -118,9 +118,7 @@ def check_cpu(target: Target, what: str) -> None:
         )
     missing = sorted(_enabled(target) - _enabled(host))
     if missing:
-        raise TargetError(
-            f"{what} is compiled for the CPU '{target.cpu}'; this one ('{host.cpu}') lacks {', '.join(missing)}"
-        )
+        raise TargetError(f"{what} is compiled for the CPU '{target.cpu}'; this one ('{host.cpu}') lacks {', '.join(missing)}")
 
 
 def _enabled(target: Target) -> set[str]:

@@ -1,0 +1,45 @@
+"""From a model to its partition and its tuning tasks; compiles nothing.
+
+parts = partition_model("m.onnx", shapes={"batch": 1})
+tasks = extract_tasks(parts, Target.detect())
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from ansor_py.graph.fusion import fuse
+from ansor_py.graph.partition import Partition, partition
+from ansor_py.schedule.task import Task
+from ansor_py.target import Target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from ansor_py.graph.onnx_import import Shapes
+
+Model: TypeAlias = "Union[str, os.PathLike[str], bytes, ModelProto]"
+
+
+def partition_model(model: Model, shapes: Shapes | None = None) -> Partition:
+    """The model's kernels and tasks: import, passes, fusion, partition. Raises ModelError."""
+    from ansor_py.graph.onnx_import import import_model
+    from ansor_py.graph.passes import run_passes
+
+    graph = run_passes(import_model(model, shapes))
+    return partition(graph, fuse(graph))
+
+
+def extract_tasks(model: Model | Partition, target: Target | str | None = None, shapes: Shapes | None = None) -> list[Task]:
+    """The distinct subgraphs of a model as tasks to tune, with the number of their occurrences as weight."""
+    parts = model if isinstance(model, Partition) else partition_model(model, shapes)
+    machine = target_of(target)
+    return [Task(unit.name, unit.dag, machine, unit.weight) for unit in parts.tasks]
+
+
+def target_of(target: Target | str | None) -> Target:
+    """The target meant: this machine for None, or one written as text. Raises TargetError for nonsense."""
+    if target is None:
+        return Target.detect()
+    return Target.parse(target) if isinstance(target, str) else target

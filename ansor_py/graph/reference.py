@@ -1,0 +1,67 @@
+"""Reference outputs of a whole model by ONNX's own evaluator, for checking what compiled code computes.
+
+Two operators of the evaluator (onnx 1.23) do not follow the standard and are replaced here: LRN normalises only as many
+channels as the batch has images, and Softmax before opset 13 works on the last axis instead of all from `axis` on.
+
+    expected = reference_outputs(model, {"data_0": image})
+    expected = reference_outputs(model, {"data_0": image}, names=["fc6_1"])     # any values of the model
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from ansor_py.graph.ir import Array
+
+
+class LRN(OpRun):  # type: ignore[misc,unused-ignore]
+    """Local response normalisation over neighbouring channels."""
+
+    def _run(self, x: NDArray[Any], alpha: float, beta: float, bias: float, size: int) -> tuple[NDArray[Any]]:
+        before, after = (size - 1) // 2, size // 2
+        padded = np.pad(x.astype(np.float64) ** 2, [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2))
+        squares = sum(padded[:, shift : shift + x.shape[1]] for shift in range(size))
+        return ((x / (bias + alpha / size * squares) ** beta).astype(x.dtype),)
+
+
+class Softmax(OpRun):  # type: ignore[misc,unused-ignore]
+    """Softmax as before opset 13: all axes from `axis` on are one."""
+
+    def _run(self, x: NDArray[Any], axis: int = 1) -> tuple[NDArray[Any]]:
+        rows = x.reshape(math.prod(x.shape[: axis % x.ndim]), -1)
+        exponential = np.exp(rows - rows.max(axis=1, keepdims=True))
+        return ((exponential / exponential.sum(axis=1, keepdims=True)).reshape(x.shape).astype(x.dtype),)
+
+
+def reference_outputs(model: ModelProto, feed: Mapping[str, Array], names: Sequence[str] | None = None) -> dict[str, Array]:
+    """The model's outputs for the given inputs, or the values `names` inside of it."""
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    wanted = model if names is None else _with_outputs(model, names)
+    evaluator = ReferenceEvaluator(wanted, new_ops=[LRN] if opset >= 13 else [LRN, Softmax])
+    results = evaluator.run(None, dict(feed))
+    return {name: np.asarray(result) for name, result in zip(evaluator.output_names, results, strict=True)}
+
+
+def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    """The model with other outputs, and only the nodes that they need."""
+    needed = set(names)
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed & set(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    cut = ModelProto()
+    cut.CopyFrom(model)
+    del cut.graph.node[:]
+    cut.graph.node.extend(reversed(kept))
+    del cut.graph.output[:]
+    cut.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    return cut
