@@ -1,0 +1,28 @@
+"""Rule: give an output that reuses data, and has no consumer to fuse into, a local copy to compute in (paper, Table 1, rule 5).
+
+The compute half is then tiled and fused into the copy; accumulators that do not fit the registers stay in the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ansor_py.schedule.steps import CacheWrite
+from ansor_py.sketch_rules.fusible import fusible_consumer, reuses_data
+from ansor_py.sketch_rules.partial_sketch import PartialSketch
+from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
+
+
+@rule("add_cache_write")
+class AddCacheWrite(Rule):
+    """For a stage with data reuse and without an elementwise consumer; the stage to go on with is the compute half."""
+
+    def condition(self, sketch: PartialSketch, number: int) -> Verdict:
+        stage = sketch.stage(number)
+        applies = reuses_data(stage) and stage.is_unscheduled and fusible_consumer(sketch, stage.name) is None
+        return "apply" if applies else "skip"
+
+    def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
+        name = sketch.stage(number).name
+        cached = sketch.apply(CacheWrite(name)).with_label(f"cache({name})")
+        return [(replace(cached, cached=cached.cached | {f"{name}.local"}), number)]

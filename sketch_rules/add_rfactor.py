@@ -1,0 +1,102 @@
+"""Rule: factor a reduction, so that parts of it run in parallel or in vector lanes (paper, Table 1, rule 6).
+
+All reduction loops are fused and split in two. Variant "outer" makes the outer part an axis of partial results (chunks
+for the threads), variant "inner" the inner part (lanes of a vector). The factor has to be a number, so it is a structural
+hole: each choice has steps of its own. Neither half is tiled further.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.state import Stage
+from ansor_py.schedule.steps import Fuse, Reorder, Rfactor, Split, Step, Vectorize
+from ansor_py.sketch_rules.fusible import reuses_data
+from ansor_py.sketch_rules.partial_sketch import PartialSketch
+from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
+from ansor_py.sketch_rules.tile_sizes import divisors
+
+Variant = Literal["outer", "inner"]
+# A reduction is factored if its result has at most so many elements a core: otherwise these are parallel enough.
+ELEMENTS_PER_CORE = 16
+CHUNKS_PER_CORE = (1, 2, 4, 8)
+VECTORS = (1, 2, 4)
+
+
+@rule("add_rfactor")
+class AddRfactor(Rule):
+    """Both variants, under Ansor's condition (reference page, section 2, "needs rfactor")."""
+
+    variants: tuple[Variant, ...] = ("outer", "inner")
+
+    def condition(self, sketch: PartialSketch, number: int) -> Verdict:
+        stage = sketch.stage(number)
+        if not stage.op.reduce_axes or not stage.is_unscheduled or stage.name in sketch.cached:
+            return "skip"
+        return "apply" if self.needs_rfactor(stage, sketch.target.cores) else "skip"
+
+    def needs_rfactor(self, stage: Stage, cores: int) -> bool:
+        """Whether there is more to gain from the reduction than from the output elements."""
+        spatial, reduction = _sizes(stage)
+        if reuses_data(stage):
+            return spatial <= reduction and spatial <= ELEMENTS_PER_CORE * cores
+        return reduction > cores
+
+    def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
+        return [(_factored(sketch, sketch.stage(number), variant), number - 1) for variant in self.variants]
+
+
+@rule("add_parallel_rfactor")
+class AddParallelRfactor(AddRfactor):
+    """Variant "outer" alone, where there are threads to feed and fewer output elements than they can share."""
+
+    variants: tuple[Variant, ...] = ("outer",)
+
+    def needs_rfactor(self, stage: Stage, cores: int) -> bool:
+        spatial, reduction = _sizes(stage)
+        return cores > 1 and spatial <= CHUNKS_PER_CORE[-1] * cores and super().needs_rfactor(stage, cores) and reduction > 64
+
+
+def _sizes(stage: Stage) -> tuple[int, int]:
+    spatial = reduction = 1
+    for axis in stage.op.axes:
+        spatial *= axis.extent
+    for axis in stage.op.reduce_axes:
+        reduction *= axis.extent
+    return spatial, reduction
+
+
+def factor_lengths(extent: int, variant: Variant, lanes: int, cores: int) -> tuple[int, ...]:
+    """Lengths of the inner part: vectors for variant "inner", a few chunks a core for "outer"; divisors where there are any."""
+    if variant == "inner":
+        wanted = [lanes * vectors for vectors in VECTORS]
+    else:
+        wanted = [-(-extent // (cores * chunks)) for chunks in CHUNKS_PER_CORE]
+        wanted = [length if length < lanes else -(-length // lanes) * lanes for length in wanted]
+    found: set[int] = set()
+    for length in wanted:
+        if variant == "outer" and extent % length:
+            length = next((d for d in divisors(extent) if length <= d <= length * 5 // 4), length)
+        found.add(length)
+    kept = sorted(length for length in found if 1 < length < extent)
+    return tuple(kept) or (max(1, extent // 2),)
+
+
+def _factored(sketch: PartialSketch, stage: Stage, variant: Variant) -> PartialSketch:
+    name = stage.name
+    loops = tuple(axis.name for axis in stage.op.reduce_axes)
+    if len(loops) > 1:
+        sketch = sketch.apply(Fuse(name, loops))
+    fused = next(item.name for item in sketch.state.stage(name).iterators if item.kind == "reduction")
+    _, reduction = _sizes(stage)
+    lengths = factor_lengths(reduction, variant, sketch.target.lanes(stage.tensor.dtype), sketch.target.cores)
+    sketch, hole = sketch.with_hole(Hole(f"rfactor {name}", "rfactor", name, lengths))
+    factored = f"{fused}.{0 if variant == 'outer' else 1}"
+    steps: list[tuple[Step, ...]] = [(Split(name, fused, (length,)), Rfactor(name, factored, -1)) for length in lengths]
+    sketch = sketch.choose(hole, steps).with_label(f"rfactor({name} {variant})")
+    if variant == "outer":
+        return sketch
+    partial = f"{name}.rf"
+    order = [item.name for item in sketch.state.stage(partial).iterators if item.name != factored]
+    return sketch.apply(Reorder(partial, (*order, factored)), Vectorize(partial, factored))

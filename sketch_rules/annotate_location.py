@@ -1,0 +1,139 @@
+"""Annotation: where every stage is computed that the rules left at root (paper, section 4.2; reference page, section 4).
+
+Each such stage gets a structural hole: root, or inside a loop of the stage that consumes it. Inside a tiled consumer the
+candidates are the ends of its outer tile levels; inside an untiled one the loops that all reads share, and one loop further
+in if the reads overlap there (a halo). Not every combination of several holes is legal: the search checks them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ansor_py.errors import ScheduleError
+from ansor_py.lower.bounds import Bounds, infer_bounds
+from ansor_py.schedule.access import common_outer_axes
+from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.state import At, Root, Stage
+from ansor_py.schedule.steps import ComputeAt, Step
+from ansor_py.sketch_rules.partial_sketch import PartialSketch
+from ansor_py.te.expr import reads_of, variables_of
+from ansor_py.te.tensor import tensor_from_body
+
+# Bound on the combinations of structural choices of a sketch: each has a template and features of its own.
+MOST_STRUCTURES = 48
+# Tile levels of a tiled consumer below which something may be computed: both outer spatial levels, the outer reduction.
+LEVELS_WITH_ATTACHMENTS = 3
+
+Place = tuple[str, str]  # stage, iterator
+
+
+def annotate_location(sketch: PartialSketch) -> PartialSketch:
+    """The sketch with a location hole for every stage that can be computed in more than one place."""
+    found: dict[str, list[Place]] = {}
+    extents = sampled_extents(sketch)
+    for stage in reversed(sketch.state.stages):
+        movable = isinstance(stage.location, Root) and not sketch.state.is_output(stage.name)
+        if movable and stage.name not in sketch.levels:
+            places = [place for place in _places(sketch, stage, found) if extents.get(place, 1) > 1]
+            places = [place for place in places if _is_legal(sketch, stage.name, place, found)]
+            if places:
+                found[stage.name] = places
+    for name, places in _bounded(sketch, found).items():
+        sketch, hole = sketch.with_hole(Hole(f"location {name}", "location", name, (None, *places)))
+        steps: list[tuple[Step, ...]] = [(), *((ComputeAt(name, *place),) for place in places)]
+        sketch = sketch.choose(hole, steps)
+    return sketch
+
+
+def _places(sketch: PartialSketch, stage: Stage, found: dict[str, list[Place]]) -> list[Place]:
+    """Loops inside which a stage may be computed, outermost first, those of its consumer before those of the consumer's hosts."""
+    consumers = sketch.state.consumers(stage.name)
+    if not consumers:
+        return []
+    # With several consumers the last one hosts the stage, provided that the others are computed inside it as well.
+    host = max(consumers, key=lambda item: [s.name for s in sketch.state.stages].index(item.name))
+    places = _places_in(sketch, stage, host)
+    for upper in found.get(host.name, []):
+        if upper not in places:
+            places.append(upper)
+    while isinstance(host.location, At):
+        around = sketch.state.stage(host.location.stage)
+        places += _places_in(sketch, stage, around, until=host.location.iterator)
+        host = around
+    return places
+
+
+def _places_in(sketch: PartialSketch, stage: Stage, host: Stage, until: str | None = None) -> list[Place]:
+    """Candidate loops of one host; `until` is the loop at which the actual consumer is attached (and beyond which it ends)."""
+    levels = sketch.levels.get(host.name)
+    if levels is not None:
+        ends = [level[-1] for level in levels[:LEVELS_WITH_ATTACHMENTS] if level]
+    else:
+        ends = _shared_loops(sketch, stage, host)
+    places: list[Place] = []
+    for iterator in host.iterators:
+        if iterator.annotation == "vectorize":
+            break
+        if iterator.name in ends:
+            places.append((host.name, iterator.name))
+        if iterator.name == until or (until is None and sketch.state.attached_to(host.name, iterator.name)):
+            break
+    return places
+
+
+def _shared_loops(sketch: PartialSketch, stage: Stage, host: Stage) -> list[str]:
+    """Of an untiled host: the last loop over axes that all reads share, and the next one if the reads move along with it."""
+    whole = tensor_from_body(host.name, host.op.axes, sketch.state.body(host.name))
+    reads = [read for read in reads_of(sketch.state.body(host.name)) if read.tensor.name == stage.name]
+    if not reads:
+        return []
+    shared = common_outer_axes(whole, stage.tensor)
+    axes = host.op.axes
+    loops = [axes[shared - 1].name] if shared else []
+    if shared < len(axes):
+        used = set().union(*(variables_of(index) for read in reads for index in read.indices))
+        if axes[shared].name in used:
+            loops.append(axes[shared].name)
+    while shared > 1 and axes[shared - 1].extent == 1:  # a loop of one iteration stands for the one around it
+        shared -= 1
+        loops.append(axes[shared - 1].name)
+    return [name if any(item.name == name for item in host.iterators) else f"{name}.0" for name in loops]
+
+
+def sampled_extents(sketch: PartialSketch) -> dict[Place, int]:
+    """The largest extent that each loop reaches over a fixed sample of genes; loops that never run twice host nothing."""
+    rng = np.random.default_rng(0)
+    genes = rng.integers(0, [len(hole.choices) for hole in sketch.holes], (64, len(sketch.holes))).astype(np.int32)
+    genes[:, [hole.kind == "rfactor" for hole in sketch.holes]] = 0  # the template holds the first alternative
+    bounds: Bounds = infer_bounds(sketch.state, sketch.holes, genes)
+    return {
+        (name, iterator.name): int(np.max(b.extents[iterator.name])) for name, b in bounds.items() for iterator in b.stage.iterators
+    }
+
+
+def _is_legal(sketch: PartialSketch, name: str, place: Place, found: dict[str, list[Place]]) -> bool:
+    """Whether the stage can be computed there, its other consumers being at root or, where they can, in the same place."""
+    genes = np.zeros((1, len(sketch.holes)), dtype=np.int32)
+    companions = [other for other, places in found.items() if place in places]
+    for moved in ([], companions):
+        try:
+            trial = sketch.state.replay([ComputeAt(other, *place) for other in (*moved, name)])
+            infer_bounds(trial, sketch.holes, genes)
+        except ScheduleError:
+            continue
+        return True
+    return False
+
+
+def _bounded(sketch: PartialSketch, found: dict[str, list[Place]]) -> dict[str, list[Place]]:
+    """The places, the innermost ones of the longest lists dropped until the sketch has few enough structures."""
+    structural = math.prod(len(hole.choices) for hole in sketch.holes if hole.kind == "rfactor")
+    kept = {name: list(places) for name, places in found.items()}
+    while structural * math.prod(1 + len(places) for places in kept.values()) > MOST_STRUCTURES:
+        longest = max(kept, key=lambda name: len(kept[name]))
+        kept[longest].pop()
+        if not kept[longest]:
+            del kept[longest]
+    return kept

@@ -1,0 +1,69 @@
+"""Annotation: how many of a stage's outermost loops are fused and run in parallel (paper, section 4.2).
+
+A hole's choice is that number; 0 is serial. Loops are counted up to the first reduction or vector loop, and up to a loop
+inside which something is always computed (that one included). Where a *choosable* location lies inside the fused loops, the
+search's validity check rejects or mends the combination.
+"""
+
+from __future__ import annotations
+
+from ansor_py.schedule.dag import tensor_flops
+from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.state import At, Root, Stage
+from ansor_py.schedule.steps import Fuse, Parallel, Step
+from ansor_py.sketch_rules.annotate_location import sampled_extents
+from ansor_py.sketch_rules.partial_sketch import PartialSketch
+
+# A stage with fewer operations may run serially: starting the threads costs as much as these.
+SERIAL_OPERATIONS = 1 << 16
+# Of an untiled stage at most so many loops are fused.
+MOST_LOOPS = 6
+
+
+def annotate_parallel(sketch: PartialSketch) -> PartialSketch:
+    """The sketch with a parallel hole for every stage that is or may be at root, if the target has more than one core."""
+    if sketch.target.cores == 1:
+        return sketch
+    extents = sampled_extents(sketch)
+    movable = {hole.stage for hole in sketch.holes if hole.kind == "location"}
+    for stage in sketch.state.stages:
+        if not isinstance(stage.location, Root) and stage.name not in movable:
+            continue
+        loops = _outer_loops(sketch, stage)
+        counts = [number for number, loop in enumerate(loops, 1) if extents.get((stage.name, loop), 1) > 1]
+        counts = _at_level_ends(sketch, stage, counts)
+        if not counts:
+            continue
+        if stage.name in movable or max(tensor_flops(stage.tensor), stage.tensor.size) < SERIAL_OPERATIONS:
+            counts = [0, *counts]
+        sketch, hole = sketch.with_hole(Hole(f"parallel {stage.name}", "parallel", stage.name, tuple(counts)))
+        sketch = sketch.choose(hole, [_steps(stage.name, loops[:count]) for count in counts])
+    return sketch
+
+
+def _outer_loops(sketch: PartialSketch, stage: Stage) -> list[str]:
+    fixed = {other.location.iterator for other in sketch.state.attached_to(stage.name) if isinstance(other.location, At)}
+    loops: list[str] = []
+    for iterator in stage.iterators:
+        if iterator.kind == "reduction" or iterator.annotation != "none":
+            break
+        loops.append(iterator.name)
+        if iterator.name in fixed:
+            break
+    return loops
+
+
+def _at_level_ends(sketch: PartialSketch, stage: Stage, counts: list[int]) -> list[int]:
+    """Of a tiled stage: any number of loops of the outermost level, or all of the two outermost levels."""
+    levels = sketch.levels.get(stage.name)
+    if levels is None:
+        return counts[:MOST_LOOPS]
+    first = len(levels[0])
+    second = first + len(levels[1])
+    return [count for count in counts if count <= first or count == second]
+
+
+def _steps(stage: str, loops: list[str]) -> tuple[Step, ...]:
+    if len(loops) < 2:
+        return tuple(Parallel(stage, loop) for loop in loops)
+    return (Fuse(stage, tuple(loops)), Parallel(stage, "".join(f"{loop}@" for loop in loops)))

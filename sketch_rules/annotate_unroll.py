@@ -1,0 +1,21 @@
+"""Annotation: up to how many emitted instructions the inner loops of a reduction are unrolled (paper, section 4.2)."""
+
+from __future__ import annotations
+
+from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.state import Inlined
+from ansor_py.schedule.steps import Pragma
+from ansor_py.sketch_rules.partial_sketch import PartialSketch
+
+# Vector instructions, those of the register tile included.
+UNROLL_LIMITS = (0, 16, 64, 512)
+
+
+def annotate_unroll(sketch: PartialSketch) -> PartialSketch:
+    """The sketch with an unroll hole for every stage that reduces."""
+    for stage in sketch.state.stages:
+        if isinstance(stage.location, Inlined) or not any(item.kind == "reduction" for item in stage.iterators):
+            continue
+        sketch, hole = sketch.with_hole(Hole(f"unroll {stage.name}", "unroll", stage.name, UNROLL_LIMITS))
+        sketch = sketch.choose(hole, [(Pragma(stage.name, limit),) if limit else () for limit in UNROLL_LIMITS])
+    return sketch

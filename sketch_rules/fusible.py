@@ -1,0 +1,41 @@
+"""What the tiling rules ask about a stage: whether it reuses data, and which consumer it can be fused into."""
+
+from __future__ import annotations
+
+from ansor_py.schedule.access import is_elementwise_read, needs_multi_level_tiling
+from ansor_py.schedule.dag import producers
+from ansor_py.schedule.state import Root, Stage
+from ansor_py.sketch_rules.partial_sketch import PartialSketch
+from ansor_py.te.expr import reads_of, variables_of
+from ansor_py.te.tensor import tensor_from_body
+
+
+def reuses_data(stage: Stage) -> bool:
+    """Whether multi-level tiling pays: the stage reads the same elements again and again.
+
+    Ansor's test, less one quirk: an operation without reduction also has to reread *all* of its inputs. Otherwise
+    `conv * scale[c] + shift[c]` would count as reuse, and be tiled by itself instead of taking the convolution in.
+    """
+    if not needs_multi_level_tiling(stage.tensor):
+        return False
+    if stage.op.reduce_axes:
+        return True
+    axes = {axis.name for axis in stage.op.axes if axis.extent > 1}
+    for producer in producers(stage.tensor):
+        reads = [read for read in reads_of(stage.op.body) if read.tensor is producer]
+        used = set().union(*(variables_of(index) for read in reads for index in read.indices))
+        if axes <= used:
+            return False
+    return True
+
+
+def fusible_consumer(sketch: PartialSketch, name: str) -> Stage | None:
+    """The one consumer (seen through inlined stages) that reads the stage elementwise and is still untransformed, or None."""
+    consumers = sketch.state.consumers(name)
+    if len(consumers) != 1 or sketch.state.is_output(name):
+        return None
+    consumer = consumers[0]
+    if consumer.op.reduce_axes or not consumer.is_unscheduled or not isinstance(consumer.location, Root):
+        return None
+    whole = tensor_from_body(consumer.name, consumer.op.axes, sketch.state.body(consumer.name))
+    return consumer if is_elementwise_read(whole, sketch.state.stage(name).tensor) else None

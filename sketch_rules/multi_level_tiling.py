@@ -1,0 +1,109 @@
+"""Rule: multi-level tiling of a stage with data reuse, structure SSRSRS (paper, Table 1, rule 3).
+
+Every spatial axis is split into four levels and every reduction axis into two, in the order
+`i.0 j.0 | i.1 j.1 | k.0 | i.2 j.2 | k.1 | i.3 j.3`. The innermost spatial level is the register tile, one joint hole; its
+vector axis is computed in lanes. Where the reduction runs along memory and the output does not (a transposed operand), the
+reduction axis has a third level inside the register tile, which is the vector loop. Axes of extent 1 are not split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.state import Gene, Stage
+from ansor_py.schedule.steps import Reorder, Split, Step, Vectorize
+from ansor_py.sketch_rules.fusible import reuses_data
+from ansor_py.sketch_rules.partial_sketch import PartialSketch
+from ansor_py.sketch_rules.register_tile import register_tiles
+from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
+from ansor_py.sketch_rules.tile_sizes import reduction_lengths, tile_pairs
+from ansor_py.sketch_rules.vector_axis import vector_axis
+from ansor_py.te.expr import Axis
+
+
+@rule("multi_level_tiling")
+class MultiLevelTiling(Rule):
+    """For every stage with data reuse that is not tiled yet."""
+
+    def condition(self, sketch: PartialSketch, number: int) -> Verdict:
+        stage = sketch.stage(number)
+        return "apply_and_stop" if reuses_data(stage) and stage.is_unscheduled else "skip"
+
+    def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
+        name = sketch.stage(number).name
+        return [(tile(sketch, name).with_label(f"tile({name})"), number - 1)]
+
+
+@dataclass(frozen=True)
+class TiledAxes:
+    """The axes of a stage by how they are tiled: split ones, those of extent 1, and the vector axis among the split ones."""
+
+    spatial: tuple[Axis, ...]
+    reduction: tuple[Axis, ...]
+    unit_spatial: tuple[Axis, ...]
+    unit_reduction: tuple[Axis, ...]
+    vector: Axis | None
+
+    @property
+    def register_axes(self) -> tuple[Axis, ...]:
+        """The axes with a length in the register tile: the spatial ones, then the reduction axis if that is vectorised."""
+        return self.spatial if self.vector not in self.reduction else (*self.spatial, self.vector)  # type: ignore[arg-type]
+
+
+def tiled_axes(sketch: PartialSketch, stage: Stage) -> TiledAxes:
+    """How the axes of a stage are tiled. Raises nothing: a stage with data reuse has a spatial axis longer than 1."""
+    return TiledAxes(
+        tuple(axis for axis in stage.op.axes if axis.extent > 1),
+        tuple(axis for axis in stage.op.reduce_axes if axis.extent > 1),
+        tuple(axis for axis in stage.op.axes if axis.extent == 1),
+        tuple(axis for axis in stage.op.reduce_axes if axis.extent == 1),
+        vector_axis(stage, sketch.state.body(stage.name)),
+    )
+
+
+def tile(sketch: PartialSketch, name: str) -> PartialSketch:
+    """The sketch with one stage tiled as SSRSRS: register tile, cache tile and reduction holes, splits, order, vector loop."""
+    stage = sketch.state.stage(name)
+    axes = tiled_axes(sketch, stage)
+    register = axes.register_axes
+    tiles = register_tiles(
+        tuple(axis.extent for axis in register),
+        register.index(axes.vector) if axes.vector is not None else None,
+        sketch.target.lanes(stage.tensor.dtype),
+        sketch.target.vector_registers,
+    )
+    sketch, register_hole = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
+    splits: list[Step] = []
+    for position, axis in enumerate(axes.spatial):
+        smallest = min(choice[position] for choice in tiles)
+        hole = Hole(f"tile {name}.{axis.name}", "tile", name, tile_pairs(axis.extent, smallest))
+        sketch, number = sketch.with_hole(hole)
+        splits.append(Split(name, axis.name, (Gene(register_hole, position), Gene(number, 0), Gene(number, 1))))
+    for axis in axes.reduction:
+        sketch, number = sketch.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, reduction_lengths(axis.extent)))
+        lengths = (Gene(register_hole, len(axes.spatial)), Gene(number)) if axis is axes.vector else (Gene(number),)
+        splits.append(Split(name, axis.name, lengths))
+    levels = _levels(axes)
+    order = tuple(loop for level in levels for loop in level)
+    sketch = sketch.apply(*splits, Reorder(name, order)).with_levels(name, levels)
+    return sketch.apply(Vectorize(name, order[-1])) if axes.vector is not None else sketch
+
+
+def _levels(axes: TiledAxes) -> tuple[tuple[str, ...], ...]:
+    def parts(group: tuple[Axis, ...], part: int) -> tuple[str, ...]:
+        return tuple(f"{axis.name}.{part}" for axis in group)
+
+    innermost = [axis for axis in axes.spatial if axis is not axes.vector]
+    vector = ()
+    if axes.vector is not None:
+        vector = (f"{axes.vector.name}.{3 if axes.vector in axes.spatial else 2}",)
+    levels = (
+        (*(axis.name for axis in axes.unit_spatial), *parts(axes.spatial, 0)),
+        parts(axes.spatial, 1),
+        (*(axis.name for axis in axes.unit_reduction), *parts(axes.reduction, 0)),
+        parts(axes.spatial, 2),
+        parts(axes.reduction, 1),
+        (*parts(tuple(innermost), 3), *vector),
+    )
+    return levels

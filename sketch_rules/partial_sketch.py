@@ -1,0 +1,89 @@
+"""A sketch while it is being derived: the steps and holes so far, and the template state that they lead to.
+
+Rules are functions on it: every method returns a new partial sketch.
+
+    partial, hole = partial.with_hole(Hole("tile C.i", "tile", "C", choices))
+    partial = partial.apply(Split("C", "i", (Gene(hole, 0), Gene(hole, 1))))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.sketch import VALUE_KINDS, Alternatives, Hole, Sketch
+from ansor_py.schedule.state import SplitRelation, Stage, State
+from ansor_py.schedule.steps import Step
+from ansor_py.target import Target
+
+# The loops of a tiled stage by tile level, outermost level first.
+Levels = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PartialSketch:
+    """Steps, holes, and what later rules and annotations need to know of them.
+
+    `state` is the template after `steps` with the first alternative of every structural hole. `levels` holds the tile
+    levels of stages that were tiled or follow a tiled one, `cached` the names of compute halves of a cache write, `label`
+    the words that make up the sketch's name.
+    """
+
+    dag: ComputeDAG
+    target: Target
+    state: State
+    steps: tuple[Step | Alternatives, ...] = ()
+    holes: tuple[Hole, ...] = ()
+    levels: dict[str, Levels] = field(default_factory=dict)
+    cached: frozenset[str] = frozenset()
+    label: tuple[str, ...] = ()
+
+    @staticmethod
+    def initial(dag: ComputeDAG, target: Target) -> PartialSketch:
+        """Nothing decided yet."""
+        return PartialSketch(dag, target, State.initial(dag))
+
+    def apply(self, *steps: Step) -> PartialSketch:
+        """With further steps; raises ScheduleError if one is illegal."""
+        return replace(self, steps=(*self.steps, *steps), state=self.state.replay(steps))
+
+    def with_hole(self, hole: Hole) -> tuple[PartialSketch, int]:
+        """With one more hole, and its number."""
+        return replace(self, holes=(*self.holes, hole)), len(self.holes)
+
+    def choose(self, hole: int, steps_of_choice: Sequence[tuple[Step, ...]]) -> PartialSketch:
+        """With steps that depend on a hole. Later steps must be legal after each of the alternatives."""
+        state = self.state
+        if self.holes[hole].kind not in VALUE_KINDS:
+            state = state.replay(steps_of_choice[0])
+        return replace(self, steps=(*self.steps, Alternatives(hole, tuple(steps_of_choice))), state=state)
+
+    def with_levels(self, stage: str, levels: Levels) -> PartialSketch:
+        """With the tile levels of a stage noted."""
+        return replace(self, levels={**self.levels, stage: levels})
+
+    def with_label(self, word: str) -> PartialSketch:
+        """With one more word in the name."""
+        return replace(self, label=(*self.label, word))
+
+    def stage(self, number: int) -> Stage:
+        """A stage by its number among the computed ones, producers first."""
+        return self.state.stages[number]
+
+    def finish(self) -> Sketch:
+        """The sketch."""
+        return Sketch(" ".join(self.label) or "untransformed", self.dag, self.steps, self.holes)
+
+
+def innermost_part(stage: Stage, axis: str) -> str:
+    """The innermost loop that an axis of a stage (or a part of it) was split into; the axis itself if it was not."""
+    for relation in stage.relations:
+        if isinstance(relation, SplitRelation) and relation.parent == axis:
+            axis = relation.parts[-1]
+    return axis
+
+
+def moved_last(stage: Stage, iterator: str) -> tuple[str, ...]:
+    """The order of a stage's loops with one of them innermost."""
+    return (*(item.name for item in stage.iterators if item.name != iterator), iterator)

@@ -1,0 +1,80 @@
+"""The register tile: the innermost spatial level of a tiled stage as one joint choice over its axes (design, Idea 3).
+
+The accumulators of a tile stay in vector registers for the whole inner reduction loop, so only combinations that fit are
+offered: with V vectors along the vector axis and a product P of the other lengths, P*V accumulators, V vectors of
+one operand and a broadcast of the other. AVX-512 has 32 registers, so 14x32, 12x32, 8x48 and 6x64 fit.
+
+    register_tiles((512, 512), vector=1, lanes=16, registers=32)    # ((1, 16), ..., (14, 32), ..., (6, 64))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28)
+MOST_VECTORS = 4
+# Registers beside accumulators and the vectors of one operand: the broadcast of the other operand.
+SPARE_REGISTERS = 1
+# Fewer accumulators than this cannot hide the latency of a multiply-add; smaller tiles are offered only if nothing else fits.
+FEWEST_ACCUMULATORS = 4
+# Tiles that are longer than 1 along more axes than these (beside the vector axis) hardly differ from the others.
+MOST_LONG_AXES = 2
+
+
+@cache
+def register_tiles(extents: tuple[int, ...], vector: int | None, lanes: int, registers: int) -> tuple[tuple[int, ...], ...]:
+    """Lengths per axis, in the order of `extents` (elements); `vector` is the position of the vector axis (None: scalars)."""
+    others = [position for position in range(len(extents)) if position != vector]
+    lengths = [1] if vector is None else vector_lengths(extents[vector], lanes)
+    tiles: list[tuple[int, ...]] = []
+    accumulators: list[int] = []
+    for length in lengths:
+        vectors = -(-length // lanes) if vector is not None else 1
+        room = max(1, (registers - vectors - SPARE_REGISTERS) // vectors)
+        for shape in _shapes([extents[position] for position in others], room):
+            tile = dict(zip(others, shape, strict=True))
+            if vector is not None:
+                tile[vector] = length
+            tiles.append(tuple(tile[position] for position in range(len(extents))))
+            product = 1
+            for size in shape:
+                product *= size
+            accumulators.append(product * vectors)
+    fewest = min(FEWEST_ACCUMULATORS, max(accumulators))
+    return tuple(tile for tile, count in zip(tiles, accumulators, strict=True) if count >= fewest)
+
+
+def vector_lengths(extent: int, lanes: int, most_vectors: int = MOST_VECTORS) -> list[int]:
+    """Lengths along a vectorised axis: up to four whole vectors, the whole axis where that is shorter, and shorter vectors
+    where whole ones leave a remainder. Ascending."""
+    found = {min(extent, lanes * vectors) for vectors in range(1, most_vectors + 1)}
+    part = lanes // 2
+    while part > 1 and extent % lanes:
+        if part < extent:
+            found.add(part)
+        if extent % part == 0:
+            break
+        part //= 2
+    return sorted(found)
+
+
+def _shapes(extents: Sequence[int], room: int) -> list[tuple[int, ...]]:
+    """Lengths of the axes that are not vectorised, their product at most `room`, at most two of them above 1."""
+    found: dict[tuple[int, ...], None] = {}
+    count = min(MOST_LONG_AXES, len(extents))
+    for chosen in combinations(range(len(extents)), count):
+        for shape in _products([extents[position] for position in chosen], room):
+            whole = [1] * len(extents)
+            for position, size in zip(chosen, shape, strict=True):
+                whole[position] = size
+            found[tuple(whole)] = None
+    return sorted(found)
+
+
+def _products(extents: Sequence[int], room: int) -> list[tuple[int, ...]]:
+    if not extents:
+        return [()]
+    sizes = {min(size, extents[0]) for size in SIZES}
+    return [(size, *rest) for size in sorted(sizes) if size <= room for rest in _products(extents[1:], room // size)]

@@ -1,0 +1,54 @@
+"""What a derivation rule is, and the registry of rules (paper, section 4.1).
+
+A rule looks at one stage of a partial sketch and says whether it applies; if so it returns partial sketches, each with the
+number of the stage to go on with. A new rule is one class in one file:
+
+    @rule("keep_small_stages")
+    class KeepSmallStages(Rule):
+        def condition(self, sketch: PartialSketch, number: int) -> Verdict:
+            return "apply_and_stop" if sketch.stage(number).tensor.size < 16 else "skip"
+
+        def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
+            return [(sketch, number - 1)]
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Literal, TypeVar
+
+from ansor_py.sketch_rules.partial_sketch import PartialSketch
+
+# Not this rule; this rule and later ones too; this rule and no later one.
+Verdict = Literal["skip", "apply", "apply_and_stop"]
+# A partial sketch and the number of the stage to work on next; below 0 the sketch is complete.
+Derived = tuple[PartialSketch, int]
+
+RULES: dict[str, type[Rule]] = {}
+RuleType = TypeVar("RuleType", bound="type[Rule]")
+
+
+class Rule(ABC):
+    """A derivation rule. `name` is what presets and the command line call it."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def condition(self, sketch: PartialSketch, number: int) -> Verdict:
+        """Whether the rule applies to stage `number`, and whether later rules may be tried as well."""
+
+    @abstractmethod
+    def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
+        """The sketches that the rule makes of it, each with the stage to go on with."""
+
+
+def rule(name: str) -> Callable[[RuleType], RuleType]:
+    """Register a rule class under a name; a later one of the same name replaces it."""
+
+    def register(cls: RuleType) -> RuleType:
+        cls.name = name
+        RULES[name] = cls
+        return cls
+
+    return register
