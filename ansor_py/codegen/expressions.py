@@ -273,7 +273,9 @@ class ExpressionEmitter:
                 known = Value(f"splat ({value.type} {value.name})", value.dtype, lanes)
             else:
                 first = self.text.emit(f"insertelement {kind} poison, {value.type} {value.name}, i64 0")
-                known = self._emitted(f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer", value.dtype, lanes)
+                known = self._emitted(
+                    f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer", value.dtype, lanes
+                )
             self._values[key] = known
         return known
 
@@ -466,9 +468,7 @@ class ExpressionEmitter:
             term = self.binary(Binary("mul", atom, atom), value, Value(str(coefficient), INDEX))
             total = term if total is None else self.binary(Binary("add", atom, atom), total, term)
         assert total is not None
-        return self.text.emit(
-            f"getelementptr {kind}, ptr {self._shifted(tensor, flat.constant)}, {total.type} {total.name}"
-        )
+        return self.text.emit(f"getelementptr {kind}, ptr {self._shifted(tensor, flat.constant)}, {total.type} {total.name}")
 
     def _shifted(self, tensor: Tensor, offset: int) -> str:
         base = self.pointers[tensor.name]
@@ -507,7 +507,9 @@ class ExpressionEmitter:
                 self.text.do(f"store {kind} {stored}, ptr {self.address(tensor, flat)}, align {size}")
                 return
             with self.text.when(predicate.name):
-                address = self.text.emit(f"getelementptr {kind}, ptr {self.pointers[tensor.name]}, i64 {self._linear_here(flat)}")
+                address = self.text.emit(
+                    f"getelementptr {kind}, ptr {self.pointers[tensor.name]}, i64 {self._linear_here(flat)}"
+                )
                 self.text.do(f"store {kind} {stored}, ptr {address}, align {size}")
             return
         lanes = self.lanes

@@ -1,7 +1,7 @@
 """Kernels: from a compute DAG and transform steps to object code, and from object code to a callable.
 
-    compiled = build_kernel(dag, steps, target, threads=2)       # bytes; can be sent to another process
-    outputs = LoadedKernel(compiled).run([a, b])                 # NumPy arrays
+compiled = build_kernel(dag, steps, target, threads=2)       # bytes; can be sent to another process
+outputs = LoadedKernel(compiled).run([a, b])                 # NumPy arrays
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def buffer_specs(dag: ComputeDAG) -> tuple[BufferSpec, ...]:
     def spec(tensor: Tensor, role: Role) -> BufferSpec:
         return BufferSpec(tensor.name, tensor.shape, tensor.dtype, role)
 
-    inputs = (
-        spec(t, "constant" if isinstance(t.op, Placeholder) and t.op.constant else "input") for t in dag.inputs
-    )
+    inputs = (spec(t, "constant" if isinstance(t.op, Placeholder) and t.op.constant else "input") for t in dag.inputs)
     return (*inputs, *(spec(t, "output") for t in dag.outputs))
 
 

@@ -63,9 +63,7 @@ def module_text(program: Program, buffers: Sequence[str], target: Target, thread
             "declare i32 @omp_get_num_threads()",
         }
     width = target.vector_bytes * 8
-    attributes = (
-        f'attributes #0 = {{ nounwind noinline "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
-    )
+    attributes = f'attributes #0 = {{ nounwind noinline "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
     head = f'target triple = "{target.triple}"\n\n%context = type {{ ptr, ptr, ptr, i32 }}\n'
     text = "\n".join([head, *functions, *sorted(declarations), attributes, ""])
     return ModuleText(text, layout.shared_bytes + threads * layout.private_bytes)
@@ -215,9 +213,7 @@ def _body_function(
 ) -> str:
     """What each thread runs: denormal mode, share of the iterations, workspace slice, then the nest."""
     text = FunctionText(declarations)
-    fields = [
-        text.emit(f"getelementptr inbounds %context, ptr %context, i32 0, i32 {field}") for field in range(4)
-    ]
+    fields = [text.emit(f"getelementptr inbounds %context, ptr %context, i32 0, i32 {field}") for field in range(4)]
     table, workspace, abort = (text.emit(f"load ptr, ptr {field}") for field in fields[:3])
     is_x86 = target.triple.startswith(("x86_64", "i386", "i686"))
     if is_x86:
@@ -262,9 +258,7 @@ def _entry_function(program: Program, threads: int, symbol: str) -> str:
     text = FunctionText(set())
     context = text.emit("alloca %context")
     workers = text.emit(f"call i32 @llvm.smin.i32(i32 %threads, i32 {threads})")
-    for position, (kind, value) in enumerate(
-        (("ptr", "%buffers"), ("ptr", "%workspace"), ("ptr", "%abort"), ("i32", workers))
-    ):
+    for position, (kind, value) in enumerate((("ptr", "%buffers"), ("ptr", "%workspace"), ("ptr", "%abort"), ("i32", workers))):
         slot = text.emit(f"getelementptr inbounds %context, ptr {context}, i32 0, i32 {position}")
         text.do(f"store {kind} {value}, ptr {slot}")
     for number, region in enumerate(program.regions):

@@ -29,9 +29,7 @@ class Point:
 class TileEmitter:
     """Emits tiles with an expression emitter; `emit_nodes` is called for what is attached to a reduction loop."""
 
-    def __init__(
-        self, expressions: ExpressionEmitter, vector_bytes: int, emit_nodes: Callable[[Sequence[Node]], None]
-    ) -> None:
+    def __init__(self, expressions: ExpressionEmitter, vector_bytes: int, emit_nodes: Callable[[Sequence[Node]], None]) -> None:
         self.expressions = expressions
         self.text = expressions.text
         self.vector_bytes = vector_bytes
@@ -145,9 +143,7 @@ class TileEmitter:
             value = Value(result, tile.value.dtype, point.lanes)
             self.expressions.store(tile.buffer, tile.indices, value, self._predicate(tile, point))
 
-    def _initial(
-        self, tile: Tile, first: Expr, points: list[Point], types: list[str], identity: list[str]
-    ) -> list[str]:
+    def _initial(self, tile: Tile, first: Expr, points: list[Point], types: list[str], identity: list[str]) -> list[str]:
         """The accumulators at the start of the promoted loops: the identity in the first round, else what is in memory."""
         loading, ready = self.text.name("load"), self.text.name("ready")
         is_first = self.expressions.value(first, None)
@@ -287,9 +283,7 @@ class TileEmitter:
                 is_first = self.expressions.value(tile.first, None)
                 old = self.expressions.load(tile.buffer, tile.indices, None)
                 merged = self._merge(combiner, old, total)
-                chosen = self.text.emit(
-                    f"select i1 {is_first.name}, {total.type} {total.name}, {total.type} {merged.name}"
-                )
+                chosen = self.text.emit(f"select i1 {is_first.name}, {total.type} {total.name}, {total.type} {merged.name}")
                 total = Value(chosen, total.dtype)
             self.expressions.store(tile.buffer, tile.indices, total, None)
 

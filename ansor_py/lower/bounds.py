@@ -117,12 +117,10 @@ def _stage_bounds(state: State, stage: Stage, found: Bounds, holes: Sequence[Hol
             extents[relation.fused] = product
     loops = _expanded_loops(stage, extents)
     values, guards = _values_and_guards(stage, extents, loops)
-    absolute = {
-        axis.name: values[axis.name] + start for axis, start in zip(stage.op.axes, origin, strict=True)
-    } | {axis.name: values[axis.name] for axis in stage.op.reduce_axes}
-    return StageBounds(
-        stage, state.body(stage.name), loops, extents, region, origin, absolute, guards, enclosing
-    )
+    absolute = {axis.name: values[axis.name] + start for axis, start in zip(stage.op.axes, origin, strict=True)} | {
+        axis.name: values[axis.name] for axis in stage.op.reduce_axes
+    }
+    return StageBounds(stage, state.body(stage.name), loops, extents, region, origin, absolute, guards, enclosing)
 
 
 def _length(length: object, holes: Sequence[Hole], genes: Genes | None, stage: Stage, part: str) -> Number:
@@ -142,9 +140,7 @@ def _expanded_loops(stage: Stage, extents: dict[str, Number]) -> tuple[LoopBound
         for name in components:
             attachable = iterator.name if name == components[-1] else None
             loops.append(
-                LoopBounds(
-                    f"{stage.name}/{name}", name, attachable, iterator.kind, iterator.annotation, extents[name]
-                )
+                LoopBounds(f"{stage.name}/{name}", name, attachable, iterator.kind, iterator.annotation, extents[name])
             )
     return tuple(loops)
 

@@ -246,13 +246,9 @@ class _Lowering:
                 tiled[-1] = vector
                 if vector.kind == "reduction":
                     promoted.append(step_loop)
-        loops = tuple(
-            TileLoop(loop.variable, loop.extent, None if self._is_full(loop) else loop.bound) for loop in tiled
-        )
+        loops = tuple(TileLoop(loop.variable, loop.extent, None if self._is_full(loop) else loop.bound) for loop in tiled)
         value, predicates = self._predicated(chain, statement)
-        outer_reductions = [
-            loop.variable for loop in (*outside, *chain[:first_reduction]) if loop.kind == "reduction"
-        ]
+        outer_reductions = [loop.variable for loop in (*outside, *chain[:first_reduction]) if loop.kind == "reduction"]
         first: Expr | None = None
         if outer_reductions:
             first = logical_and(*(equal(Var(name), 0) for name in outer_reductions))

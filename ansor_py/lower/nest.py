@@ -119,17 +119,11 @@ def _buffers(state: State, bounds: Bounds) -> dict[str, BufferPlace]:
     return places
 
 
-def _stage_nodes(
-    state: State, bounds: Bounds, buffers: dict[str, BufferPlace], b: StageBounds
-) -> tuple[Node, ...]:
+def _stage_nodes(state: State, bounds: Bounds, buffers: dict[str, BufferPlace], b: StageBounds) -> tuple[Node, ...]:
     def attached(loop: LoopBounds) -> tuple[Node, ...]:
         if loop.iterator is None:
             return ()
-        hosts = (
-            other
-            for other in bounds.values()
-            if other.stage.location == At(b.stage.name, loop.iterator)
-        )
+        hosts = (other for other in bounds.values() if other.stage.location == At(b.stage.name, loop.iterator))
         return tuple(node for other in hosts for node in _stage_nodes(state, bounds, buffers, other))
 
     nodes: tuple[Node, ...] = (_statement(bounds, buffers, b),)
@@ -152,9 +146,7 @@ def _statement(bounds: Bounds, buffers: dict[str, BufferPlace], b: StageBounds) 
         return None
 
     body = transform(body, relative)
-    store = tuple(
-        axis_values[axis.name] - to_expr(origin) for axis, origin in zip(b.stage.op.axes, b.origin, strict=True)
-    )
+    store = tuple(axis_values[axis.name] - to_expr(origin) for axis, origin in zip(b.stage.op.axes, b.origin, strict=True))
     return Statement(
         b.stage.name,
         buffers[b.stage.name].tensor,

@@ -66,8 +66,7 @@ def has_branch(body: Expr) -> bool:
 def has_expensive_function(body: Expr) -> bool:
     """Whether the body calls a function of `EXPENSIVE_FUNCTIONS` or takes a power."""
     return any(
-        (isinstance(node, Call) and node.function in EXPENSIVE_FUNCTIONS)
-        or (isinstance(node, Binary) and node.op == "pow")
+        (isinstance(node, Call) and node.function in EXPENSIVE_FUNCTIONS) or (isinstance(node, Binary) and node.op == "pow")
         for node in walk(body)
     )
 

@@ -161,9 +161,7 @@ def _renamed(tensor: Tensor, name: str, renamed: dict[int, Tensor]) -> Tensor:
     if name == tensor.name and all(renamed[id(source)] is source for source in sources):
         return tensor
     body = redirect_reads(tensor.op.body, {id(source): renamed[id(source)] for source in sources})
-    return Tensor(
-        name, tensor.shape, tensor.dtype, Compute(tensor.op.axes, tensor.op.reduce_axes, body), tensor.attributes
-    )
+    return Tensor(name, tensor.shape, tensor.dtype, Compute(tensor.op.axes, tensor.op.reduce_axes, body), tensor.attributes)
 
 
 def redirect_reads(body: Expr, replacement: dict[int, Tensor]) -> Expr:

@@ -188,9 +188,7 @@ class State:
         return [
             other
             for other in self.stages
-            if isinstance(other.location, At)
-            and other.location.stage == stage
-            and iterator in (None, other.location.iterator)
+            if isinstance(other.location, At) and other.location.stage == stage and iterator in (None, other.location.iterator)
         ]
 
     def readers(self, name: str) -> list[Stage]:

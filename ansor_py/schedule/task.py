@@ -1,7 +1,7 @@
 """A task: one subgraph to tune on one target.
 
-    task = Task.from_compute(te.matmul(512, 512, 512), Target.detect())
-    task = Task.from_operator("matmul", (512, 512, 512))
+task = Task.from_compute(te.matmul(512, 512, 512), Target.detect())
+task = Task.from_operator("matmul", (512, 512, 512))
 """
 
 from __future__ import annotations

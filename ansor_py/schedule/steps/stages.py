@@ -86,7 +86,9 @@ class CacheRead(Step):
             if not placed and stage.name in self.readers:
                 stages.append(fresh_stage(cache))
                 placed = True
-            stages.append(_with_body(stage, _redirect(stage.op.body, source.name, cache)) if stage.name in self.readers else stage)
+            stages.append(
+                _with_body(stage, _redirect(stage.op.body, source.name, cache)) if stage.name in self.readers else stage
+            )
         return replace(state, stages=tuple(stages))
 
 
@@ -135,9 +137,7 @@ class Rfactor(Step):
         final = tensor_from_body(
             stage.name, stage.op.axes, Reduce(body.combiner, Read(partial, tuple(indices)), (new_axes[factored.name],))
         )
-        return _inserted(
-            state, stage.name, fresh_stage(partial), replace(fresh_stage(final), location=stage.location)
-        )
+        return _inserted(state, stage.name, fresh_stage(partial), replace(fresh_stage(final), location=stage.location))
 
     def _reduction_values(self, stage: Stage) -> tuple[dict[str, Expr], dict[str, int], list[Expr]]:
         """Reduction axes in terms of the loops, the loops' extents, and what must hold where lengths do not divide."""
@@ -252,4 +252,3 @@ class TransformLayout(Step):
             return Read(tensor, tuple(index(name, old) for name in self.order))
 
         return transform(body, rewrite)
-
