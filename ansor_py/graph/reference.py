@@ -35,7 +35,9 @@ class LRN(OpRun):  # type: ignore[misc,unused-ignore]
 class Softmax(OpRun):  # type: ignore[misc,unused-ignore]
     """Softmax as before opset 13: all axes from `axis` on are one."""
 
-    def _run(self, x: NDArray[Any], axis: int = 1) -> tuple[NDArray[Any]]:
+    def _run(self, x: NDArray[Any], axis: int | None = None) -> tuple[NDArray[Any]]:
+        stated = any(attribute.name == "axis" for attribute in self.onnx_node.attribute)
+        axis = axis if stated and axis is not None else 1  # the evaluator fills in the default of newer opsets
         rows = x.reshape(math.prod(x.shape[: axis % x.ndim]), -1)
         exponential = np.exp(rows - rows.max(axis=1, keepdims=True))
         return ((exponential / exponential.sum(axis=1, keepdims=True)).reshape(x.shape).astype(x.dtype),)

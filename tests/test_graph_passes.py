@@ -1,0 +1,155 @@
+"""Graph passes keep what a graph computes, and leave the operators that they should."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from onnx import ModelProto, NodeProto, helper
+
+from ansor_py.graph import import_model, partition_model
+from ansor_py.graph.ir import Graph
+from ansor_py.graph.passes import PASSES, run_passes
+from graph_interpreter import Array, floats, interpret, make_model, reference
+
+CHANNELS = 4
+
+
+def norm_parameters(prefix: str, seed: int) -> dict[str, Array]:
+    names = [f"{prefix}{kind}" for kind in ("scale", "shift", "mean", "variance")]
+    return {name: np.abs(floats(CHANNELS, seed=seed + index)) + 0.2 for index, name in enumerate(names)}
+
+
+def batch_norm(source: str, result: str, prefix: str) -> NodeProto:
+    inputs = [source, *norm_parameters(prefix, 0)]
+    return helper.make_node("BatchNormalization", inputs, [result], name=f"bn_{result}", epsilon=1e-3)
+
+
+def conv(source: str, result: str, bias: bool = True) -> NodeProto:
+    return helper.make_node("Conv", [source, "w", *(["b"] if bias else [])], [result], name=f"conv_{result}", pads=[1, 1, 1, 1])
+
+
+def image_model(nodes: Sequence[NodeProto], outputs: Sequence[str] = ("y",)) -> tuple[ModelProto, dict[str, Array]]:
+    """A model on an image `x`, with weights for `conv` and parameters "p" and "q" for `batch_norm`."""
+    constants = {"w": floats(CHANNELS, CHANNELS, 3, 3, seed=7), "b": floats(CHANNELS, seed=8)}
+    constants |= norm_parameters("p", 20) | norm_parameters("q", 30)
+    constants |= {"perchannel": floats(1, CHANNELS, 1, 1, seed=9) + 2, "scalar": np.float32(1.5), "full": floats(5, 6, seed=10)}
+    used = {name for node in nodes for name in node.input}
+    data = {"x": floats(2, CHANNELS, 5, 6, seed=11)}
+    return make_model(nodes, data, outputs, {name: array for name, array in constants.items() if name in used}), data
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [node.op_type for node in graph.nodes]
+
+
+def node(op_type: str, inputs: str, output: str, **attributes: object) -> NodeProto:
+    return helper.make_node(op_type, inputs.split(), [output], name=f"{op_type.lower()}_{output}", **attributes)
+
+
+# Nodes, and the operators that are left of them.
+FOLDED = {
+    "conv-bn": ([conv("x", "a"), batch_norm("a", "y", "p")], ["Conv"]),
+    "conv without bias-bn": ([conv("x", "a", bias=False), batch_norm("a", "y", "p")], ["Conv"]),
+    "conv-bn-mul-add-relu": (
+        [
+            conv("x", "a"),
+            batch_norm("a", "b1", "p"),
+            node("Mul", "b1 perchannel", "c"),
+            node("Add", "scalar c", "d"),
+            node("Relu", "d", "y"),
+        ],
+        ["Conv", "Relu"],
+    ),
+    "conv-sub-div": ([conv("x", "a"), node("Sub", "a perchannel", "c"), node("Div", "c perchannel", "y")], ["Conv"]),
+    "two norms": ([batch_norm("x", "a", "p"), batch_norm("a", "y", "q")], ["ChannelAffine"]),
+    "norm-mul": ([batch_norm("x", "a", "p"), node("Mul", "perchannel a", "y")], ["ChannelAffine"]),
+    "bn after relu": ([conv("x", "a"), node("Relu", "a", "b1"), batch_norm("b1", "y", "p")], ["Conv", "Relu", "ChannelAffine"]),
+    "spatial factor stays": ([conv("x", "a"), node("Mul", "a full", "y")], ["Conv", "Mul"]),
+    "constant minus stays": ([conv("x", "a"), node("Sub", "perchannel a", "y")], ["Conv", "Sub"]),
+    "lone mul and add stay": ([node("Mul", "x perchannel", "a"), node("Add", "a scalar", "y")], ["Mul", "Add"]),
+    "conv read twice": (
+        [conv("x", "a"), batch_norm("a", "b1", "p"), node("Add", "a b1", "y")],
+        ["Conv", "ChannelAffine", "Add"],
+    ),
+    "residual": (
+        [conv("x", "a"), batch_norm("a", "c", "p"), node("Add", "c x", "d"), node("Relu", "d", "y")],
+        ["Conv", "Add", "Relu"],
+    ),
+    "identities": (
+        [node("Identity", "x", "a"), node("Dropout", "a", "c"), node("Relu", "c", "d"), node("Identity", "d", "y")],
+        ["Relu"],
+    ),
+    "dead code": ([node("Relu", "x", "y"), node("Neg", "x", "z")], ["Relu"]),
+    "views of views": (
+        [
+            node("Flatten", "x", "a"),
+            node("Relu", "a", "c"),
+            node("Flatten", "c", "d"),
+            node("Transpose", "d", "y", perm=[0, 1]),
+        ],
+        ["Reshape", "Relu"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_passes_fold_and_keep_the_result(name: str) -> None:
+    nodes, expected_kinds = FOLDED[name]
+    model, data = image_model(nodes)
+    assert sorted(kinds(run_passes(import_model(model)))) == sorted(expected_kinds)
+    expected = reference(model, data)["y"]
+    np.testing.assert_allclose(interpret(partition_model(model), data)["y"], expected, rtol=2e-4, atol=2e-5)
+
+
+def test_zero_pad_goes_into_the_convolution() -> None:
+    pads = np.array([0, 0, 1, 0, 0, 0, 2, 1])
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["a"], name="pad"),
+        helper.make_node("Conv", ["a", "w"], ["y"], name="conv"),
+    ]
+    data = {"x": floats(1, 3, 6, 6)}
+    model = make_model(nodes, data, ["y"], {"pads": pads, "w": floats(4, 3, 3, 3, seed=1)})
+    graph = run_passes(import_model(model))
+    assert kinds(graph) == ["Conv"]
+    assert graph.nodes[0].attributes["pads"] == (1, 0, 2, 1)
+    np.testing.assert_allclose(interpret(partition_model(model), data)["y"], reference(model, data)["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_pad_with_another_value_stays() -> None:
+    pads = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+    nodes = [helper.make_node("Pad", ["x", "pads", "one"], ["a"]), helper.make_node("Conv", ["a", "w"], ["y"])]
+    constants = {"pads": pads, "one": np.float32(1), "w": floats(4, 3, 3, 3)}
+    model = make_model(nodes, {"x": (1, 3, 6, 6)}, ["y"], constants)
+    assert kinds(run_passes(import_model(model))) == ["Pad", "Conv"]
+
+
+def test_each_pass_alone_keeps_a_residual_block() -> None:
+    nodes = [
+        conv("x", "a", bias=False),
+        batch_norm("a", "n", "p"),
+        node("Relu", "n", "r"),
+        conv("r", "c"),
+        batch_norm("c", "m", "q"),
+        node("Add", "m x", "s"),
+        node("Dropout", "s", "t"),
+        node("Flatten", "t", "y"),
+    ]
+    model, data = image_model(nodes, outputs=("y", "s"))
+    expected = reference(model, data)
+    from ansor_py.graph.fusion import fuse
+    from ansor_py.graph.partition import partition
+
+    for apply in dict.fromkeys(PASSES):
+        graph = apply(import_model(model))
+        got = interpret(partition(graph, fuse(graph)), data)
+        for name, array in expected.items():
+            np.testing.assert_allclose(got[name], array, rtol=2e-4, atol=2e-5, err_msg=apply.__name__)
+
+
+def test_a_graph_prints_a_line_for_each_node() -> None:
+    model, _ = image_model([conv("x", "a"), node("Relu", "a", "y")])
+    lines = str(import_model(model)).splitlines()
+    assert lines[0] == "graph test(x: float32[2, 4, 5, 6]) -> y  # 2 nodes, 2 constants"
+    assert lines[2] == "  y: float32[2, 4, 5, 6] = Relu(a)"
