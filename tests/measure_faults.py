@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ansor_py.codegen.kernel import CompiledKernel, buffer_specs
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.measure import MeasureOptions, Measurer, create_measurer
 from ansor_py.schedule.dag import ComputeDAG
@@ -18,25 +18,6 @@ from ansor_py.target import Target
 from ansor_py.te.tensor import compute, placeholder
 
 ELEMENTS = 100
-
-
-@dataclass(frozen=True)
-class Spec:
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    role: str
-
-
-@dataclass(frozen=True)
-class Kernel:
-    object_code: bytes
-    symbol: str
-    workspace_bytes: int
-    buffers: tuple[Spec, ...]
-    target: str
-    threads: int
-    build_phases: dict[str, float]
 
 
 _LOOP = """
@@ -129,7 +110,7 @@ def _ir(word: str) -> str:
     return "declare void @llvm.trap()\n" + _LOOP.format(**parts)
 
 
-def build_word(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> Any:
+def build_word(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> CompiledKernel:
     word = str(steps[0])
     match word:
         case "build-error":
@@ -141,20 +122,20 @@ def build_word(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: i
         case "build-exit":
             raise SystemExit(3)
         case "bad-object":
-            return Kernel(b"rubbish", "kernel", 0, _specs(dag), "cpu", threads, {})
+            return CompiledKernel(b"rubbish", "kernel", 0, buffer_specs(dag), "cpu", threads, {})
     code = compile_module(_ir(word), target)
-    return Kernel(code.code, "kernel", 64, _specs(dag), "cpu", threads, {"compile": sum(code.phases.values())})
+    return CompiledKernel(code.code, "kernel", 64, buffer_specs(dag), "cpu", threads, {"compile": sum(code.phases.values())})
 
 
-def build_good(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> Any:
+def build_good(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> CompiledKernel:
     return build_word(dag, ("good",), target, threads)
 
 
-def build_crashing_reference(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> Any:
+def build_crashing_reference(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> CompiledKernel:
     return build_word(dag, ("crash",), target, threads)
 
 
-def build_failing_reference(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> Any:
+def build_failing_reference(dag: ComputeDAG, steps: Sequence[Any], target: Target, threads: int) -> CompiledKernel:
     raise ValueError("no reference today")
 
 
@@ -177,8 +158,3 @@ class MeasurerCache:
 def doubling_dag() -> ComputeDAG:
     source = placeholder((ELEMENTS,), name="A")
     return ComputeDAG.from_outputs(compute((ELEMENTS,), lambda i: source[i] * 2.0, name="B"))
-
-
-def _specs(dag: ComputeDAG) -> tuple[Spec, ...]:
-    inputs = [Spec(t.name, t.shape, t.dtype, "input") for t in dag.inputs]
-    return (*inputs, *(Spec(t.name, t.shape, t.dtype, "output") for t in dag.outputs))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Union
 
 from ansor_py.measure.records import ErrorKind
 from ansor_py.measure.reference import relative_tolerance
+from ansor_py.te.tensor import Compute
 
 if TYPE_CHECKING:
     from ansor_py.codegen.kernel import CompiledKernel
@@ -62,8 +63,20 @@ def build_program(dag: ComputeDAG, steps: Sequence[Step], target: Target, thread
 
 
 def build_reference(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> CompiledKernel:
-    """The naive program of the DAG, whatever the steps: every operation a plain nest of serial loops, in order."""
-    return build_program(dag, (), target, 1)
+    """The naive program of the DAG, whatever the steps: every operation a nest of serial scalar loops, in order."""
+    return build_program(dag, naive_steps(dag), target, 1)
+
+
+def naive_steps(dag: ComputeDAG) -> tuple[Step, ...]:
+    """Reductions run outside of the last spatial loop, which is seldom strided; each sum keeps the order of its definition."""
+    from ansor_py.schedule.steps import Reorder
+
+    steps: list[Step] = []
+    for tensor in dag.tensors:
+        if isinstance(tensor.op, Compute) and tensor.op.axes and tensor.op.reduce_axes:
+            *outer, last = (axis.name for axis in tensor.op.axes)
+            steps.append(Reorder(tensor.name, (*outer, *(axis.name for axis in tensor.op.reduce_axes), last)))
+    return tuple(steps)
 
 
 def perform_build(job: BuildJob, dag: ComputeDAG) -> BuildReply:

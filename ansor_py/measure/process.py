@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing import connection as connections
 from multiprocessing.connection import Connection
@@ -170,12 +171,15 @@ def process_measurer(target: Target, threads: int, options: MeasureOptions) -> M
 
 
 def _module_of(builder: Callable[..., object]) -> str:
-    module, name = getattr(builder, "__module__", None), getattr(builder, "__qualname__", repr(builder))
-    if module in (None, "__main__") or "<" in name:
+    """The module that a child has to import for a builder: a function, a `partial` of one, or an object with `__call__`."""
+    function = builder.func if isinstance(builder, partial) else builder
+    definition = function if hasattr(function, "__qualname__") else type(function)
+    module, name = definition.__module__, definition.__qualname__
+    if module == "__main__" or "<" in name:
         raise OptionError(
             f"builder '{name}' cannot be found by a worker process; define it at the top of a module that can be imported"
         )
-    return str(module)
+    return module
 
 
 def _signal_name(number: int) -> str:

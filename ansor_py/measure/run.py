@@ -181,10 +181,8 @@ class Runner:
             first = time_kernel(*call.arguments, flag.pointer, 1)
         if first.status:
             return _stopped(first.status, first.seconds, "warm-up")
-        if first.seconds > settings.budget_seconds:
-            with flag.deadline(min(limit, _FOREVER)):
-                second = time_kernel(*call.arguments, flag.pointer, 1)
-            return _stopped(second.status, second.seconds, "time") if second.status else RunReply((second.seconds,))
+        if first.seconds >= settings.min_block_seconds and not settings.cold:
+            return self._time_long(call, limit, first.seconds)
         regions = [(guard.address, guard.size) for guard in buffers.guards] if settings.cold else None
         timing = measure_kernel(
             *call.arguments,
@@ -195,6 +193,20 @@ class Runner:
             cold_regions=regions,
         )
         return _stopped(timing.status, timing.lower_bound, "time") if timing.status else RunReply(timing.seconds)
+
+    def _time_long(self, call: _Call, limit: float, spent: float) -> RunReply:
+        """Single calls are long enough as blocks: one at least, more while the budget lasts. The first may be the cut one."""
+        from ansor_py.codegen.timing import time_kernel
+
+        settings, flag, samples = self._settings, self._abort, list[float]()
+        while not samples or (len(samples) < settings.max_repeats and spent + samples[-1] <= settings.budget_seconds):
+            with flag.deadline(min(limit, _FOREVER)):
+                block = time_kernel(*call.arguments, flag.pointer, 1)
+            if block.status:
+                return _stopped(block.status, block.seconds, "time")
+            samples.append(block.seconds)
+            spent += block.seconds
+        return RunReply(tuple(samples))
 
     def _checked(self, job: RunJob, timed: RunReply, buffers: _Buffers) -> RunReply:
         if job.workload_key not in self._references:
