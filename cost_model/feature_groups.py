@@ -1,0 +1,47 @@
+"""The registry of feature groups: named columns and the function that computes them for a population.
+
+A new group is one function under `@feature_group`, in a file that `features.py` imports:
+
+    @feature_group("outer scope", ["iterations"])
+    def outer_scope(statement: StatementArrays, target: Target, out: Columns) -> None:
+        out[0] = statement.inner[0]
+
+`out` is float32[fields, programs] and holds raw, non-negative numbers; afterwards every column v becomes log2(v + 1),
+which leaves the zeros and ones of one-hot fields as they are. `docs/features.md` defines every field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.cost_model.statement_arrays import StatementArrays
+from ansor_py.target import Target
+
+Columns = NDArray[np.float32]
+GroupFunction = Callable[[StatementArrays, Target, Columns], None]
+
+
+@dataclass(frozen=True)
+class FeatureGroup:
+    """Fields in column order, and what fills them."""
+
+    name: str
+    fields: tuple[str, ...]
+    compute: GroupFunction
+
+
+FEATURE_GROUPS: list[FeatureGroup] = []
+
+
+def feature_group(name: str, fields: Sequence[str]) -> Callable[[GroupFunction], GroupFunction]:
+    """Register a function that fills the columns `fields` of one statement for all programs."""
+
+    def register(function: GroupFunction) -> GroupFunction:
+        FEATURE_GROUPS.append(FeatureGroup(name, tuple(fields), function))
+        return function
+
+    return register

@@ -1,0 +1,83 @@
+"""Feature groups that relate a statement to the machine: arithmetic intensity (Ansor's group 3), lanes, cores, caches."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ansor_py.cost_model.feature_groups import Columns, feature_group
+from ansor_py.cost_model.feature_statement import annotated
+from ansor_py.cost_model.statement_arrays import Floats, StatementArrays
+from ansor_py.target import Target
+from ansor_py.te.expr import Reduce
+
+CURVE_SAMPLES = 10
+
+
+@feature_group("intensity", [f"intensity_{sample}" for sample in range(1, CURVE_SAMPLES + 1)])
+def intensity(statement: StatementArrays, target: Target, out: Columns) -> None:
+    """Float operations per touched byte, sampled where tenths of all operations are done, from the innermost loop outwards."""
+    flops = statement.operations.float_flops
+    depths = len(statement.inner) - 1
+    if not flops or not depths:
+        out[:] = flops / statement_bytes(statement)[0] if flops else 0.0
+        return
+    done = flops * statement.inner[:depths][::-1]
+    curve = done / statement_bytes(statement)[:depths][::-1]
+    targets = done[-1] * np.arange(1.0, CURVE_SAMPLES + 1)[:, None] / CURVE_SAMPLES
+    above = np.zeros(targets.shape, dtype=np.int64)
+    for level in range(depths - 1):
+        above += done[level] < targets
+    below = np.maximum(above - 1, 0)
+    low, high = np.take_along_axis(done, below, axis=0), np.take_along_axis(done, above, axis=0)
+    start, end = np.take_along_axis(curve, below, axis=0), np.take_along_axis(curve, above, axis=0)
+    weight = np.where(high > low, (targets - low) / np.maximum(high - low, 1.0), 0.0)
+    out[:] = np.where(above == 0, curve[0], start + (end - start) * weight)
+
+
+def statement_bytes(statement: StatementArrays) -> Floats:
+    """Bytes [D, n] that the statement alone touches inside each depth."""
+    total = statement.touched[0] * statement.buffers[0].element_bytes
+    for touched, use in zip(statement.touched[1:], statement.buffers[1:], strict=True):
+        total += touched * use.element_bytes
+    return np.asarray(total)
+
+
+@feature_group(
+    "machine",
+    [
+        "lane_utilisation",
+        "tile_vectors",
+        "tile_register_pressure",
+        "redundancy",
+        "parallel_chunks_per_core",
+        "parallel_imbalance",
+        "l1_traffic",
+        "l2_traffic",
+    ],
+)
+def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
+    """Vector lanes, register tile, wasted iterations, balance over the cores, and bytes that move into two levels of cache."""
+    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    vectors = statement.extents.copy()
+    vectorised = annotated(statement, "vectorize")[:, 0] if statement.loops else np.zeros(0, dtype=np.bool_)
+    vectors[vectorised] = np.ceil(vectors[vectorised] / lanes)
+    last = np.flatnonzero(vectorised)[-1:]
+    out[0] = (statement.extents[last] / (vectors[last] * lanes)).sum(axis=0) if len(last) else 0.0
+    reductions = [p for p, loop in enumerate(statement.loops) if loop.kind == "reduction"]
+    own = len(statement.bounds.enclosing)
+    if isinstance(statement.bounds.body, Reduce) and reductions and reductions[-1] >= own:
+        out[1] = vectors[reductions[-1] + 1 :].prod(axis=0)
+        out[2] = out[1] / target.vector_registers
+    else:
+        out[1:3] = 0
+    out[3] = statement.inner[0] / statement.work
+    chunks = np.where(statement.parallel, statement.extents, 1.0).prod(axis=0)
+    out[4] = chunks / target.cores
+    out[5] = np.ceil(chunks / target.cores) * target.cores / chunks
+    touched = statement_bytes(statement)
+    for column, capacity in ((6, target.l1), (7, target.l2)):
+        traffic = statement.inner[0] * touched[-1]
+        for depth in reversed(range(len(touched) - 1)):
+            fits = statement.body_bytes[depth] <= capacity
+            traffic = np.where(fits, statement.inner[0] / statement.inner[depth] * touched[depth], traffic)
+        out[column] = traffic

@@ -1,0 +1,165 @@
+"""Features of a whole population at once (design, Idea 2; paper, appendix B).
+
+For each structure of the sketch that occurs, bounds are inferred once with the genes matrix, so that every loop extent
+and index coefficient is an array over the programs; the feature groups are arithmetic on these arrays. Python loops run
+over statements, buffers and loop levels, never over programs, and no `State` is built.
+
+Features are defined on the scheduled nest (`ansor_py.lower.nest`): every loop at full extent, fused loops as their
+components, before any simplification. `docs/features.md` lists them; `oracle.py` computes the same the slow way.
+
+    batch = extract_features(population, target)
+    batch.rows.shape          # (rows, len(FEATURE_NAMES)): one row a statement
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ansor_py.cost_model.feature_buffers
+import ansor_py.cost_model.feature_machine
+import ansor_py.cost_model.feature_statement  # noqa: F401  # the imports register the groups
+from ansor_py.cost_model.feature_groups import FEATURE_GROUPS
+from ansor_py.cost_model.interface import FeatureBatch
+from ansor_py.cost_model.statement_arrays import BufferUse, Flags, StatementArrays, buffer_shapes, buffer_uses, statement_arrays
+from ansor_py.lower.affine import Number
+from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds, infer_bounds
+from ansor_py.schedule.sketch import Genes, Population, Sketch
+from ansor_py.schedule.state import State
+from ansor_py.target import Target
+
+FEATURE_NAMES: tuple[str, ...] = tuple(name for group in FEATURE_GROUPS for name in group.fields)
+# Programs that are worked on together: arrays of one statement stay in the L2 cache, Python's overhead is spread.
+CHUNK = 512
+
+
+def extract_features(population: Population, target: Target) -> FeatureBatch:
+    """Features of all programs, rows in the order of the population and, in a program, of its stages (producers first).
+
+    Raises ScheduleError if a structure that occurs is illegal (a stage attached where not all of its consumers are).
+    """
+    groups = population.groups()
+    counts = np.zeros(len(population), dtype=np.int64)
+    blocks = []
+    for template, members in groups:
+        block = _group_features(population.sketch, template, population.genes[members], target)
+        counts[members] = block.shape[1]
+        blocks.append(block)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    rows = np.empty((int(offsets[-1]), len(FEATURE_NAMES)), dtype=np.float32)
+    for (_, members), block in zip(groups, blocks, strict=True):
+        rows[offsets[members][:, None] + np.arange(block.shape[1])] = block
+    return FeatureBatch(rows, offsets)
+
+
+def _group_features(sketch: Sketch, template: State, genes: Genes, target: Target) -> NDArray[np.float32]:
+    """float32[programs, statements, features] of programs that share a template."""
+    bounds = infer_bounds(template, sketch.holes, genes)
+    shapes = buffer_shapes(template, bounds)
+    uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
+    members = statements_by_depth(bounds)
+    parallel, limits = _value_holes(sketch, bounds, genes)
+    block = np.empty((len(genes), len(bounds), len(FEATURE_NAMES)), dtype=np.float32)
+    for start in range(0, len(genes), CHUNK):
+        chunk = slice(start, min(start + CHUNK, len(genes)))
+        size = chunk.stop - chunk.start
+        arrays = {
+            name: statement_arrays(
+                template, b, uses[name], _parallel_flags(b, parallel, chunk, size), limits[name], chunk, size
+            )
+            for name, b in bounds.items()
+        }
+        link(arrays, members)
+        for number, statement in enumerate(arrays.values()):
+            block[chunk, number] = _columns(statement, target).T
+    return block
+
+
+def _columns(statement: StatementArrays, target: Target) -> NDArray[np.float32]:
+    """float32[features, programs] of one statement, scaled."""
+    columns = np.empty((len(FEATURE_NAMES), statement.programs), dtype=np.float32)
+    start = 0
+    for group in FEATURE_GROUPS:
+        group.compute(statement, target, columns[start : start + len(group.fields)])
+        start += len(group.fields)
+    columns += 1
+    return np.log2(columns, out=columns)
+
+
+def _value_holes(sketch: Sketch, bounds: Bounds, genes: Genes) -> tuple[dict[str, NDArray[np.int64]], dict[str, Number]]:
+    """The number of parallel iterators of stages that have such a hole, and the unroll limit of every stage."""
+    parallel: dict[str, NDArray[np.int64]] = {}
+    limits: dict[str, Number] = {name: b.stage.unroll_limit for name, b in bounds.items()}
+    for column, hole in enumerate(sketch.holes):
+        if hole.stage in bounds and hole.kind in ("parallel", "unroll"):
+            chosen = hole.table[genes[:, column], 0]
+            if hole.kind == "parallel":
+                parallel[hole.stage] = chosen
+            else:
+                limits[hole.stage] = chosen
+    return parallel, limits
+
+
+def _parallel_flags(b: StageBounds, parallel: Mapping[str, NDArray[np.int64]], chunk: slice, programs: int) -> Flags:
+    """bool[L, programs]: which of the loops around a statement run in parallel."""
+    loops = (*b.enclosing, *b.loops)
+    flags = np.zeros((len(loops), programs), dtype=np.bool_)
+    before: dict[str, int] = {}
+    for position, loop in enumerate(loops):
+        stage = _stage_of(loop)
+        number = before.get(stage, 0)
+        if loop.annotation == "parallel":
+            flags[position] = True
+        elif stage in parallel:
+            flags[position] = parallel[stage][chunk] > number
+        before[stage] = number + (loop.iterator is not None)
+    return flags
+
+
+def _stage_of(loop: LoopBounds) -> str:
+    return loop.variable[: -len(loop.name) - 1]
+
+
+Members = Mapping[str | None, tuple[int, list[str]]]
+
+
+def statements_by_depth(bounds: Bounds) -> Members:
+    """For each loop variable (None: the whole program) its depth and the statements inside it."""
+    members: dict[str | None, tuple[int, list[str]]] = {None: (0, list(bounds))}
+    for name, b in bounds.items():
+        for position, loop in enumerate((*b.enclosing, *b.loops)):
+            members.setdefault(loop.variable, (position + 1, []))[1].append(name)
+    return members
+
+
+def link(arrays: Mapping[str, StatementArrays], members: Members) -> None:
+    """Fill what a statement shares with others: bytes touched inside each depth, and who else uses its buffers."""
+    for statement in arrays.values():
+        sizes = np.array([use.element_bytes for use in statement.buffers], dtype=np.float64)
+        statement.body_bytes = np.einsum("bdn,b->dn", statement.touched, sizes)
+        statement.sharers = np.ones(statement.touched.shape[:2], dtype=np.int64)
+        statement.shared_touched = statement.touched.copy()
+    for depth, names in members.values():
+        if len(names) > 1:
+            _link_body(depth, [arrays[name] for name in names])
+
+
+def _link_body(depth: int, statements: Sequence[StatementArrays]) -> None:
+    users: dict[str, list[tuple[StatementArrays, int, BufferUse]]] = {}
+    for statement in statements:
+        for number, use in enumerate(statement.buffers):
+            users.setdefault(use.name, []).append((statement, number, use))
+    total = np.zeros(statements[0].programs)
+    for items in users.values():
+        most = least = items[0][0].touched[items[0][1], depth]
+        for statement, number, _ in items[1:]:
+            most = np.maximum(most, statement.touched[number, depth])
+            least = np.minimum(least, statement.touched[number, depth])
+        total += most * items[0][2].element_bytes
+        for statement, number, _ in items:
+            statement.sharers[number, depth] = len(items)
+            statement.shared_touched[number, depth] = least
+    for statement in statements:
+        statement.body_bytes[depth] = total

@@ -1,0 +1,428 @@
+"""The slow, obvious feature extractor: one concrete program, its scheduled nest walked statement by statement.
+
+It is the definition in code of `docs/features.md` and checks the batched extractor, with which it shares no function.
+Numbers are Python numbers, indices are expressions, and every quantity is recomputed where it is needed.
+
+    oracle_features(State.initial(dag).replay(sketch.concretise(row)), target)[0]["iterations"]
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statements
+from ansor_py.schedule.state import State
+from ansor_py.target import Target
+from ansor_py.te.expr import Binary, Call, Cast, Compare, Const, Expr, Not, Read, Select, Var, children
+
+FLOATS = ("float32", "float64")
+BYTES = {"float32": 4, "float64": 8, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
+
+
+@dataclass(frozen=True)
+class Use:
+    """One buffer of a statement: its shape, all index tuples with which it is accessed, the loops that never move it."""
+
+    name: str
+    element: int
+    shape: tuple[int, ...]
+    accesses: tuple[tuple[Expr, ...], ...]
+    fixed: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Located:
+    """A statement with its loops, outermost first."""
+
+    loops: tuple[Loop, ...]
+    statement: Statement
+    uses: tuple[Use, ...]
+
+
+def oracle_features(state: State, target: Target) -> list[dict[str, float]]:
+    """Scaled features by name, one dict for each stage that is not inlined, producers first."""
+    nest = scheduled_nest(state)
+    located = [Located(loops, item, _uses(nest, loops, item)) for loops, item in statements(nest)]
+    order = [stage.name for stage in state.stages]
+    located.sort(key=lambda item: order.index(item.statement.stage))
+    rows = []
+    for item in located:
+        raw: dict[str, float] = {}
+        raw |= _computation(item)
+        for kind in ("vectorize", "unroll", "parallel"):
+            raw |= _annotation(item, kind)
+        raw |= _allocation(nest, item)
+        iterations = _iterations(item.loops)
+        raw |= {"iterations": iterations, "unroll_limit": item.statement.unroll_limit}
+        raw["loops"] = sum(1 for loop in item.loops if loop.extent > 1)
+        raw |= _buffers(item, located, target)
+        raw |= _intensity(item)
+        raw |= _machine(state, item, located, target)
+        rows.append({name: math.log2(value + 1) for name, value in raw.items()})
+    return rows
+
+
+def _uses(nest: Nest, loops: tuple[Loop, ...], statement: Statement) -> tuple[Use, ...]:
+    accesses: dict[str, list[tuple[Expr, ...]]] = {statement.buffer.name: [statement.indices]}
+
+    def visit(expr: Expr) -> None:
+        if isinstance(expr, Read):
+            accesses.setdefault(expr.tensor.name, []).append(expr.indices)
+        for child in children(expr):
+            visit(child)
+
+    visit(statement.value)
+    uses = []
+    for name, indices in accesses.items():
+        place = nest.buffers[name]
+        names = [loop.variable for loop in loops]
+        inside = names.index(place.allocated_in) + 1 if place.allocated_in in names else 0
+        uses.append(Use(name, BYTES[place.tensor.dtype], place.tensor.shape, tuple(indices), frozenset(names[:inside])))
+    return tuple(uses)
+
+
+def _iterations(loops: tuple[Loop, ...]) -> int:
+    return math.prod(loop.extent for loop in loops)
+
+
+# --- indices -------------------------------------------------------------------------------------------------------
+
+
+def _sum(expr: Expr, factor: int, terms: list[tuple[Expr, int]]) -> int:
+    """Flatten a sum: terms (variable or other expression, coefficient) and the constant."""
+    if isinstance(expr, Const):
+        return int(expr.value) * factor
+    if isinstance(expr, Binary) and expr.op == "add":
+        return _sum(expr.left, factor, terms) + _sum(expr.right, factor, terms)
+    if isinstance(expr, Binary) and expr.op == "sub":
+        return _sum(expr.left, factor, terms) + _sum(expr.right, -factor, terms)
+    if isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.right, Const):
+        return _sum(expr.left, factor * int(expr.right.value), terms)
+    if isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.left, Const):
+        return _sum(expr.right, factor * int(expr.left.value), terms)
+    for number, (term, coefficient) in enumerate(terms):
+        if term == expr:
+            terms[number] = (term, coefficient + factor)
+            return 0
+    terms.append((expr, factor))
+    return 0
+
+
+def _clamped(expr: Expr) -> tuple[Expr, int] | None:
+    """The value and limit of `max(min(value, limit), 0)`."""
+    if isinstance(expr, Binary) and expr.op == "max" and expr.right == Const(0, "int64"):
+        low = expr.left
+        if isinstance(low, Binary) and low.op == "min" and isinstance(low.right, Const):
+            return low.left, int(low.right.value)
+    return None
+
+
+def _width(expr: Expr, running: dict[str, int]) -> int | None:
+    """Consecutive values that an index takes when the loops `running` (with their extents) run; None if it is not affine."""
+    terms: list[tuple[Expr, int]] = []
+    _sum(expr, 1, terms)
+    width = 1
+    for term, coefficient in terms:
+        clamped = _clamped(term)
+        if isinstance(term, Var):
+            values: int | None = running.get(term.name, 1)
+        elif clamped is not None:
+            inner = _width(clamped[0], running)
+            values = None if inner is None else min(inner, clamped[1] + 1)
+        elif isinstance(term, Binary) and term.op in ("floordiv", "mod") and isinstance(term.right, Const):
+            inner, divisor = _width(term.left, running), int(term.right.value)
+            if inner is None:
+                return None
+            values = math.ceil(inner / divisor) if term.op == "floordiv" else min(inner, divisor)
+        else:
+            values = None
+        if values is None:
+            return None
+        width += abs(coefficient) * (values - 1)
+    return width
+
+
+def _slope(expr: Expr, variable: str) -> int:
+    """By how much an index grows a step of a loop; 0 if it is not affine."""
+    terms: list[tuple[Expr, int]] = []
+    _sum(expr, 1, terms)
+    total = 0
+    for term, coefficient in terms:
+        clamped = _clamped(term)
+        if term == Var(variable):
+            total += coefficient
+        elif clamped is not None:
+            total += coefficient * _slope(clamped[0], variable)
+        elif isinstance(term, Binary) and term.op == "mod":
+            total += coefficient * _slope(term.left, variable)
+        elif isinstance(term, Binary) and term.op == "floordiv" and isinstance(term.right, Const):
+            total += coefficient * (_slope(term.left, variable) // int(term.right.value))
+    return total
+
+
+def _dimension_width(use: Use, dimension: int, inside: tuple[Loop, ...]) -> int:
+    """Touched indices of one dimension while the loops `inside` run."""
+    running = {loop.variable: loop.extent for loop in inside if loop.variable not in use.fixed}
+    widths, constants = [], []
+    for access in use.accesses:
+        width = _width(access[dimension], running)
+        if width is None:
+            width = use.shape[dimension] if inside else 1
+        else:
+            constants.append(_sum(access[dimension], 1, []))
+        widths.append(width)
+    spread = max(constants) - min(constants) if constants else 0
+    return min(max(widths) + spread, use.shape[dimension])
+
+
+def _touched(use: Use, inside: tuple[Loop, ...]) -> int:
+    return math.prod(_dimension_width(use, dimension, inside) for dimension in range(len(use.shape)))
+
+
+def _stride(use: Use, loop: Loop) -> int:
+    """Elements between consecutive iterations of a loop, the least of all accesses."""
+    if loop.variable in use.fixed:
+        return 0
+    found = []
+    for access in use.accesses:
+        step = 0
+        for dimension, index in enumerate(access):
+            step += _slope(index, loop.variable) * math.prod(use.shape[dimension + 1 :])
+        found.append(abs(step))
+    return min(found)
+
+
+# --- groups --------------------------------------------------------------------------------------------------------
+
+
+def _computation(item: Located) -> dict[str, float]:
+    names = ["float_mad", "float_addsub", "float_mul", "float_divmod", "float_cmp", "float_math", "float_other"]
+    names += ["int_mad", "int_addsub", "int_mul", "int_divmod", "int_cmp", "bool_op", "select"]
+    counts: dict[str, float] = dict.fromkeys(names, 0)
+    value = item.statement.value
+    if item.statement.combiner is not None:
+        accumulator = Read(item.statement.buffer, item.statement.indices)
+        operator = {"sum": "add", "prod": "mul"}.get(item.statement.combiner, item.statement.combiner)
+        value = Binary(operator, accumulator, value)
+    _count(value, counts)
+    return {name: count * _iterations(item.loops) for name, count in counts.items()}
+
+
+def _count(expr: Expr, counts: dict[str, float]) -> None:
+    if isinstance(expr, Read) or _only_indices(expr):
+        return
+    operands = list(children(expr))
+    kind = "float" if expr.dtype in FLOATS else "int"
+    match expr:
+        case Binary(op="add" | "sub"):
+            for operand in operands:
+                if isinstance(operand, Binary) and operand.op == "mul" and not _only_indices(operand):
+                    operands.remove(operand)
+                    operands += [operand.left, operand.right]
+                    counts[f"{kind}_mad"] += 1
+                    break
+            else:
+                counts[f"{kind}_addsub"] += 1
+        case Binary(op="mul"):
+            counts[f"{kind}_mul"] += 1
+        case Binary(op="div" | "floordiv" | "mod"):
+            counts[f"{kind}_divmod"] += 1
+        case Binary(op="min" | "max"):
+            counts[f"{kind}_cmp"] += 1
+        case Binary(op="and" | "or") | Not():
+            counts["bool_op"] += 1
+        case Binary(op="pow") | Call():
+            counts["float_math"] += 1
+        case Compare():
+            counts["float_cmp" if expr.left.dtype in FLOATS else "int_cmp"] += 1
+        case Select():
+            counts["select"] += 1
+        case Cast():
+            counts["float_other"] += 1
+    for operand in operands:
+        _count(operand, counts)
+
+
+def _only_indices(expr: Expr) -> bool:
+    """Integers that come from no read."""
+    return expr.dtype not in (*FLOATS, "bool") and not _reads(expr)
+
+
+def _reads(expr: Expr) -> bool:
+    return isinstance(expr, Read) or any(_reads(child) for child in children(expr))
+
+
+def _annotation(item: Located, kind: str) -> dict[str, float]:
+    marked = [loop for loop in item.loops if loop.annotation == kind]
+    positions = ["none", "mixed"]
+    positions += [f"{where}_{loops}" for where in ("inner", "middle", "outer") for loops in ("spatial", "reduction")]
+    position = "none"
+    if len({loop.kind for loop in marked}) > 1:
+        position = "mixed"
+    elif marked:
+        same = [loop.variable for loop in item.loops if loop.kind == marked[-1].kind]
+        number = same.index(marked[-1].variable)
+        position = "inner" if number == len(same) - 1 else "outer" if number == 0 else "middle"
+        position += f"_{marked[-1].kind}"
+    result: dict[str, float] = {f"{kind}.at_{name}": float(name == position) for name in positions}
+    result[f"{kind}.loops"] = len(marked)
+    result[f"{kind}.product"] = math.prod(loop.extent for loop in marked) if marked else 0
+    result[f"{kind}.length"] = marked[-1].extent if marked else 0
+    return result
+
+
+def _allocation(nest: Nest, item: Located) -> dict[str, float]:
+    place = nest.buffers[item.statement.buffer.name]
+    if place.scope != "workspace":
+        return {"allocated_bytes": 0, "allocated_total": 0, "allocation_outer": 0, "allocation_inner": 0}
+    use = item.uses[0]
+    outer = tuple(loop for loop in item.loops if loop.variable in use.fixed)
+    inner = tuple(loop for loop in item.loops if loop.variable not in use.fixed)
+    elements = math.prod(use.shape)
+    return {
+        "allocated_bytes": elements * use.element,
+        "allocated_total": elements * _iterations(outer),
+        "allocation_outer": _iterations(outer),
+        "allocation_inner": _iterations(inner),
+    }
+
+
+def _inside(item: Located, depth: int, all_items: list[Located]) -> list[Located]:
+    """The statements in the body of the statement's loop number `depth - 1` (0: in the whole program)."""
+    prefix = [loop.variable for loop in item.loops[:depth]]
+    return [other for other in all_items if [loop.variable for loop in other.loops[:depth]] == prefix]
+
+
+def _body_bytes(item: Located, depth: int, all_items: list[Located]) -> int:
+    """Bytes touched in that body, a buffer counted once, as often as the statement that touches most of it."""
+    most: dict[str, int] = {}
+    for other in _inside(item, depth, all_items):
+        for use in other.uses:
+            most[use.name] = max(most.get(use.name, 0), use.element * _touched(use, other.loops[depth:]))
+    return sum(most.values())
+
+
+def _buffers(item: Located, all_items: list[Located], target: Target) -> dict[str, float]:
+    described = [_buffer(item, number, use, all_items, target) for number, use in enumerate(item.uses)]
+    described.sort(key=lambda fields: (-fields["lines"], -fields["bytes"]))
+    result: dict[str, float] = {}
+    names = list(described[0])
+    for number in range(5):
+        for name in names:
+            result[f"buffer{number}.{name}"] = described[number][name] if number < len(described) else 0
+    return result
+
+
+def _buffer(item: Located, number: int, use: Use, all_items: list[Located], target: Target) -> dict[str, float]:
+    stores, accumulates = number == 0, number == 0 and item.statement.combiner is not None
+    fields: dict[str, float] = {
+        "read": float(not stores),
+        "write": float(stores and not accumulates),
+        "read_write": float(accumulates),
+    }
+    fields["bytes"] = _iterations(item.loops) * use.element
+    fields["unique_bytes"] = _touched(use, item.loops) * use.element
+    fields["lines"] = 1
+    for position in reversed(range(len(item.loops))):
+        loop = item.loops[position]
+        if loop.extent > 1 and _stride(use, loop) != 0:
+            share = min(1, _stride(use, loop) * use.element / target.cache_line_bytes)
+            fields["lines"] = max(1, _iterations(item.loops[: position + 1]) * share)
+            break
+    run = _run(use, item.loops)
+    fields["unique_lines"] = max(1, fields["unique_bytes"] / min(run * use.element, target.cache_line_bytes))
+    fields |= _reuse(item, use, all_items)
+    for name in ("bytes", "unique_bytes", "lines", "unique_lines"):
+        count = fields["reuse_count"]
+        fields[f"{name}_per_reuse"] = fields[name] / count if count > 0.5 else 2 * fields[name]
+    fields["stride"] = _stride(use, item.loops[-1]) if item.loops else 0
+    return fields
+
+
+def _run(use: Use, loops: tuple[Loop, ...]) -> int:
+    run = 1
+    for dimension in reversed(range(len(use.shape))):
+        width = _dimension_width(use, dimension, loops)
+        run *= width
+        if width != use.shape[dimension]:
+            break
+    return run
+
+
+def _reuse(item: Located, use: Use, all_items: list[Located]) -> dict[str, float]:
+    fields: dict[str, float] = {"loop_reuse": 0, "serial_reuse": 0, "no_reuse": 1}
+    fields |= {"reuse_distance_iterations": 0, "reuse_distance_bytes": 0, "reuse_count": 0}
+    for depth in reversed(range(len(item.loops) + 1)):
+        loop = item.loops[depth - 1] if depth else None
+        sharing = [
+            _touched(shared, other.loops[depth:])
+            for other in _inside(item, depth, all_items)
+            for shared in other.uses
+            if shared.name == use.name
+        ]
+        if len(sharing) > 1:
+            fields |= {"serial_reuse": 1, "reuse_count": len(sharing) - 1, "reuse_distance_iterations": min(sharing)}
+        elif loop is not None and loop.extent > 1 and _stride(use, loop) == 0:
+            fields |= {"loop_reuse": 1, "reuse_count": loop.extent}
+            fields["reuse_distance_iterations"] = _iterations(item.loops[depth:])
+        else:
+            continue
+        fields["no_reuse"] = 0
+        fields["reuse_distance_bytes"] = _body_bytes(item, depth, all_items)
+        break
+    return fields
+
+
+def _statement_bytes(item: Located, depth: int) -> int:
+    return sum(use.element * _touched(use, item.loops[depth:]) for use in item.uses)
+
+
+def _intensity(item: Located) -> dict[str, float]:
+    raw = _computation(item)
+    total = sum(count for name, count in raw.items() if name.startswith("float_")) + raw["float_mad"]
+    flops = total / _iterations(item.loops)
+    points = []
+    for depth in reversed(range(max(1, len(item.loops)))):
+        done = flops * _iterations(item.loops[depth:])
+        points.append((done, done / _statement_bytes(item, depth)))
+    samples: dict[str, float] = {}
+    for sample in range(1, 11):
+        wanted = points[-1][0] * sample / 10
+        value = points[0][1]
+        for (low, start), (high, end) in itertools.pairwise(points):
+            if low < wanted <= high:
+                value = start + (end - start) * (wanted - low) / (high - low)
+        samples[f"intensity_{sample}"] = value
+    return samples
+
+
+def _machine(state: State, item: Located, all_items: list[Located], target: Target) -> dict[str, float]:
+    lanes = target.vector_bytes // BYTES[item.statement.buffer.dtype]
+
+    def vectors(loops: tuple[Loop, ...]) -> int:
+        return math.prod(math.ceil(x.extent / lanes) if x.annotation == "vectorize" else x.extent for x in loops)
+
+    fields: dict[str, float] = {"lane_utilisation": 0, "tile_vectors": 0, "tile_register_pressure": 0}
+    for loop in item.loops:
+        if loop.annotation == "vectorize":
+            fields["lane_utilisation"] = loop.extent / (math.ceil(loop.extent / lanes) * lanes)
+    reductions = [position for position, loop in enumerate(item.loops) if loop.kind == "reduction"]
+    own = item.loops[reductions[-1]].variable.startswith(f"{item.statement.stage}/") if reductions else False
+    if item.statement.combiner is not None and own:
+        fields["tile_vectors"] = vectors(item.loops[reductions[-1] + 1 :])
+        fields["tile_register_pressure"] = fields["tile_vectors"] / target.vector_registers
+    op = state.stage(item.statement.stage).op
+    fields["redundancy"] = _iterations(item.loops) / math.prod(axis.extent for axis in (*op.axes, *op.reduce_axes))
+    chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
+    fields["parallel_chunks_per_core"] = chunks / target.cores
+    fields["parallel_imbalance"] = math.ceil(chunks / target.cores) * target.cores / chunks
+    for name, capacity in (("l1", target.l1), ("l2", target.l2)):
+        fitting = len(item.loops)
+        for depth in range(len(item.loops) + 1):
+            if _body_bytes(item, depth, all_items) <= capacity:
+                fitting = depth
+                break
+        fields[f"{name}_traffic"] = _iterations(item.loops[:fitting]) * _statement_bytes(item, fitting)
+    return fields

@@ -1,0 +1,306 @@
+"""Batched features equal the slow oracle program by program, and both equal what enumerating addresses finds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansor_py.cost_model.features import FEATURE_NAMES, extract_features
+from ansor_py.cost_model.oracle import oracle_features
+from ansor_py.lower.affine import Affine, Number
+from ansor_py.lower.bounds import infer_bounds
+from ansor_py.lower.nest import Statement, scheduled_nest, statements
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.sketch import Population, Sketch
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import ComputeAt, ComputeInline, Fuse, Parallel, Reorder, Split, Step, Vectorize
+from ansor_py.target import Target
+from ansor_py.te.expr import Binary, Const, Expr, Var, call, cast, equal, logical_not, reads_of, select
+from ansor_py.te.tensor import Tensor, compute, placeholder, reduce_axis, reduce_max, reduce_sum
+from sketch_examples import EXAMPLES, is_legal, legal_population, matmul_dag, random_population
+
+# Small caches, so that the tiny programs below do not fit.
+TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2 l1=2KiB l2=8KiB")
+SKETCHES = {name: make() for name, make in EXAMPLES.items()}
+
+
+@st.composite
+def populations(draw: st.DrawFn) -> Population:
+    """A few programs of one of the example sketches."""
+    sketch = SKETCHES[draw(st.sampled_from(sorted(SKETCHES)))]
+    gene_rows = st.tuples(*(st.integers(0, int(size) - 1) for size in sketch.sizes))
+    rows = draw(st.lists(gene_rows.filter(lambda row: is_legal(sketch, row)), min_size=1, max_size=12))
+    return Population(sketch, np.array(rows, dtype=np.int32))
+
+
+def concrete_state(sketch: Sketch, row: Sequence[int]) -> State:
+    return State.initial(sketch.dag).replay(sketch.concretise(row))
+
+
+def assert_rows_equal(rows: np.ndarray, expected: list[dict[str, float]]) -> None:
+    assert len(rows) == len(expected)
+    for row, fields in zip(rows, expected, strict=True):
+        assert set(fields) == set(FEATURE_NAMES)
+        wanted = np.array([fields[name] for name in FEATURE_NAMES])
+        wrong = np.flatnonzero(~np.isclose(row, wanted, rtol=2e-6, atol=2e-6))
+        assert not len(wrong), {FEATURE_NAMES[c]: (float(row[c]), float(wanted[c])) for c in wrong}
+
+
+@settings(max_examples=60, deadline=None)
+@given(populations())
+def test_batched_features_equal_the_oracle(population: Population) -> None:
+    batch = extract_features(population, TARGET)
+    assert batch.rows.dtype == np.float32
+    for program, row in enumerate(population.genes):
+        expected = oracle_features(concrete_state(population.sketch, row.tolist()), TARGET)
+        assert_rows_equal(batch.rows[batch.offsets[program] : batch.offsets[program + 1]], expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(populations())
+def test_bounds_of_a_template_equal_those_of_the_concrete_programs(population: Population) -> None:
+    sketch = population.sketch
+    for template, members in population.groups():
+        batched = infer_bounds(template, sketch.holes, population.genes[members])
+        for position, program in enumerate(members):
+            concrete = infer_bounds(concrete_state(sketch, population.genes[program].tolist()))
+            assert list(batched) == list(concrete)
+            for name, one in concrete.items():
+                many = batched[name]
+                loops = [(loop.variable, pick(loop.extent, position), loop.kind) for loop in many.loops]
+                assert loops == [(loop.variable, loop.extent, loop.kind) for loop in one.loops]
+                assert [loop.variable for loop in many.enclosing] == [loop.variable for loop in one.enclosing]
+                assert tuple(pick(size, position) for size in many.region) == one.region
+                loop_extents = {loop.variable: int(loop.extent) for loop in (*one.enclosing, *one.loops)}  # type: ignore[arg-type]
+                last = {variable: extent - 1 for variable, extent in loop_extents.items()}
+                for axis, value in one.values.items():
+                    assert evaluate(many.values[axis], last, position) == evaluate(value, last, 0)
+
+
+def pick(value: Number, program: int) -> int:
+    return value if isinstance(value, int) else int(value[program])
+
+
+def evaluate(value: Affine, variables: dict[str, int], program: int) -> int:
+    """The value of an index for one program and one iteration."""
+    total = pick(value.constant, program)
+    for term, coefficient in value.terms:
+        if isinstance(term, str):
+            result = variables[term]
+        else:
+            inner, divisor = evaluate(term.value, variables, program), pick(term.divisor, program)
+            clamped = max(0, min(inner, divisor))
+            result = clamped if term.kind == "clamp" else inner // divisor if term.kind == "floordiv" else inner % divisor
+        total += pick(coefficient, program) * result
+    return total
+
+
+def test_a_population_has_the_same_rows_in_any_order_and_any_company() -> None:
+    rng = np.random.default_rng(3)
+    for sketch in SKETCHES.values():
+        population = legal_population(sketch, 40, rng)
+        whole = extract_features(population, TARGET)
+        order = rng.permutation(len(population))
+        shuffled = extract_features(Population(sketch, population.genes[order]), TARGET)
+        assert np.array_equal(shuffled.rows, whole.select(order).rows)
+        alone = extract_features(Population(sketch, population.genes[7:8]), TARGET)
+        assert np.array_equal(alone.rows, whole.select([7]).rows)
+
+
+def test_more_programs_than_a_chunk_holds() -> None:
+    sketch = SKETCHES["matmul cached"]
+    population = random_population(sketch, 1300, np.random.default_rng(0))
+    whole = extract_features(population, TARGET)
+    chosen = np.array([0, 511, 512, 1023, 1024, 1299])
+    few = extract_features(Population(sketch, population.genes[chosen]), TARGET)
+    assert np.array_equal(whole.select(chosen).rows, few.rows)
+
+
+def features_of(outputs: Tensor, steps: Sequence[Step] = (), target: Target = TARGET) -> list[dict[str, float]]:
+    """Unscaled features by name, one dict a statement; the oracle agrees."""
+    dag = ComputeDAG.from_outputs(outputs)
+    sketch = Sketch("concrete", dag, tuple(steps), ())
+    batch = extract_features(Population(sketch, np.zeros((1, 0), dtype=np.int32)), target)
+    assert_rows_equal(batch.rows, oracle_features(State.initial(dag).replay(steps), target))
+    return [dict(zip(FEATURE_NAMES, 2.0 ** row.astype(np.float64) - 1, strict=True)) for row in batch.rows]
+
+
+def buffer_fields(row: dict[str, float], unique_bytes: float) -> dict[str, float]:
+    """The fields of the buffer with a given footprint."""
+    for number in range(5):
+        if math.isclose(row[f"buffer{number}.unique_bytes"], unique_bytes, rel_tol=1e-4):
+            prefix = f"buffer{number}."
+            return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+    raise AssertionError(f"no buffer touches {unique_bytes} bytes")
+
+
+def test_reference_values_of_ansors_unit_test() -> None:
+    order = ("i.0", "j.0", "k", "i.1", "j.1")
+    steps = (Split("C", "i", (8,)), Split("C", "j", (16,)), Reorder("C", order))
+    (row,) = features_of(matmul_dag(512, 512, 512).outputs[0], steps)
+    assert row["float_mad"] == pytest.approx(512**3, rel=1e-4)
+    assert row["float_addsub"] == row["float_mul"] == 0
+    stored = next(n for n in range(5) if row[f"buffer{n}.read_write"] == 1)
+    fields = {name: row[f"buffer{stored}.{name}"] for name in ("bytes", "unique_bytes", "loop_reuse", "stride")}
+    assert fields == pytest.approx({"bytes": 4 * 512**3, "unique_bytes": 4 * 512**2, "loop_reuse": 1, "stride": 1}, rel=1e-4)
+    assert row[f"buffer{stored}.reuse_distance_iterations"] == pytest.approx(8 * 16, rel=1e-4)
+    assert row[f"buffer{stored}.reuse_distance_bytes"] == pytest.approx((8 * 16 + 8 + 16) * 4, rel=1e-4)
+    assert row[f"buffer{stored}.reuse_count"] == pytest.approx(512, rel=1e-4)
+
+
+def test_lane_utilisation_and_register_tile() -> None:
+    order = ("i.0", "j.0", "k", "i.1", "j.1")
+    steps = (Split("C", "i", (6,)), Split("C", "j", (24,)), Reorder("C", order), Vectorize("C", "j.1"))
+    (row,) = features_of(matmul_dag(12, 48, 5).outputs[0], steps)
+    assert row["lane_utilisation"] == pytest.approx(24 / 32, rel=1e-5)
+    assert row["tile_vectors"] == pytest.approx(6 * 2, rel=1e-5)
+    assert row["tile_register_pressure"] == pytest.approx(12 / 32, rel=1e-5)
+    assert row["redundancy"] == pytest.approx(1, rel=1e-5)
+
+
+def test_redundancy_counts_padded_iterations() -> None:
+    (row,) = features_of(matmul_dag(10, 10, 4).outputs[0], (Split("C", "i", (7,)), Split("C", "j", (4,))))
+    assert row["redundancy"] == pytest.approx((14 / 10) * (12 / 10), rel=1e-5)
+
+
+def test_parallel_chunks_are_balanced_over_the_cores() -> None:
+    steps = (Fuse("C", ("i", "j")), Parallel("C", "i@j@"))
+    (row,) = features_of(matmul_dag(3, 3, 4).outputs[0], steps)
+    assert row["parallel.loops"] == pytest.approx(2)
+    assert row["parallel.product"] == pytest.approx(9, rel=1e-5)
+    assert row["parallel.at_middle_spatial"] + row["parallel.at_inner_spatial"] == 1
+    assert row["parallel_chunks_per_core"] == pytest.approx(4.5, rel=1e-5)
+    assert row["parallel_imbalance"] == pytest.approx(10 / 9, rel=1e-5)
+
+
+def test_a_producer_in_the_same_loop_is_serial_reuse() -> None:
+    x = placeholder((16, 8), name="x")
+    power = compute((16, 8), lambda i, j: call("exp", x[i, j]), name="power")
+    out = compute((16, 8), lambda i, j: power[i, j] * 2.0, name="out")
+    producer, consumer = features_of(out, (ComputeAt("power", "out", "i"),))
+    assert producer["float_math"] == pytest.approx(128, rel=1e-5)
+    row_bytes = buffer_fields(consumer, 8 * 4)
+    assert row_bytes["serial_reuse"] == 1
+    assert row_bytes["reuse_distance_iterations"] == pytest.approx(8, rel=1e-5)
+    assert row_bytes["reuse_distance_bytes"] == pytest.approx(3 * 8 * 4, rel=1e-5)
+    assert producer["allocation_outer"] == pytest.approx(16, rel=1e-5)
+    assert producer["allocation_inner"] == pytest.approx(8, rel=1e-5)
+    assert consumer["allocated_bytes"] == 0
+
+
+def test_every_kind_of_expression() -> None:
+    """Integers, booleans, casts, gathers, broadcast scalars, several reads of one tensor, no loop at all."""
+    x = placeholder((12, 6), name="x")
+    index = placeholder((12,), dtype="int64", name="index")
+    scalar = placeholder((), name="scalar")
+
+    def body(i: Expr, j: Expr) -> Expr:
+        stencil = x[i, j] + x[i + 2, j] * x[i + 1, j + 1]
+        gathered = x[index[i], j] - scalar[()]
+        return select(logical_not(stencil < gathered), cast(index[i] * 3 + i * 2 + 1, "float32"), stencil / gathered)
+
+    mixed = compute((8, 4), body, name="mixed")
+    parity = compute((8, 4), lambda i, j: select(equal((i * 4 + j) % 3, 1), mixed[(i * 4 + j) // 4, j], 0.0), name="parity")
+    k = reduce_axis(32, "k")
+    total = compute((), lambda: reduce_max(parity[k // 4, k % 4], k), name="total")
+    rows = features_of(total)
+    assert len(rows) == 3
+    assert rows[0]["int_mad"] == pytest.approx(32, rel=1e-5)
+    assert rows[0]["bool_op"] == pytest.approx(32, rel=1e-5)
+    assert rows[1]["int_cmp"] == pytest.approx(32, rel=1e-5)
+    assert rows[2]["float_cmp"] == pytest.approx(32, rel=1e-5)
+    features_of(total, (ComputeInline("parity"), Split("total", "k", (5,))))
+    features_of(compute((), lambda: scalar[()] + 1.0, name="constant"))
+    features_of(total, (ComputeAt("mixed", "parity", "i"), ComputeAt("parity", "total", "k")))
+
+
+# --- enumeration ---------------------------------------------------------------------------------------------------
+
+
+def evaluate_expr(expr: Expr, values: dict[str, int]) -> int:
+    if isinstance(expr, Const):
+        return int(expr.value)
+    if isinstance(expr, Var):
+        return values[expr.name]
+    assert isinstance(expr, Binary)
+    a, b = evaluate_expr(expr.left, values), evaluate_expr(expr.right, values)
+    operations = {"add": a + b, "sub": a - b, "mul": a * b, "min": min(a, b), "max": max(a, b)}
+    if expr.op in ("floordiv", "mod"):
+        return a // b if expr.op == "floordiv" else a % b
+    return operations[expr.op]
+
+
+def enumerated(loops: Sequence[object], statement: Statement) -> dict[str, set[int]]:
+    """All element addresses of every buffer, tail iterations included as the loops have them."""
+    touched: dict[str, set[int]] = {}
+    names = [loop.variable for loop in loops]  # type: ignore[attr-defined]
+    ranges = [range(loop.extent) for loop in loops]  # type: ignore[attr-defined]
+    accesses = [(statement.buffer, statement.indices)]
+    accesses += [(read.tensor, read.indices) for read in reads_of(statement.value)]
+    for values in itertools.product(*ranges):
+        environment = dict(zip(names, values, strict=True))
+        if any(evaluate_expr(value, environment) >= limit for value, limit in statement.guards):
+            continue
+        for tensor, indices in accesses:
+            address = 0
+            for size, index in zip(tensor.shape, indices, strict=True):
+                address = address * size + evaluate_expr(index, environment)
+            touched.setdefault(tensor.name, set()).add(address)
+    return touched
+
+
+def check_enumeration(outputs: Tensor, steps: Sequence[Step] = ()) -> None:
+    """Unique bytes and lines of every buffer (each with a footprint of its own) equal those of the enumerated addresses."""
+    rows = features_of(outputs, steps)
+    state = State.initial(ComputeDAG.from_outputs(outputs)).replay(steps)
+    order = [stage.name for stage in state.stages]
+    found = sorted(statements(scheduled_nest(state)), key=lambda item: order.index(item[1].stage))
+    for row, (loops, statement) in zip(rows, found, strict=True):
+        expected = sorted(
+            (4 * len(addresses), len({4 * address // 64 for address in addresses}))
+            for addresses in enumerated(loops, statement).values()
+        )
+        numbers = range(len(expected))
+        actual = sorted((row[f"buffer{n}.unique_bytes"], row[f"buffer{n}.unique_lines"]) for n in numbers)
+        assert np.array(actual) == pytest.approx(np.array(expected, dtype=float), rel=1e-4)
+        assert row["iterations"] == pytest.approx(math.prod(loop.extent for loop in loops), rel=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [(2, 16, 1), (3, 8, 2), (4, 32, 4)])
+def test_enumeration_confirms_matmul(lengths: tuple[int, int, int]) -> None:
+    order = ("i.0", "j.0", "k.0", "i.1", "k.1", "j.1")
+    tiles = [Split("C", axis, (length,)) for axis, length in zip("ijk", lengths, strict=True)]
+    check_enumeration(matmul_dag(12, 64, 32).outputs[0], (*tiles, Reorder("C", order)))
+    check_enumeration(matmul_dag(12, 64, 32).outputs[0])
+
+
+def test_enumeration_confirms_a_stencil_with_halo() -> None:
+    x = placeholder((10, 16), name="x")
+    copy = compute((10, 16), lambda i, j: x[i, j] * 2.0, name="copy")
+    blur = compute((8, 16), lambda i, j: copy[i, j] + copy[i + 1, j] + copy[i + 2, j], name="blur")
+    check_enumeration(blur)
+    steps = (Split("blur", "i", (4,)), ComputeAt("copy", "blur", "i.0"))
+    producer, consumer = features_of(blur, steps)
+    assert producer["allocated_bytes"] == pytest.approx(6 * 16 * 4, rel=1e-5)
+    assert producer["iterations"] == pytest.approx(2 * 6 * 16, rel=1e-5)
+    assert buffer_fields(consumer, 6 * 16 * 4)["serial_reuse"] == 1
+
+
+def test_enumeration_confirms_strides_of_a_transposed_sum() -> None:
+    x = placeholder((6, 4, 16), name="x")
+    k = reduce_axis(6, "k")
+    check_enumeration(compute((16, 4), lambda i, j: reduce_sum(x[k, j, i], k), name="total"))
+
+
+def test_the_definition_document_names_every_field() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "features.md").read_text()
+    for name in FEATURE_NAMES:
+        short = name.split(".")[-1].removeprefix("at_") if "." in name else name
+        assert short in text or name.startswith("intensity_"), name
