@@ -1,0 +1,171 @@
+"""Evolutionary search: generations of programs of all sketches together, as matrices (paper, section 5.1).
+
+A generation is scored in one call. Parents are drawn in proportion to their scores, over all sketches; children come from
+mutations, crossover or copies, are repaired, checked and, where that fails, made again. The best programs of all
+generations, without those that were measured before, are the result. No State is built and nothing loops over programs.
+
+    best = evolve(spaces, generation, score, rng, options, measured)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.schedule.sketch import Genes, Population
+from ansor_py.search.candidates import Candidate, Keys, row_keys
+from ansor_py.search.crossover import crossover, guided_share
+from ansor_py.search.mutation import MUTATIONS, mutate
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.policy import ScoreFunction
+from ansor_py.search.sampling import sample
+from ansor_py.search.space import Space
+from ansor_py.search.validity import accepts, repair
+
+Scores = NDArray[np.float64]
+NO_PARENT = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Breed:
+    """Programs of one sketch: genes int32[n, holes], the measured trial each descends from (or -1), what made it."""
+
+    genes: Genes
+    origins: NDArray[np.int64]
+    operators: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def take(self, rows: NDArray[np.integer]) -> Breed:
+        """Some of the rows."""
+        return Breed(self.genes[rows], self.origins[rows], self.operators[rows])
+
+
+def breed(genes: Genes, origins: NDArray[np.int64] | int = NO_PARENT, operator: str = "random") -> Breed:
+    """Rows with one origin (or one a row) and one operator."""
+    return Breed(genes, np.broadcast_to(np.int64(origins), len(genes)), np.full(len(genes), operator, dtype="U32"))
+
+
+def join(parts: Sequence[Breed]) -> Breed:
+    """Several breeds of one sketch, one after the other."""
+    return Breed(
+        np.concatenate([part.genes for part in parts]),
+        np.concatenate([part.origins for part in parts]),
+        np.concatenate([part.operators for part in parts]),
+    )
+
+
+def evolve(
+    spaces: Sequence[Space],
+    generation: Sequence[Breed],
+    score: ScoreFunction,
+    rng: np.random.Generator,
+    options: SearchOptions,
+    measured: Keys | None = None,
+) -> list[Candidate]:
+    """The best programs over all generations, best first, at most `options.best_kept`, none whose key is in `measured`.
+
+    `generation` holds the first generation, one breed a space. Raises nothing for empty ones; the result may be empty.
+    """
+    seen = np.zeros(0, dtype=np.uint64) if measured is None else measured
+    best: list[Candidate] = []
+    for iteration in range(options.iterations + 1):
+        populations = [Population(space.sketch, rows.genes) for space, rows in zip(spaces, generation, strict=True)]
+        scores = [np.nan_to_num(values.astype(np.float64), nan=-np.inf) for values in score(populations)]
+        best = _keep_best(best, generation, scores, seen, options.best_kept)
+        if iteration < options.iterations and any(len(rows) for rows in generation):
+            generation = next_generation(spaces, generation, scores, rng, options)
+    return best
+
+
+def _keep_best(
+    best: list[Candidate], generation: Sequence[Breed], scores: Sequence[Scores], seen: Keys, count: int
+) -> list[Candidate]:
+    """The `count` best of the kept ones and a generation, every program once. Only candidates that enter become objects."""
+    known = np.concatenate([row_keys(c.sketch, c.genes[None, :]) for c in best]) if best else np.zeros(0, dtype=np.uint64)
+    found: list[Candidate] = list(best)
+    for number, (rows, values) in enumerate(zip(generation, scores, strict=True)):
+        keys = row_keys(number, rows.genes)
+        _, first = np.unique(keys, return_index=True)
+        fresh = first[~np.isin(keys[first], seen) & ~np.isin(keys[first], known) & np.isfinite(values[first])]
+        fresh = fresh[np.lexsort((fresh, -values[fresh]))][:count]
+        found.extend(
+            Candidate(
+                number,
+                rows.genes[row],
+                float(values[row]),
+                None if rows.origins[row] == NO_PARENT else int(rows.origins[row]),
+                str(rows.operators[row]),
+            )
+            for row in fresh
+        )
+    return sorted(found, key=lambda candidate: -(candidate.predicted or 0.0))[:count]
+
+
+def next_generation(
+    spaces: Sequence[Space],
+    generation: Sequence[Breed],
+    scores: Sequence[Scores],
+    rng: np.random.Generator,
+    options: SearchOptions,
+) -> list[Breed]:
+    """`options.population` children of parents drawn in proportion to their (positive) scores over all sketches."""
+    weights = np.concatenate([np.where(np.isfinite(values), np.maximum(values, 0.0), 0.0) for values in scores])
+    total = weights.sum()
+    probabilities = weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
+    drawn = rng.choice(len(weights), options.population, p=probabilities)
+    children: list[Breed] = []
+    start = 0
+    for space, rows, values in zip(spaces, generation, scores, strict=True):
+        mine = drawn[(drawn >= start) & (drawn < start + len(rows))] - start
+        children.append(_children(space, rows, values, mine, rng) if len(mine) else rows.take(mine))
+        start += len(rows)
+    return children
+
+
+def _children(
+    space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator
+) -> Breed:
+    """One valid child for every parent; after some failed attempts a random program takes the child's place."""
+    options = space.options
+    parts: list[Breed] = []
+    for _ in range(options.attempts + 1):
+        made = _attempt(space, rows, values, parents, rng)
+        good = accepts(space, made.genes)
+        parts.append(made.take(np.flatnonzero(good)))
+        parents = parents[~good]
+        if not len(parents):
+            return join(parts)
+    fill = sample(space, len(parents), rng)
+    return join([*parts, breed(fill)])
+
+
+def _attempt(
+    space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator
+) -> Breed:
+    """A child for every parent, in the parents' order, repaired but not checked."""
+    options = space.options
+    chosen = rows.take(parents)
+    genes = chosen.genes.copy()
+    operators = np.full(len(parents), "copy", dtype="U32")
+    names = [name for name in MUTATIONS if options.mutation_weights.get(name, 0) > 0]
+    dice = rng.random(len(parents))
+    mutated = dice < options.mutation_probability
+    crossed = ~mutated & (dice < options.mutation_probability + (1 - options.mutation_probability) * options.crossover_probability)
+    weights = np.array([options.mutation_weights[name] for name in names])
+    which = rng.choice(len(names), len(parents), p=weights / weights.sum()) if names else np.zeros(len(parents), dtype=np.int64)
+    for number, name in enumerate(names):
+        mine = np.flatnonzero(mutated & (which == number))
+        changed = mutate(space, name, chosen.genes[mine], rng) if len(mine) else None
+        if changed is not None:
+            genes[mine], operators[mine] = changed, name
+    mine = np.flatnonzero(crossed)
+    if len(mine) and len(space.nodes) > 1:
+        other = parents[rng.integers(0, len(parents), len(mine))]
+        share = guided_share(values[parents[mine]], values[other])
+        genes[mine], operators[mine] = crossover(space, chosen.genes[mine], rows.genes[other], share, rng), "crossover"
+    return Breed(repair(space, genes, rng), chosen.origins, operators)

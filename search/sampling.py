@@ -1,0 +1,41 @@
+"""Random programs: uniform genes, mended where genes contradict each other and filtered in batches (paper, section 4.2).
+
+    genes = sample(space, 256, rng)     # int32[<= 256, holes]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ansor_py.schedule.sketch import Genes
+from ansor_py.search.space import Space
+from ansor_py.search.validity import accepts, repair
+
+# Rows drawn at a time for each row that is still wanted.
+OVERSAMPLING = 4
+
+
+def sample(space: Space, count: int, rng: np.random.Generator) -> Genes:
+    """At most `count` valid rows, fewer if the space has few; rows may repeat. Uniform over the valid programs."""
+    kept = np.zeros((0, len(space.sketch.holes)), dtype=np.int32)
+    fruitless = 0
+    while len(kept) < count and fruitless <= space.options.attempts:
+        genes = draw(space, OVERSAMPLING * (count - len(kept)), rng)
+        genes = repair(space, genes, rng)
+        genes = genes[accepts(space, genes)]
+        fruitless = 0 if len(genes) else fruitless + 1
+        kept = np.concatenate([kept, genes])
+    return kept[:count]
+
+
+def draw(space: Space, count: int, rng: np.random.Generator) -> Genes:
+    """Uniform genes, structures uniform over the legal ones; not yet checked otherwise."""
+    sizes = space.sketch.sizes
+    genes = rng.integers(0, sizes, (count, len(sizes))).astype(np.int32)
+    legal = np.flatnonzero(space.legal_structures)
+    if len(space.sketch.structural) and len(legal):
+        key = rng.choice(legal, count)
+        for column in reversed(space.sketch.structural):
+            genes[:, column] = key % sizes[column]
+            key = key // sizes[column]
+    return genes

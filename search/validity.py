@@ -1,0 +1,169 @@
+"""Batched checks: which rows of a genes matrix are programs worth scoring, and the repair of those that nearly are.
+
+`repair` makes parallel genes agree with locations. `accepts` rejects rows whose locations contradict each other, whose
+tiles waste too many iterations or repeat another row (a length beyond what is left is clamped), whose local buffers are
+too large, or whose module would have too many instructions. All of it is arithmetic on columns.
+
+    genes = repair(space, genes, rng)
+    genes = genes[accepts(space, genes)]
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.lower.affine import Number
+from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
+from ansor_py.schedule.sketch import Genes, Population
+from ansor_py.schedule.state import Gene, SplitRelation
+from ansor_py.search.space import Space
+from ansor_py.te.expr import DTYPE_BYTES, Call, Expr, walk
+
+Mask = NDArray[np.bool_]
+# Emitted instructions of one evaluation of a vector function such as exp.
+FUNCTION_INSTRUCTIONS = 16
+# A loop whose tail is peeled appears twice.
+COPIES = 2
+
+
+def repair(space: Space, genes: Genes, rng: np.random.Generator) -> Genes:
+    """The rows with parallel genes that fit the locations: a copy, int32[n, holes].
+
+    A stage inside another one is not parallel itself; a stage at root is, unless it is tiny; and no more loops are fused
+    than lie outside the things computed within them.
+    """
+    genes = genes.copy()
+    for column, hole in enumerate(space.sketch.holes):
+        if hole.kind != "parallel":
+            continue
+        counts = hole.table[:, 0]
+        if 0 in counts and len(counts) > 1:
+            serial = int(np.flatnonzero(counts == 0)[0])
+            location = space.own_location.get(column)
+            at_root = np.ones(len(genes), dtype=np.bool_)
+            if location is not None:
+                at_root = np.array([c is None for c in space.sketch.holes[location].choices])[genes[:, location]]
+                genes[~at_root, column] = serial
+            if not space.may_be_serial[column]:
+                idle = at_root & (genes[:, column] == serial)
+                parallel = np.flatnonzero(counts != 0)
+                genes[idle, column] = rng.choice(parallel, int(idle.sum()))
+        for limit in space.parallel_limits:
+            if limit.parallel == column:
+                most = limit.most[genes[:, limit.location]]
+                allowed = np.where(counts[None, :] <= most[:, None], counts[None, :], -1).argmax(axis=1)
+                genes[:, column] = np.where(counts[genes[:, column]] > most, allowed, genes[:, column])
+    return genes
+
+
+def accepts(space: Space, genes: Genes) -> Mask:
+    """Which rows are valid, bool[n]. The cheap checks come first; bounds are inferred only for rows that pass them."""
+    valid = space.legal_structures[space.structure_keys(genes)] & _parallel_fits(space, genes) & _tiles_fit(space, genes)
+    rows = np.flatnonzero(valid)
+    population = Population(space.sketch, genes[rows])
+    for template, group in population.groups():
+        chosen = population.genes[group]
+        bounds = infer_bounds(template, space.sketch.holes, chosen)
+        fits = _buffers_fit(space, bounds, len(group)) & _instructions_fit(space, bounds, chosen)
+        fits &= _vectors_fit(space, bounds, chosen)
+        valid[rows[group]] = fits
+    return valid
+
+
+def _parallel_fits(space: Space, genes: Genes) -> Mask:
+    fits = np.ones(len(genes), dtype=np.bool_)
+    for limit in space.parallel_limits:
+        counts = space.sketch.holes[limit.parallel].table[:, 0]
+        fits &= counts[genes[:, limit.parallel]] <= limit.most[genes[:, limit.location]]
+    for column, location in space.own_location.items():
+        inside = np.array([choice is not None for choice in space.sketch.holes[location].choices])[genes[:, location]]
+        fits &= ~inside | (space.sketch.holes[column].table[:, 0][genes[:, column]] == 0)
+    return fits
+
+
+def _tiles_fit(space: Space, genes: Genes) -> Mask:
+    """Tiles waste at most a share of their iterations, and no length could be replaced by the next smaller one unnoticed."""
+    fits = np.ones(len(genes), dtype=np.bool_)
+    iterations = np.ones(len(genes))
+    for axis in space.tiled_axes:
+        rest = np.full(len(genes), axis.extent, dtype=np.int64)
+        covered = np.ones(len(genes), dtype=np.int64)
+        for gene in axis.lengths:
+            length = space.values(gene, genes)
+            fits &= space.previous(gene)[genes[:, gene.hole]] < rest
+            covered *= np.minimum(length, rest)
+            rest = -(-rest // length)
+        iterations *= covered * rest / axis.extent
+    return fits & (iterations <= space.options.max_padding)
+
+
+def _vectors_fit(space: Space, bounds: Bounds, genes: Genes) -> Mask:
+    """No vector length beyond the loop's extent where a smaller choice covers the loop as well."""
+    fits = np.ones(len(genes), dtype=np.bool_)
+    for b in bounds.values():
+        for relation in b.stage.relations:
+            if not isinstance(relation, SplitRelation) or not isinstance(relation.lengths[0], Gene):
+                continue
+            gene = relation.lengths[0]
+            if space.sketch.holes[gene.hole].kind == "vectorize":
+                fits &= space.previous(gene)[genes[:, gene.hole]] < np.asarray(b.extents[relation.parent])
+    return fits
+
+
+def _buffers_fit(space: Space, bounds: Bounds, count: int) -> Mask:
+    limit = space.options.max_local_bytes or space.target.l2
+    fits = np.ones(count, dtype=np.bool_)
+    for b in bounds.values():
+        if b.enclosing:
+            size: Number = DTYPE_BYTES[b.stage.tensor.dtype]
+            for extent in b.region:
+                size = size * extent
+            fits &= np.asarray(size) <= limit
+    return fits
+
+
+def _instructions_fit(space: Space, bounds: Bounds, genes: Genes) -> Mask:
+    """The estimated vector instructions of a module are bounded (design, Idea 3)."""
+    limits = {hole.stage: column for column, hole in enumerate(space.sketch.holes) if hole.kind == "unroll"}
+    total = np.zeros(len(genes), dtype=np.int64)
+    for name, b in bounds.items():
+        emitted = stage_instructions(b, space.target.lanes(b.stage.tensor.dtype))
+        if name in limits:
+            emitted = np.maximum(emitted, space.sketch.holes[limits[name]].table[:, 0][genes[:, limits[name]]])
+        total += COPIES * np.asarray(emitted)
+    return np.asarray(total <= space.options.max_instructions)
+
+
+def stage_instructions(b: StageBounds, lanes: int) -> Number:
+    """Vector instructions of one iteration of the loops that stay loops: the register tile or the vector, times the formula."""
+    emitted: Number = body_instructions(b.body)
+    reduces = any(loop.kind == "reduction" for loop in b.loops)
+    for loop in reversed(b.loops):
+        if loop.annotation == "vectorize":
+            emitted = emitted * -(-loop.extent // lanes)
+        elif reduces and loop.kind == "spatial" and _inside_all_reductions(b, loop.name):
+            emitted = emitted * loop.extent
+        elif not reduces or loop.kind == "reduction":
+            break
+    return emitted
+
+
+def _inside_all_reductions(b: StageBounds, name: str) -> bool:
+    names = [loop.name for loop in b.loops]
+    scalar = [i for i, loop in enumerate(b.loops) if loop.kind == "reduction" and loop.annotation != "vectorize"]
+    return bool(scalar) and names.index(name) > scalar[-1]
+
+
+@cache
+def body_instructions(body: Expr) -> int:
+    """Instructions for one element (or vector of elements) of a formula."""
+    return sum(FUNCTION_INSTRUCTIONS if isinstance(node, Call) else 1 for node in _operations(body))
+
+
+def _operations(body: Expr) -> list[Expr]:
+    from ansor_py.te.expr import Binary, Cast, Compare, Read, Reduce, Select
+
+    return [node for node in walk(body) if isinstance(node, Binary | Cast | Compare | Read | Reduce | Select | Call)]
