@@ -40,12 +40,15 @@ class PhaseTimer:
             self._settle()
             self._open.pop()
 
-    def move(self, source: str, shares: dict[str, float]) -> None:
-        """Attribute seconds of a phase that is over to others, as far as it has them (waiting was build and run)."""
-        for name, seconds in shares.items():
-            moved = min(seconds, self.seconds.get(source, 0.0))
-            self.seconds[source] = self.seconds.get(source, 0.0) - moved
-            self.seconds[name] = self.seconds.get(name, 0.0) + moved
+    def divide(self, name: str, shares: dict[str, float]) -> None:
+        """Divide what a phase has so far: seconds for others, as far as it has them, and the rest for `other`."""
+        self._settle()
+        left = self.seconds.pop(name, 0.0)
+        for other, seconds in shares.items():
+            moved = min(max(seconds, 0.0), left)
+            self.seconds[other] = self.seconds.get(other, 0.0) + moved
+            left -= moved
+        self.seconds["other"] = self.seconds.get("other", 0.0) + left
 
     def elapsed(self) -> float:
         """Seconds since the timer was made."""

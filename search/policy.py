@@ -67,8 +67,13 @@ def create_policy(
     options: SearchOptions,
 ) -> Policy:
     """The policy of that name; raises OptionError that lists the names."""
+    return find_policy(name)(sketches, target, score, rng, options)
+
+
+def find_policy(name: str) -> PolicyFactory:
+    """What makes the policy of that name; raises OptionError that lists the names."""
     import ansor_py.search.policies  # noqa: F401  # registers the built-in ones
 
     if name not in POLICIES:
         raise OptionError(f"unknown policy '{name}'; known are {', '.join(sorted(POLICIES))}")
-    return POLICIES[name](sketches, target, score, rng, options)
+    return POLICIES[name]

@@ -103,6 +103,13 @@ def find_objective(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
+def find_strategy(name: str) -> Strategy:
+    """A strategy by name; raises OptionError naming the known ones."""
+    if name not in STRATEGIES:
+        raise OptionError(f"there is no task scheduler '{name}'; known are {', '.join(sorted(STRATEGIES))}")
+    return STRATEGIES[name]
+
+
 def choose_task(
     strategy: str,
     tasks: Sequence[TaskProgress],
@@ -115,8 +122,7 @@ def choose_task(
     Warm-up comes first: every task gets one round, in order. A task without any valid program is then tried again until the
     tuning loop declares it dead, because an objective has no value without it. Raises OptionError for an unknown strategy.
     """
-    if strategy not in STRATEGIES:
-        raise OptionError(f"there is no task scheduler '{strategy}'; known are {', '.join(sorted(STRATEGIES))}")
+    decide = find_strategy(strategy)
     alive = [index for index, task in enumerate(tasks) if not task.dead]
     if not alive:
         return None
@@ -126,7 +132,7 @@ def choose_task(
     for index in alive:
         if not math.isfinite(tasks[index].latency):
             return index
-    return STRATEGIES[strategy](tasks, objective, options or SchedulerOptions(), rng)
+    return decide(tasks, objective, options or SchedulerOptions(), rng)
 
 
 @register_objective("latency-sum")

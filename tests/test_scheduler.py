@@ -149,8 +149,8 @@ def test_phases_add_up_to_the_elapsed_time() -> None:
         now[0] += 8
     with timer.phase("measure"):
         now[0] += 16
-    timer.move("measure", {"build": 5.0, "run": 7.0})
-    timer.move("measure", {"other": 100.0})
+    timer.divide("measure", {"build": 5.0, "run": 7.0})
+    timer.divide("measure", {"build": 100.0})
     phases = timer.summary()
     assert (phases["evolve"], phases["predict"], phases["build"], phases["run"]) == (10, 4, 5, 7)
     assert phases["other"] == 1 + 4

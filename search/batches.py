@@ -1,0 +1,56 @@
+"""One batch of programs through the measurer, with Ctrl-C and the clock taken care of.
+
+runner = BatchRunner(measurer, timer)
+runner.run(inputs, finished=lambda place, result: print(place, result.cost))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ansor_py.measure import MeasureInput, Measurer, MeasureResult
+from ansor_py.search.phases import PhaseTimer, covered_seconds
+
+_WAITING = "waiting"  # a phase that is divided into build, run and other when the batch is over
+
+
+class BatchRunner:
+    """Measures batches, one after another, and attributes the time to `build`, `run` and `other`."""
+
+    def __init__(self, measurer: Measurer, timer: PhaseTimer) -> None:
+        self._measurer = measurer
+        self._timer = timer
+
+    def run(self, inputs: Sequence[MeasureInput], finished: Callable[[int, MeasureResult], None]) -> None:
+        """Measure all inputs; `finished` gets the place in the batch and the result of each as it comes in.
+
+        After KeyboardInterrupt (which is passed on) it still gets what the measurer had finished.
+        """
+        if not inputs:
+            return
+        results: list[MeasureResult] = []
+        places: dict[int, int] = {}
+
+        def collect(timeout: float | None) -> None:
+            for result in self._measurer.poll(timeout):
+                results.append(result)
+                finished(places.pop(result.id), result)
+
+        with self._timer.phase(_WAITING):
+            try:
+                places.update((number, place) for place, number in enumerate(self._measurer.submit(inputs)))
+                while places:
+                    collect(None)
+            except KeyboardInterrupt:
+                if places:
+                    collect(0)
+                raise
+            finally:
+                self._attribute(results)
+
+    def _attribute(self, results: Sequence[MeasureResult]) -> None:
+        """Building beside running counts as running, so that the phases add up to the wall clock."""
+        built = [(result.build_started, result.build_finished) for result in results]
+        ran = [(result.run_started, result.run_finished) for result in results]
+        run = covered_seconds(ran)
+        self._timer.divide(_WAITING, {"run": run, "build": covered_seconds(built + ran) - run})

@@ -1,0 +1,303 @@
+"""The search between its first and its last trial: rounds of proposing, measuring, recording and learning.
+
+`tune_tasks` in `tuning.py` is the way in; this is the state that lives from round to round.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from ansor_py import __version__
+from ansor_py.cost_model.interface import create_cost_model
+from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record, completed_record
+from ansor_py.schedule.steps import Step
+from ansor_py.schedule.task import Task
+from ansor_py.search.batches import BatchRunner
+from ansor_py.search.phases import PhaseTimer
+from ansor_py.search.policy import create_policy
+from ansor_py.search.progress import Progress
+from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TuningResult, count_errors
+from ansor_py.search.retiming import contenders_of, retime
+from ansor_py.search.scheduler import choose_task, find_objective
+from ansor_py.search.scoring import Scorer
+from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch
+from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.sketch_rules.derivation import generate_sketches
+
+
+class TrialSink(Protocol):
+    """Takes the trials of each round, such as a `RunDirectory`."""
+
+    def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
+        """Trials that were just measured."""
+
+    def add_points(self, points: Sequence[CurvePoint]) -> None:
+        """Points of restored trials."""
+
+
+class Search:
+    """One search of several tasks of one target."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        options: TuningOptions,
+        observer: Callable[[Progress], None],
+        sink: TrialSink | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._options = options
+        self._timer = PhaseTimer(clock)
+        self._observer = observer
+        self._sink = sink
+        self._objective = find_objective(options.objective) if isinstance(options.objective, str) else options.objective
+        self._rng = np.random.default_rng([options.seed, len(tasks)])
+        self._model = create_cost_model(options.cost_model, options.seed)
+        self._searches = [self._task_search(number, task) for number, task in enumerate(tasks)]
+        self._batch = options.batch_size(len(tasks))
+        self._records: list[Record] = []
+        self._curve: list[CurvePoint] = []
+        self._builder = CurveBuilder(tasks)
+        self._trials_before, self._seconds_before = 0, 0.0  # of the search that is continued
+        self._round = 0
+        self._current: int | None = None
+        self._unwritten: dict[int, Record] = {}
+        self._retimed: dict[str, Record] = {}
+        self._reference: MeasureInput | None = None
+        self._drift: list[float] = []
+        self._interrupted = False
+
+    @property
+    def trials(self) -> int:
+        """Trials measured so far, restored ones included."""
+        return len(self._records)
+
+    def restore(self, records: Sequence[Record]) -> None:
+        """Continue an earlier search: its records of these tasks, this target and this number of threads."""
+        target = self._searches[0].task.target
+        for search in self._searches:
+            key = search.task.workload_key
+            known = [r for r in records if (r.workload_key, r.target, r.threads) == (key, str(target), target.cores)]
+            search.restore(known)
+            self._records += known
+        if not self._records:
+            return
+        self._records.sort(key=lambda record: record.trial)
+        self._trials_before = len(self._records)
+        self._seconds_before = max(record.elapsed for record in self._records)
+        self._round = max(record.round for record in self._records) + 1
+        self._rng = np.random.default_rng([self._options.seed, len(self._searches), self._trials_before])
+        self._note_defaults()
+        self._curve = [self._builder.add(record) for record in self._records]
+        if self._sink is not None:
+            self._sink.add_points(self._curve)
+
+    def run(self, open_measurer: Callable[[], AbstractContextManager[Measurer]]) -> None:
+        """Measure until the trials are spent or every task has ended. KeyboardInterrupt ends it early."""
+        try:
+            with open_measurer() as measurer:
+                runner = BatchRunner(measurer, self._timer)
+                self._measure_defaults(runner)
+                while self.trials < self._options.trials and (chosen := self._choose()) is not None:
+                    self._run_round(chosen, runner)
+                self._retime(runner)
+        except KeyboardInterrupt:
+            self._interrupted = True
+        finally:
+            for record in self._write():
+                self._search_of(record).observe([record])
+
+    def result(self) -> TuningResult:
+        """What is known now."""
+        phases = self._timer.summary()
+        if self._seconds_before:
+            phases["earlier"] = self._seconds_before
+        return TuningResult(
+            tasks=self._task_results(),
+            records=tuple(self._records),
+            curve=tuple(self._curve),
+            search_seconds=sum(phases.values()),
+            phases=phases,
+            programs_scored=sum(search.scorer.scored for search in self._searches),
+            drift=tuple(self._drift),
+            interrupted=self._interrupted,
+            notes=tuple(f"{s.task.name}: no more trials, {s.ended}" for s in self._searches if s.ended),
+        )
+
+    def _task_search(self, number: int, task: Task) -> TaskSearch:
+        options = self._options
+        scorer = Scorer(self._model, task, number, self._timer)
+        rng = np.random.default_rng([options.seed, number, 1])
+        with self._timer.phase("sketch"):
+            sketches = generate_sketches(task.dag, task.target, options.search.rules)
+            policy = create_policy(options.policy, sketches, task.target, scorer, rng, options.search)
+        return TaskSearch(task, policy, scorer)
+
+    def _choose(self) -> int | None:
+        progress = [search.progress() for search in self._searches]
+        return choose_task(self._options.strategy, progress, self._objective, self._rng, self._options.scheduler)
+
+    def _measure_defaults(self, runner: BatchRunner) -> None:
+        """Candidate 0 of every task in one batch. Those beyond the number of trials are measured too, but not counted."""
+        missing = [search for search in self._searches if search.default_seconds is None]
+        room = self._options.trials - self.trials
+        counted, beyond = missing[:room], missing[room:]
+        self._report("measuring the default schedules")
+        extra = [self._input(search, search.default_program().steps) for search in beyond]
+        results = self._measure(runner, [(search, search.default_program()) for search in counted], extra)
+        for search, result in zip(beyond, results, strict=True):
+            if result is not None and result.valid:
+                search.default_seconds = result.cost
+        for record in self._write():
+            self._search_of(record).observe_round([record])
+        self._choose_reference()
+        self._report("default schedules measured", round_done=True)
+        self._round = max(self._round, 1)
+
+    def _run_round(self, chosen: int, runner: BatchRunner) -> None:
+        search = self._searches[chosen]
+        self._current = chosen
+        count = min(self._batch, self._options.trials - self.trials)
+        self._report("searching")
+        with self._timer.phase("evolve"):
+            programs = search.propose(count)
+        if not programs:
+            return
+        extra = [self._reference] if self._reference is not None else []
+        results = self._measure(runner, [(search, program) for program in programs], extra)
+        self._drift += [result.cost for result in results if result is not None and result.valid]
+        records = self._write()
+        self._report("learning")
+        search.observe_round(records, learn=self.trials < self._options.trials)
+        self._report("round done", round_done=True)
+        self._round += 1
+
+    def _retime(self, runner: BatchRunner) -> None:
+        """Measure the best few programs of every task again; they are not trials."""
+        searches = [search for search in self._searches if search.best is not None]
+        groups = [contenders_of(search.records) for search in searches]
+        self._report("measuring the best programs again")
+
+        def measure(records: Sequence[Record]) -> list[MeasureResult | None]:
+            inputs = [self._input(self._search_of(record), record.concrete_steps()) for record in records]
+            return self._measure(runner, [], [replace(program, cut_seconds=None) for program in inputs])
+
+        for search, best in zip(searches, retime(groups, measure), strict=True):
+            if best is not None:
+                self._retimed[search.task.workload_key] = best
+
+    def _measure(
+        self, runner: BatchRunner, programs: Sequence[tuple[TaskSearch, Program]], extra: Sequence[MeasureInput]
+    ) -> list[MeasureResult | None]:
+        """Measure trials, which wait in `_unwritten` for `_write`, and other programs, whose results are returned."""
+        others: list[MeasureResult | None] = [None] * len(extra)
+        places: list[int] = []
+        inputs: list[MeasureInput] = []
+
+        def finished(position: int, result: MeasureResult) -> None:
+            if position >= len(places):
+                others[position - len(places)] = result
+                return
+            place = places[position]
+            self._unwritten[place] = self._record(*programs[place], result)
+            self._report(f"measured {len(self._unwritten)} of {len(programs)}")
+
+        for place, (search, program) in enumerate(programs):
+            if program.error:
+                failure = MeasureResult(-1, error="build", error_text=program.error, error_stage="concretise")
+                self._unwritten[place] = self._record(search, program, failure)
+            else:
+                places.append(place)
+                inputs.append(self._input(search, program.steps))
+        runner.run([*inputs, *extra], finished)
+        return others
+
+    def _input(self, search: TaskSearch, steps: tuple[Step, ...]) -> MeasureInput:
+        task = search.task
+        return MeasureInput(task.workload_key, task.dag, steps, task.target, task.target.cores, search.cut_seconds())
+
+    def _record(self, search: TaskSearch, program: Program, result: MeasureResult) -> Record:
+        """What is known of a trial; `_write` numbers it."""
+        task = search.task
+        record = Record(
+            workload_key=task.workload_key,
+            target=str(task.target),
+            threads=task.target.cores,
+            trial=-1,
+            steps=tuple(step.to_json() for step in program.steps),
+            task=task.name,
+            round=self._round,
+            seed=self._options.seed,
+            sketch_id=program.sketch_id,
+            sketch=program.sketch,
+            genes=program.genes,
+            parent=program.parent,
+            operator=program.operator,
+            predicted=program.predicted,
+            elapsed=self._elapsed(),
+            host=platform.node(),
+            engine=__version__,
+        )
+        return completed_record(record, result)
+
+    def _write(self) -> list[Record]:
+        """Number the finished trials in the order in which they were proposed, and hand them and their curve to the sink."""
+        first = self._records[-1].trial + 1 if self._records else 0
+        finished = [self._unwritten[place] for place in sorted(self._unwritten)]
+        records = [replace(record, trial=first + number) for number, record in enumerate(finished)]
+        self._unwritten = {}
+        self._note_defaults(records)
+        points = [self._builder.add(record) for record in records]
+        self._records += records
+        self._curve += points
+        if self._sink is not None and records:
+            self._sink.add(records, points)
+        return records
+
+    def _note_defaults(self, records: Sequence[Record] = ()) -> None:
+        """Tell the curve what the default schedules cost, those of records that no task has observed yet included."""
+        for search in self._searches:
+            if search.default_seconds is not None:
+                self._builder.defaults[search.task.workload_key] = search.default_seconds
+        for record in records:
+            if record.operator == DEFAULT_OPERATOR and record.valid:
+                self._builder.defaults[record.workload_key] = record.cost
+
+    def _choose_reference(self) -> None:
+        """One cheap program that is measured again in every round: what changes is the machine."""
+        known = [(search.default_seconds, n) for n, search in enumerate(self._searches) if search.default_seconds is not None]
+        if known:
+            search = self._searches[min(known)[1]]
+            self._reference = replace(self._input(search, search.default_program().steps), cut_seconds=None)
+
+    def _search_of(self, record: Record) -> TaskSearch:
+        return next(search for search in self._searches if search.task.workload_key == record.workload_key)
+
+    def _elapsed(self) -> float:
+        return self._seconds_before + self._timer.elapsed()
+
+    def _task_results(self) -> tuple[TaskResult, ...]:
+        return tuple(search.result(self._retimed.get(search.task.workload_key)) for search in self._searches)
+
+    def _report(self, activity: str, round_done: bool = False) -> None:
+        trials, seconds = self.trials + len(self._unwritten), self._timer.elapsed()
+        self._observer(
+            Progress(
+                round=self._round,
+                round_done=round_done,
+                activity=activity,
+                tasks=self._task_results(),
+                current=self._current,
+                trials=trials,
+                budget=self._options.trials,
+                elapsed=self._elapsed(),
+                trials_per_second=(trials - self._trials_before) / seconds if seconds > 0 else 0.0,
+                errors=count_errors([*self._records, *self._unwritten.values()]),
+            )
+        )

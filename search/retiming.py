@@ -1,0 +1,54 @@
+"""The final word on the best programs: they are measured again, in turns, so that luck and drift do not choose.
+
+Of each task at most eight programs take part, those whose first measurement came close to the best. All of them run once, then
+all of them again: a slow minute of the machine meets every program alike.
+
+    best = retime(contenders_of(records), measure)     # Record with the new costs, or None
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ansor_py.measure import MeasureResult, Record
+
+CONTENDERS = 8
+MARGIN = 1.05  # a contender's first measurement is at most this much above the best one
+PASSES = 3
+
+
+def contenders_of(records: Sequence[Record]) -> list[Record]:
+    """The programs worth another look, the best first; equal programs once."""
+    valid = sorted((record for record in records if record.valid), key=lambda record: record.cost)
+    distinct: dict[str, Record] = {}
+    for record in valid:
+        if record.cost > MARGIN * valid[0].cost or len(distinct) == CONTENDERS:
+            break
+        distinct.setdefault(json.dumps(record.steps), record)
+    return list(distinct.values())
+
+
+def retime(
+    groups: Sequence[Sequence[Record]], measure: Callable[[Sequence[Record]], Sequence[MeasureResult | None]]
+) -> list[Record | None]:
+    """The best record of every group of contenders, its costs those of all passes; None where none ran again.
+
+    `measure` runs programs in the given order. A program that fails in any pass is out.
+    """
+    everyone = [record for group in groups for record in group]
+    results = list(measure(everyone * PASSES))
+    best: list[Record | None] = []
+    position = 0
+    for group in groups:
+        retimed = []
+        for offset, record in enumerate(group):
+            passes = results[position + offset :: len(everyone)]
+            costs = [result.costs for result in passes if result is not None and result.valid]
+            if len(costs) == PASSES:
+                retimed.append(replace(record, costs=tuple(itertools.chain.from_iterable(costs))))
+        position += len(group)
+        best.append(min(retimed, key=lambda record: record.cost, default=None))
+    return best

@@ -1,0 +1,187 @@
+"""The folder a search leaves behind: `config.json`, `records.jsonl`, `curve.csv`, `summary.json` (and `model.ansor`).
+
+Records and curve grow after every round, so that a search that is killed loses at most the round it was in.
+
+    with RunDirectory.create("runs/squeezenet", config={...}) as run:
+        run.add(records, points)
+        run.write_summary({...})
+    RunDirectory.create("runs/squeezenet", config={...}, resume=True).restored      # the records that were there
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ansor_py.errors import OptionError
+from ansor_py.measure.records import LostLine, Record, RecordWriter, read_records
+from ansor_py.schedule.task import Task
+from ansor_py.search.results import CurvePoint, TaskResult, TuningResult
+
+CONFIG, RECORDS, CURVE, SUMMARY, MODEL = "config.json", "records.jsonl", "curve.csv", "summary.json", "model.ansor"
+CURVE_COLUMNS = tuple(field.name for field in fields(CurvePoint))
+_CURVE_DIGITS = {"elapsed_s": 4, "latency_ms": 6, "best_ms": 6, "estimated_total_ms": 6}
+
+
+@dataclass
+class RunDirectory:
+    """An open run directory. `restored` are the records of an earlier search that is continued, `lost` what was unreadable."""
+
+    path: Path
+    restored: tuple[Record, ...]
+    lost: tuple[LostLine, ...]
+    _writer: RecordWriter
+
+    @staticmethod
+    def create(path: str | Path, config: Mapping[str, Any], resume: bool = False) -> RunDirectory:
+        """Make the folder and write its configuration.
+
+        A folder that holds records is continued when `resume` is set and refused otherwise. Raises OptionError for that, and
+        when the folder cannot be written.
+        """
+        path = Path(path)
+        restored: list[Record] = []
+        lost: list[LostLine] = []
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / RECORDS).exists() and (path / RECORDS).stat().st_size:
+                if not resume:
+                    raise OptionError(
+                        f"'{path}' holds the records of a run already; continue it by --resume or choose another --out"
+                    )
+                restored, lost = read_records(path / RECORDS)
+            write_json(path / CONFIG, config)
+            with (path / CURVE).open("w", newline="") as file:
+                csv.writer(file).writerow(CURVE_COLUMNS)
+            (path / SUMMARY).unlink(missing_ok=True)
+            (path / MODEL).unlink(missing_ok=True)
+        except OSError as error:
+            raise OptionError(f"cannot write to '{path}': {error.strerror}; choose another --out") from error
+        return RunDirectory(path, tuple(restored), tuple(lost), RecordWriter(path / RECORDS))
+
+    @property
+    def model_path(self) -> Path:
+        """Where the compiled model belongs."""
+        return self.path / MODEL
+
+    def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
+        """Append the trials of a round and their points of the curve."""
+        self._writer.write(records)
+        self.add_points(points)
+
+    def add_points(self, points: Sequence[CurvePoint]) -> None:
+        """Append points of the curve alone (those of restored records)."""
+        with (self.path / CURVE).open("a", newline="") as file:
+            csv.writer(file).writerows(_curve_row(point) for point in points)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json`, replacing an earlier one at once."""
+        write_json(self.path / SUMMARY, summary)
+
+    def close(self) -> None:
+        """Close the records file."""
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file by way of a temporary one, so that a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def read_curve(path: str | Path) -> list[CurvePoint]:
+    """The points of a `curve.csv`, or of the one in a run directory. Raises OptionError for anything else."""
+    path = Path(path)
+    path = path / CURVE if path.is_dir() else path
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise OptionError(f"cannot read the curve '{path}': {error.strerror}") from error
+    try:
+        return [
+            CurvePoint(
+                int(row["trial"]),
+                float(row["elapsed_s"]),
+                row["task"],
+                *(float(row[name]) if row[name] else None for name in CURVE_COLUMNS[3:]),
+            )
+            for row in rows
+        ]
+    except (KeyError, ValueError, TypeError) as error:
+        raise OptionError(f"'{path}' is not a search curve with the columns {', '.join(CURVE_COLUMNS)}: {error}") from error
+
+
+def summarise(
+    result: TuningResult, model: str, target: str, threads: int, untuned_seconds: float | None, tuned_seconds: float | None
+) -> dict[str, Any]:
+    """The content of `summary.json`: latencies in milliseconds, everything else in seconds; null is "not known"."""
+    scoring = sum(result.phases.get(name, 0.0) for name in ("evolve", "features", "predict"))
+    trials = len(result.records)
+    return {
+        "model": model,
+        "target": target,
+        "threads": threads,
+        "tasks": [_task_summary(item) for item in result.tasks],
+        "untuned_latency_ms": _milliseconds(untuned_seconds),
+        "tuned_latency_ms": _milliseconds(tuned_seconds),
+        "estimated_total_ms": _milliseconds(result.estimated_seconds),
+        "search_seconds": round(result.search_seconds, 3),
+        "trials": trials,
+        "trials_per_second": round(trials / result.search_seconds, 3) if result.search_seconds > 0 and trials else None,
+        "errors": result.errors,
+        "phases": {name: round(seconds, 4) for name, seconds in result.phases.items()},
+        "programs_scored": result.programs_scored,
+        "programs_scored_per_second": round(result.programs_scored / scoring, 1)
+        if scoring and result.programs_scored
+        else None,
+        "drift_ms": [_milliseconds(seconds) for seconds in result.drift],
+        "interrupted": result.interrupted,
+        "notes": list(result.notes),
+    }
+
+
+def config_of_tasks(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """What `config.json` says about the tasks."""
+    return [{"key": t.workload_key, "name": t.name, "flops": t.flops, "weight": t.weight} for t in tasks]
+
+
+def _task_summary(item: TaskResult) -> dict[str, Any]:
+    task = item.task
+    return {
+        "key": task.workload_key,
+        "name": task.name,
+        "flops": task.flops,
+        "weight": task.weight,
+        "trials": item.trials,
+        "best_ms": _milliseconds(item.best.cost if item.best is not None else None),
+        "default_ms": _milliseconds(item.default_seconds),
+        "gflops": round(item.gflops, 3) if item.gflops is not None else None,
+        "best_trial": item.best.trial if item.best is not None else None,
+        "ended": item.ended,
+    }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 6)
+
+
+def _curve_row(point: CurvePoint) -> list[str]:
+    row = []
+    for name, value in zip(CURVE_COLUMNS, astuple(point), strict=True):
+        digits = _CURVE_DIGITS.get(name)
+        row.append("" if value is None else f"{value:.{digits}f}" if digits is not None else str(value))
+    return row

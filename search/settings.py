@@ -1,0 +1,124 @@
+"""Settings of the command line: where they come from and what they become.
+
+A batch file holds the options of the command line as TOML, with the same names; what the command line says goes first.
+
+    models = ["resnet.onnx", "bert.onnx"]
+    trials = 1000
+    threads = 2
+    out = "runs/batch"
+
+    [shape]
+    batch = 1
+
+    [search]            # the fields of SearchOptions
+    population = 1024
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansor_py.errors import OptionError
+from ansor_py.search.options import SearchOptions
+
+Shapes = dict[str, "int | list[int]"]
+
+
+def read_batch_file(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
+    """The options of a batch file by parameter name. Raises OptionError for an unreadable file and for an unknown key."""
+    try:
+        content = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise OptionError(f"cannot read '{path}': {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionError(f"'{path}' is not valid TOML: {error}") from error
+    names = {name.replace("_", "-"): name for name in known}
+    options: dict[str, Any] = {}
+    for key, value in content.items():
+        name = names.get(key.replace("_", "-"))
+        if name is None:
+            raise OptionError(f"'{path}': there is no option '{key}'; known are {', '.join(sorted(names))}")
+        if isinstance(value, dict) and name not in ("shape", "search"):
+            raise OptionError(f"'{path}': option '{key}' is not a table; write {key} = ...")
+        options[name] = _assignments(value) if isinstance(value, dict) else value
+    return options
+
+
+def parse_shapes(assignments: Sequence[str]) -> Shapes:
+    """`NAME=4` fixes a dynamic dimension, `NAME=1x3x224x224` all extents of an input. Raises OptionError for nonsense."""
+    shapes: Shapes = {}
+    for text in assignments:
+        name, _, value = text.rpartition("=")
+        if not name or not re.fullmatch(r"\d+([x,]\d+)*", value):
+            raise OptionError(f"--shape '{text}': write NAME=EXTENT for a dimension or NAME=1x3x224x224 for an input")
+        extents = [int(extent) for extent in re.split("[x,]", value)]
+        shapes[name] = extents if len(extents) > 1 else extents[0]
+    return shapes
+
+
+def parse_search_options(assignments: Sequence[str]) -> SearchOptions:
+    """SearchOptions from `name=value` texts; `mutation_weights.NAME=value` sets one weight. Raises OptionError for nonsense."""
+    defaults = SearchOptions()
+    values: dict[str, Any] = {}
+    for text in assignments:
+        name, _, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if name.startswith("mutation_weights."):
+            weights = values.setdefault("mutation_weights", dict(defaults.mutation_weights))
+            operator = name.removeprefix("mutation_weights.")
+            if operator not in weights:
+                raise OptionError(f"search option '{name}': there is no such operator; known are {', '.join(sorted(weights))}")
+            weights[operator] = _number(name, value, float)
+            continue
+        default = getattr(defaults, name, None)
+        if not isinstance(default, (int, float, str)):
+            known = ", ".join(field.name for field in dataclasses.fields(SearchOptions))
+            raise OptionError(f"there is no search option '{name}'; known are {known}")
+        values[name] = value.strip() if isinstance(default, str) else _number(name, value, type(default))
+    return SearchOptions(**values)
+
+
+def folder_names(names: Sequence[str]) -> list[str]:
+    """A distinct folder name for each of several runs."""
+    taken: set[str] = set()
+    chosen = []
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "run"
+        candidate, number = plain, 2
+        while candidate in taken:
+            candidate, number = f"{plain}-{number}", number + 1
+        taken.add(candidate)
+        chosen.append(candidate)
+    return chosen
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """`parent/name`, or with a number behind if there is such a folder already."""
+    path, number = parent / name, 2
+    while path.exists():
+        path, number = parent / f"{name}-{number}", number + 1
+    return path
+
+
+def _assignments(table: Mapping[str, Any]) -> list[str]:
+    """A TOML table as the texts that the command line would have."""
+    texts = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            texts += [f"{key}.{inner}" for inner in _assignments(value)]
+        else:
+            texts.append(f"{key}={'x'.join(map(str, value)) if isinstance(value, list) else value}")
+    return texts
+
+
+def _number(name: str, text: str, kind: type[Any]) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        word = "a whole number" if kind is int else "a number"
+        raise OptionError(f"search option '{name}' must be {word}, not '{text.strip()}'") from None

@@ -1,0 +1,160 @@
+"""The search of one task: its policy, what was measured, and when to give up.
+
+search = TaskSearch(task, policy, scorer)
+programs = search.propose(16)          # concrete programs to measure; the tuning loop measures them
+search.observe_round(records)          # what came out, in the order of their trial numbers
+search.progress()                      # what the task scheduler wants to know
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.errors import AnsorError
+from ansor_py.measure.build import error_text
+from ansor_py.measure.records import Record
+from ansor_py.schedule.sketch import Sketch
+from ansor_py.schedule.steps import Step
+from ansor_py.schedule.task import Task
+from ansor_py.search.policy import Policy
+from ansor_py.search.results import TaskResult
+from ansor_py.search.scheduler import TaskProgress, similarity_group
+from ansor_py.search.scoring import Scorer, trainable
+
+DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 0, the default schedule
+FAILING_ROUNDS = 3
+FAILING_TRIALS = 16
+CUT_FACTOR = 3.0
+FIRST_CUT_FACTOR = 30.0  # of the default schedule's latency, in the first round, whose programs are random
+FIRST_CUT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A candidate: concrete steps, or why there are none, and where it came from (see `Record`)."""
+
+    steps: tuple[Step, ...] = ()
+    sketch_id: int | None = None
+    sketch: str | None = None
+    genes: tuple[int, ...] = ()
+    parent: int | None = None
+    operator: str | None = None
+    predicted: float | None = None
+    error: str = ""
+
+
+class TaskSearch:
+    """State of the search of one task; everything in it follows from the policy and the records."""
+
+    def __init__(self, task: Task, policy: Policy, scorer: Scorer) -> None:
+        self.task = task
+        self.policy = policy
+        self.scorer = scorer
+        self.records: list[Record] = []
+        self.best: Record | None = None
+        self.default_seconds: float | None = None
+        self.ended = ""
+        self._history: list[float] = []
+        self._failed_rounds = 0
+        self._failed_trials = 0
+        self._group = similarity_group(task.dag)
+
+    def default_program(self) -> Program:
+        """Candidate 0: the default schedule."""
+        try:
+            return Program(
+                tuple(default_steps(self.task.dag, self.task.target, self.task.target.cores)), operator=DEFAULT_OPERATOR
+            )
+        except AnsorError as error:
+            return Program(operator=DEFAULT_OPERATOR, error=error_text(error))
+
+    def propose(self, count: int) -> list[Program]:
+        """At most `count` programs of the policy; none when it has no more, which ends the task."""
+        candidates = self.policy.propose(count)
+        if not len(candidates):
+            self.ended = "all candidates measured"
+        programs = []
+        for candidate in candidates:
+            sketch = self.policy.sketches[candidate.sketch]
+            genes = tuple(map(int, candidate.genes))
+            score = None if candidate.predicted is None else float(candidate.predicted)
+            origin = Program((), candidate.sketch, sketch.name, genes, candidate.parent, candidate.operator, score)
+            programs.append(_with_steps(origin, sketch))
+        return programs
+
+    def cut_seconds(self) -> float | None:
+        """Above how many seconds a call is cut short: three times the best, generously more in the first round."""
+        if self.best is None:
+            return None
+        cut = CUT_FACTOR * self.best.cost
+        return cut if len(self._history) > 1 else max(cut, min(FIRST_CUT_FACTOR * self.best.cost, FIRST_CUT_SECONDS))
+
+    def restore(self, records: Sequence[Record]) -> None:
+        """Take up an earlier search: its records count as measured, in the rounds in which they were."""
+        for number in sorted({record.round for record in records}):
+            self._close_round([record for record in records if record.round == number])
+        self._teach(records)
+
+    def observe_round(self, records: Sequence[Record], learn: bool = True) -> None:
+        """A round of this task is over. The first one is the default schedule alone.
+
+        `learn` is false for the last round of a search, after which a trained cost model helps nobody.
+        """
+        self._close_round(records)
+        if learn:
+            self._teach(records)
+
+    def _close_round(self, records: Sequence[Record]) -> None:
+        self.observe(records)
+        if not self._history or any(record.operator != DEFAULT_OPERATOR for record in records):
+            self._history.append(self.best.cost if self.best is not None else math.inf)
+        self._count_failures(records)
+
+    def _teach(self, records: Sequence[Record]) -> None:
+        """Show programs to policy and cost model, as far as today's sketches contain them."""
+        known = [record for record in records if trainable(record, self.policy.sketches)]
+        self.scorer.train(self.policy.sketches, known)
+        self.policy.observe(known)
+
+    def observe(self, records: Sequence[Record]) -> None:
+        """Note measured programs without closing a round or learning from them (the round was interrupted)."""
+        self.records.extend(records)
+        for record in records:
+            if record.operator == DEFAULT_OPERATOR and record.valid:
+                self.default_seconds = record.cost
+            if record.valid and (self.best is None or record.cost < self.best.cost):
+                self.best = record
+
+    def progress(self) -> TaskProgress:
+        """What the task scheduler wants to know."""
+        return TaskProgress(self.task.weight, self.task.flops, tuple(self._history), self._group, dead=bool(self.ended))
+
+    def result(self, best: Record | None = None) -> TaskResult:
+        """The state as a result; `best` replaces the best record (after the final re-timing)."""
+        return TaskResult(self.task, best or self.best, self.default_seconds, len(self.records), self.ended)
+
+    def _count_failures(self, records: Sequence[Record]) -> None:
+        tried = [record for record in records if record.operator != DEFAULT_OPERATOR]
+        if not tried:
+            return
+        if any(record.valid or record.error == "cut" for record in tried):
+            self._failed_rounds = self._failed_trials = 0
+            return
+        self._failed_rounds += 1
+        self._failed_trials += len(tried)
+        if self._failed_rounds >= FAILING_ROUNDS and self._failed_trials >= FAILING_TRIALS:
+            last = tried[-1]
+            self.ended = (
+                f"every candidate of the last {self._failed_rounds} rounds failed; the last one by '{last.error}': "
+                f"{last.error_text.splitlines()[0] if last.error_text else 'no message'}"
+            )
+
+
+def _with_steps(program: Program, sketch: Sketch) -> Program:
+    try:
+        return replace(program, steps=sketch.concretise(program.genes))
+    except AnsorError as error:
+        return replace(program, error=error_text(error))

@@ -1,0 +1,88 @@
+"""The tuning loop: it owns measuring, the policies propose and the task scheduler decides who goes on.
+
+First the default schedule of every task is measured (candidate 0: what is tuned is never slower than what is not), then
+rounds follow until the trials are spent: choose a task, let its policy propose programs, measure them, write the
+records, train the cost model on them. At the end the best few programs of every task are measured again, interleaved.
+
+    result = tune(Task.from_operator("matmul", (512, 512, 512)), trials=256, seed=0)
+    result.best.cost, result.curve, result.records
+
+The same seed and the same measured costs give the same search. Ctrl-C stops measuring and returns what there is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+from ansor_py.errors import OptionError
+from ansor_py.measure import Measurer, Record, create_measurer
+from ansor_py.schedule.task import Task
+from ansor_py.search.loop import Search, TrialSink
+from ansor_py.search.progress import Progress
+from ansor_py.search.results import TuningResult
+from ansor_py.search.tuning_options import TuningOptions
+
+
+def tune(
+    task: Task,
+    trials: int = 256,
+    seed: int = 0,
+    runner: str = "process",
+    options: TuningOptions | None = None,
+    measurer: Measurer | None = None,
+) -> TuningResult:
+    """Search for the fastest program of one task; `result.best` is its record. See `tune_tasks`."""
+    options = replace(options or TuningOptions(), trials=trials, seed=seed)
+    return tune_tasks([task], options, runner, measurer)
+
+
+def tune_tasks(
+    tasks: Sequence[Task],
+    options: TuningOptions | None = None,
+    runner: str = "process",
+    measurer: Measurer | None = None,
+    observer: Callable[[Progress], None] | None = None,
+    sink: TrialSink | None = None,
+    restored: Sequence[Record] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> TuningResult:
+    """Search for the fastest programs of several tasks on one target.
+
+    `measurer` is used if given (and left open), otherwise one of kind `runner` is made; with 0 trials nothing is measured.
+    `observer` is told of the progress, `sink` gets records and curve round by round, `restored` are the records of an
+    earlier search that is continued. KeyboardInterrupt ends the search early (`result.interrupted`). Raises OptionError for
+    tasks of different targets and unknown names, MeasureError when measuring itself breaks down.
+    """
+    options = options or TuningOptions()
+    if not tasks:
+        raise OptionError("there are no tasks to tune")
+    if len({str(task.target) for task in tasks}) > 1:
+        raise OptionError("the tasks are for different targets; tune them one target at a time")
+    tasks = merge_tasks(tasks)
+    search = Search(tasks, options, observer or _ignore, sink, clock)
+    search.restore(restored)
+
+    def open_measurer() -> AbstractContextManager[Measurer]:
+        if measurer is not None:
+            return nullcontext(measurer)
+        return create_measurer(runner, target=tasks[0].target, threads=tasks[0].target.cores, options=options.measure)
+
+    if options.trials > search.trials:
+        search.run(open_measurer)
+    return search.result()
+
+
+def merge_tasks(tasks: Iterable[Task]) -> list[Task]:
+    """Tasks with equal workload keys become one with the sum of their weights, in the order of first appearance."""
+    merged: dict[str, Task] = {}
+    for task in tasks:
+        known = merged.get(task.workload_key)
+        merged[task.workload_key] = task if known is None else replace(known, weight=known.weight + task.weight)
+    return list(merged.values())
+
+
+def _ignore(progress: Progress) -> None:
+    """The observer of a search that nobody watches."""

@@ -1,0 +1,288 @@
+"""The tuning loop on fakes: budget, candidate 0, curve, errors, interruption, resuming, determinism, re-timing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from ansor_py import te
+from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.errors import OptionError
+from ansor_py.measure import MeasureInput, MeasureResult, Record
+from ansor_py.schedule.task import Task
+from ansor_py.search.progress import Progress
+from ansor_py.search.results import CurvePoint, TuningResult, build_curve
+from ansor_py.search.retiming import contenders_of
+from ansor_py.search.tuning import merge_tasks, tune, tune_tasks
+from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.target import Target
+from search_fakes import CountingPolicy, FakeMeasurer, hashed_cost
+
+TARGET = Target.parse("x86-64 cpu=haswell cores=2")
+OPTIONS = TuningOptions(policy="counting", cost_model="even", batch=6)
+
+
+def matmul(size: int = 32, weight: int = 1) -> Task:
+    return replace(Task.from_compute(te.matmul(size, size, size), TARGET, name=f"matmul{size}"), weight=weight)
+
+
+def search(
+    tasks: Sequence[Task], trials: int, measurer: FakeMeasurer | None = None, seed: int = 0, **more: object
+) -> TuningResult:
+    ticks = itertools.count()
+    options = replace(OPTIONS, trials=trials, seed=seed)
+    clock = lambda: next(ticks) * 1e-3  # noqa: E731
+    return tune_tasks(tasks, options, measurer=measurer or FakeMeasurer(), clock=clock, **more)  # type: ignore[arg-type]
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.points: list[CurvePoint] = []
+
+    def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
+        self.records += records
+        self.points += points
+
+    def add_points(self, points: Sequence[CurvePoint]) -> None:
+        self.points += points
+
+
+def is_default(program: MeasureInput) -> bool:
+    return program.steps == tuple(default_steps(program.dag, program.target, program.threads))
+
+
+def test_candidate_zero_is_the_default_schedule_and_the_budget_counts_every_trial() -> None:
+    sink = Sink()
+    result = search([matmul(32), matmul(48, weight=3)], 40, sink=sink)
+    assert [record.trial for record in result.records] == list(range(40))
+    assert [record.operator for record in result.records[:2]] == ["default", "default"]
+    assert all(record.operator == "random" for record in result.records[2:])
+    assert sum(item.trials for item in result.tasks) == 40
+    for item in result.tasks:
+        assert item.best is not None
+        assert item.default_seconds is not None
+        assert item.best.cost <= item.default_seconds
+    assert tuple(sink.records) == result.records
+    assert tuple(sink.points) == result.curve
+    assert {record.round for record in result.records} == set(range(8))  # the defaults, then 38 trials by six
+
+
+def test_a_record_has_everything() -> None:
+    result = search([matmul()], 8)
+    record = result.records[3]
+    assert record.workload_key == matmul().workload_key
+    assert (record.target, record.threads, record.task, record.seed) == (str(TARGET), 2, "matmul32", 0)
+    assert (record.sketch_id, record.predicted, record.operator, record.round) == (0, 0.5, "random", 1) or record.sketch
+    assert record.genes
+    assert record.steps
+    assert record.concrete_steps()
+    assert record.output_checked
+    assert record.elapsed > 0
+    assert record.host
+    assert record.engine
+    assert dict(record.build_phases) == {"llvm": 0.01}
+
+
+def test_the_same_seed_and_costs_give_the_same_search() -> None:
+    tasks = [matmul(32), matmul(48)]
+    first, second, other = search(tasks, 30), search(tasks, 30), search(tasks, 30, seed=1)
+    assert first.records == second.records
+    assert first.curve == second.curve
+    assert [r.genes for r in first.records] != [r.genes for r in other.records]
+
+
+def test_the_curve_counts_the_default_schedule_of_tasks_not_yet_measured() -> None:
+    result = search([matmul(32, weight=2), matmul(48)], 20)
+    defaults = {item.task.workload_key: item.default_seconds or math.nan for item in result.tasks}
+    expected = sum(1e3 * item.task.weight * defaults[item.task.workload_key] for item in result.tasks)
+    assert result.curve[0].estimated_total_ms == pytest.approx(expected)
+    totals = [point.estimated_total_ms for point in result.curve]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(totals))  # type: ignore[operator]
+    for task in result.tasks:
+        best = [point.best_ms for point in result.curve if point.task == task.task.name]
+        assert best == list(itertools.accumulate(best, min))  # type: ignore[arg-type]
+    assert build_curve([item.task for item in result.tasks], result.records, defaults) == list(result.curve)
+
+
+def test_fewer_trials_than_tasks_still_give_a_complete_total() -> None:
+    measurer = FakeMeasurer()
+    result = search([matmul(16), matmul(32), matmul(48)], 2, measurer)
+    assert len(result.records) == 2
+    assert all(is_default(program) for program in measurer.inputs)
+    assert all(item.default_seconds is not None for item in result.tasks)
+    assert result.tasks[2].trials == 0
+    assert result.tasks[2].best is None
+    assert result.curve[-1].estimated_total_ms is not None
+
+
+def test_without_trials_nothing_is_measured() -> None:
+    measurer = FakeMeasurer()
+    result = search([matmul()], 0, measurer)
+    assert measurer.inputs == []
+    assert result.records == ()
+    assert result.best is None
+
+
+def test_failing_candidates_do_not_stop_the_search_and_leave_the_latency_empty() -> None:
+    def every_other_fails(program: MeasureInput, number: int) -> MeasureResult:
+        if is_default(program) or number % 2:
+            return hashed_cost(program, number)
+        return MeasureResult(number, error="build", error_text="no\nluck", error_stage="build")
+
+    result = search([matmul()], 30, FakeMeasurer(every_other_fails))
+    assert len(result.records) == 30
+    assert result.errors["build"] > 5
+    failed = [point for point, record in zip(result.curve, result.records, strict=True) if not record.valid]
+    assert failed
+    assert all(point.latency_ms is None and point.best_ms is not None for point in failed)
+
+
+def test_a_task_whose_every_candidate_fails_is_given_up_with_a_message() -> None:
+    hopeless = matmul(48)
+
+    def fails(program: MeasureInput, number: int) -> MeasureResult:
+        if program.workload_key != hopeless.workload_key:
+            return hashed_cost(program, number)
+        return MeasureResult(number, error="run", error_text="SIGSEGV\nmore", error_stage="time")
+
+    result = search([matmul(32), hopeless], 120, FakeMeasurer(fails))
+    assert len(result.records) == 120
+    assert result.tasks[1].trials == 1 + 3 * 6  # the default schedule and three rounds
+    assert result.tasks[1].best is None
+    assert result.notes == (
+        "matmul48: no more trials, every candidate of the last 3 rounds failed; the last one by 'run': SIGSEGV",
+    )
+    assert result.estimated_seconds is None
+
+
+def test_an_exhausted_space_ends_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CountingPolicy, "limit", 9)
+    result = search([matmul()], 50)
+    assert len(result.records) == 1 + 9
+    assert result.tasks[0].ended == "all candidates measured"
+
+
+def test_slow_candidates_are_cut_at_three_times_the_best() -> None:
+    measurer = FakeMeasurer()
+    result = search([matmul()], 19, measurer)
+    first = result.records[0].cost
+    candidates = [program for program in measurer.inputs if not is_default(program)]
+    assert measurer.inputs[0].cut_seconds is None
+    assert candidates[0].cut_seconds == pytest.approx(30 * first)  # the first round is random and shows how hard the task is
+    best = min(record.cost for record in result.records[:7])
+    assert candidates[6].cut_seconds == pytest.approx(3 * best)
+
+
+@pytest.mark.parametrize("after", [0, 4, 20])
+def test_an_interrupted_search_keeps_what_was_measured(after: int) -> None:
+    sink = Sink()
+    result = search([matmul(32), matmul(48)], 60, FakeMeasurer(interrupt_after=after), sink=sink)
+    assert result.interrupted
+    assert after <= len(result.records) < 60
+    assert tuple(sink.records) == result.records
+    assert [record.trial for record in result.records] == list(range(len(result.records)))
+    assert sum(item.trials for item in result.tasks) == len(result.records)
+
+
+def test_a_resumed_search_continues_where_it_was() -> None:
+    tasks = [matmul(32), matmul(48)]
+    before = search(tasks, 26)
+    sink = Sink()
+    after = search(tasks, 50, restored=before.records, sink=sink)
+    assert after.records[:26] == before.records
+    assert [record.trial for record in after.records] == list(range(50))
+    assert after.records[26].round == before.records[-1].round + 1
+    assert after.records[26].elapsed > before.records[25].elapsed
+    assert not any(record.operator == "default" for record in after.records[26:])
+    programs = [(record.workload_key, record.sketch_id, record.genes) for record in after.records]
+    assert len(set(programs)) == len(programs)
+    assert tuple(sink.records) == after.records[26:]
+    assert [point.trial for point in sink.points] == list(range(50))
+    assert search(tasks, 26, restored=before.records).records == before.records
+
+
+def test_records_of_another_target_or_task_are_not_taken_up() -> None:
+    before = search([matmul(32)], 10)
+    strangers = [replace(record, threads=7) for record in before.records]
+    assert [r.trial for r in search([matmul(32)], 10, restored=strangers).records] == list(range(10))
+
+
+def test_the_best_are_measured_again_and_that_is_what_the_summary_says() -> None:
+    calls: dict[str, int] = {}
+
+    def lucky_once(program: MeasureInput, number: int) -> MeasureResult:
+        result = hashed_cost(program, number)
+        key = str(program.steps)
+        calls[key] = calls.get(key, 0) + 1
+        return replace(result, costs=(1e-3,)) if calls[key] == 1 else result
+
+    result = search([matmul()], 20, FakeMeasurer(lucky_once))
+    assert result.best is not None
+    again = [hashed_cost_of(record) for record in contenders_of(result.records)]
+    assert len(again) == 8
+    assert result.best.cost == pytest.approx(min(again))
+    assert len(result.best.costs) == 9
+    assert len(result.records) == 20
+
+
+def hashed_cost_of(record: Record) -> float:
+    program = MeasureInput(record.workload_key, matmul().dag, record.concrete_steps(), TARGET, 2)
+    return hashed_cost(program, 0).cost
+
+
+def test_contenders_are_distinct_close_to_the_best_and_few() -> None:
+    def record(cost: float, step: int, error: str = "none") -> Record:
+        return Record("key", "target", 1, step, steps=(["unroll", step],), costs=(cost,), error=error)  # type: ignore[arg-type]
+
+    chosen = contenders_of([record(1.04, 1), record(1.0, 2), record(1.01, 2), record(1.06, 3), record(0.5, 4, "run")])
+    assert [(item.cost, item.trial) for item in chosen] == [(1.0, 2), (1.04, 1)]
+    assert len(contenders_of([record(1.0, step) for step in range(20)])) == 8
+    assert contenders_of([]) == []
+
+
+def test_progress_is_reported_and_phases_add_up() -> None:
+    seen: list[Progress] = []
+    result = search([matmul(32), matmul(48)], 20, observer=seen.append)
+    assert [p.trials for p in seen if p.round_done] == [2, 8, 14, 20]
+    assert all(p.budget == 20 for p in seen)
+    assert sum(result.phases.values()) == pytest.approx(result.search_seconds)
+    assert {"sketch", "evolve", "features", "predict", "train", "build", "run", "other"} <= set(result.phases)
+    assert len(result.drift) == 3
+
+
+def test_equal_tasks_are_tuned_once() -> None:
+    merged = merge_tasks([matmul(32, weight=2), matmul(48), matmul(32, weight=3)])
+    assert [(task.name, task.weight) for task in merged] == [("matmul32", 5), ("matmul48", 1)]
+
+
+@pytest.mark.parametrize(
+    ("trials", "tasks", "batch"), [(1000, 1, 64), (128, 1, 32), (400, 18, 8), (5, 1, 5), (3, 10, 1), (0, 1, 1)]
+)
+def test_batches_are_sane_for_any_number_of_trials(trials: int, tasks: int, batch: int) -> None:
+    assert TuningOptions(trials=trials).batch_size(tasks) == batch
+
+
+def test_nonsense_is_refused() -> None:
+    with pytest.raises(OptionError, match="trials is -1"):
+        TuningOptions(trials=-1)
+    with pytest.raises(OptionError, match="no objective 'speed'"):
+        TuningOptions(objective="speed").check_names()
+    with pytest.raises(OptionError, match="unknown policy 'hope'"):
+        TuningOptions(policy="hope").check_names()
+    with pytest.raises(OptionError, match="no tasks"):
+        tune_tasks([])
+    with pytest.raises(OptionError, match="different targets"):
+        tune_tasks([matmul(), Task.from_compute(te.matmul(8, 8, 8), TARGET.with_cores(1))])
+    with pytest.raises(OptionError, match="had 2 tasks"):
+        search([matmul(32), matmul(48)], 0).best  # noqa: B018
+
+
+def test_tune_is_the_short_form() -> None:
+    result = tune(matmul(), trials=9, seed=0, options=OPTIONS, measurer=FakeMeasurer())
+    assert result.best is not None
+    assert len(result.records) == len(result.curve) == 9
