@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.llvm import compile_module
-from ansor_py.errors import CodegenError, RecordError, TargetError
+from ansor_py.errors import CodegenError, RecordError, ScheduleError, TargetError
 from ansor_py.graph.compiled import CompiledModel
 from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
 from ansor_py.graph.model_tasks import Model, partition_model, target_of
@@ -70,8 +70,9 @@ def compile_partition(
     used = machine.cores if threads is None else threads
     if used < 1:
         raise TargetError(f"threads must be at least 1, not {used}")
-    choices = choose_schedules(parts.tasks, _best(records, machine, used), machine, used)
-    kernels, schedules = _build(choices, machine, used, workers, progress or (lambda text: None))
+    tell = progress or (lambda text: None)
+    choices = choose_schedules(parts.tasks, _best(records, machine, used), machine, used, tell)
+    kernels, schedules = _build(choices, machine, used, workers, tell)
     planned = make_plan(parts, kernels, machine, used, schedules)
     objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
     objects["run"] = compile_module(run_function_ir(planned.plan), machine).code
@@ -92,16 +93,25 @@ class Choice:
         return f"kernel_{self.unit.workload_key}"
 
 
-def choose_schedules(units: Iterable[TaskUnit], best: Mapping[str, Record], target: Target, threads: int) -> list[Choice]:
+def choose_schedules(
+    units: Iterable[TaskUnit], best: Mapping[str, Record], target: Target, threads: int, tell: Callable[[str], None]
+) -> list[Choice]:
     """The best record's steps for each task that has one, else the default schedule."""
     choices = []
     for unit in units:
         record = best.get(unit.workload_key)
-        if record is None:
-            choices.append(Choice(unit, default_steps(unit.dag, target, threads), DEFAULT_SCHEDULE))
-        else:
-            choices.append(Choice(unit, record.concrete_steps(), f"trial {record.trial}"))
+        if record is not None:
+            try:
+                choices.append(Choice(unit, record.concrete_steps(), f"trial {record.trial}"))
+                continue
+            except ScheduleError as error:
+                tell(f"task '{unit.name}': the steps of trial {record.trial} cannot be read ({error}); using the default")
+        choices.append(_default(unit, target, threads))
     return choices
+
+
+def _default(unit: TaskUnit, target: Target, threads: int) -> Choice:
+    return Choice(unit, default_steps(unit.dag, target, threads), DEFAULT_SCHEDULE)
 
 
 def _build(
@@ -124,7 +134,7 @@ def _build(
                     raise CodegenError(f"task '{choice.unit.name}' cannot be compiled with its default schedule: {result}")
                 else:
                     progress(f"task '{choice.unit.name}': {choice.source} cannot be compiled ({result}); using the default")
-                    again.append(Choice(choice.unit, default_steps(choice.unit.dag, target, threads), DEFAULT_SCHEDULE))
+                    again.append(_default(choice.unit, target, threads))
             choices = again
     return kernels, schedules
 

@@ -118,7 +118,9 @@ def check_cpu(target: Target, what: str) -> None:
         )
     missing = sorted(_enabled(target) - _enabled(host))
     if missing:
-        raise TargetError(f"{what} is compiled for the CPU '{target.cpu}'; this one ('{host.cpu}') lacks {', '.join(missing)}")
+        raise TargetError(
+            f"{what} is compiled for CPU '{target.cpu}'; this one, '{host.cpu}', lacks {', '.join(missing)}; compile it here"
+        )
 
 
 def _enabled(target: Target) -> set[str]:
