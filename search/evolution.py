@@ -10,7 +10,7 @@ generations, without those that were measured before, are the result. No State i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,8 @@ from ansor_py.search.crossover import crossover, guided_share
 from ansor_py.search.mutation import MUTATIONS, mutate
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policy import ScoreFunction
-from ansor_py.search.sampling import sample
 from ansor_py.search.space import Space
-from ansor_py.search.validity import accepts, repair
+from ansor_py.search.validity import plausible, repair, within_bounds
 
 Scores = NDArray[np.float64]
 NO_PARENT = -1
@@ -130,18 +129,20 @@ def next_generation(
 def _children(
     space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator
 ) -> Breed:
-    """One valid child for every parent; after some failed attempts a random program takes the child's place."""
-    options = space.options
+    """One valid child for every parent. What stays invalid after some attempts is replaced by a copy of its parent."""
     parts: list[Breed] = []
-    for _ in range(options.attempts + 1):
-        made = _attempt(space, rows, values, parents, rng)
-        good = accepts(space, made.genes)
+    pending = parents
+    for _ in range(space.options.attempts + 1):
+        made = _attempt(space, rows, values, pending, rng)
+        good = plausible(space, made.genes)
         parts.append(made.take(np.flatnonzero(good)))
-        parents = parents[~good]
-        if not len(parents):
-            return join(parts)
-    fill = sample(space, len(parents), rng)
-    return join([*parts, breed(fill)])
+        pending = pending[~good]
+        if not len(pending):
+            break
+    children = join(parts)
+    children = children.take(np.flatnonzero(within_bounds(space, children.genes)))
+    copies = rows.take(parents[: len(parents) - len(children)])
+    return join([children, replace(copies, operators=np.full(len(copies), "copy", dtype="U32"))])
 
 
 def _attempt(

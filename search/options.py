@@ -42,7 +42,7 @@ class SearchOptions:
         measured_share: largest share of the first generation that are the best measured programs.
         best_kept: programs kept over all generations; at least twice the measured batch.
         eps_greedy: share of random programs in a measured batch.
-        attempts: how often an invalid child is made again before a random program takes its place.
+        attempts: how often an invalid child is made again before a copy of a parent takes its place.
         max_instructions: bound on the estimated vector instructions of a program's module.
         max_padding: bound on iterations of the tiled loops, the wasted ones included, over useful ones.
         max_local_bytes: bound on the bytes of one buffer that is computed inside a loop; 0 stands for the L2 cache's size.

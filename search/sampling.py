@@ -9,23 +9,34 @@ import numpy as np
 
 from ansor_py.schedule.sketch import Genes
 from ansor_py.search.space import Space
-from ansor_py.search.validity import accepts, repair
+from ansor_py.search.validity import plausible, repair, within_bounds
 
 # Rows drawn at a time for each row that is still wanted.
 OVERSAMPLING = 4
+# Plausible rows collected for each wanted one before bounds are inferred, which costs the same for few rows and many.
+SPARE = 1.5
 
 
 def sample(space: Space, count: int, rng: np.random.Generator) -> Genes:
     """At most `count` valid rows, fewer if the space has few; rows may repeat. Uniform over the valid programs."""
     kept = np.zeros((0, len(space.sketch.holes)), dtype=np.int32)
+    for _ in range(space.options.attempts + 1):
+        genes = _plausible_rows(space, int(SPARE * (count - len(kept))) + 1, rng)
+        kept = np.concatenate([kept, genes[within_bounds(space, genes)]])
+        if len(kept) >= count:
+            break
+    return kept[:count]
+
+
+def _plausible_rows(space: Space, count: int, rng: np.random.Generator) -> Genes:
+    kept = np.zeros((0, len(space.sketch.holes)), dtype=np.int32)
     fruitless = 0
     while len(kept) < count and fruitless <= space.options.attempts:
-        genes = draw(space, OVERSAMPLING * (count - len(kept)), rng)
-        genes = repair(space, genes, rng)
-        genes = genes[accepts(space, genes)]
+        genes = repair(space, draw(space, OVERSAMPLING * (count - len(kept)), rng), rng)
+        genes = genes[plausible(space, genes)]
         fruitless = 0 if len(genes) else fruitless + 1
         kept = np.concatenate([kept, genes])
-    return kept[:count]
+    return kept
 
 
 def draw(space: Space, count: int, rng: np.random.Generator) -> Genes:

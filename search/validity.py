@@ -60,16 +60,29 @@ def repair(space: Space, genes: Genes, rng: np.random.Generator) -> Genes:
 
 
 def accepts(space: Space, genes: Genes) -> Mask:
-    """Which rows are valid, bool[n]. The cheap checks come first; bounds are inferred only for rows that pass them."""
-    valid = space.legal_structures[space.structure_keys(genes)] & _parallel_fits(space, genes) & _tiles_fit(space, genes)
+    """Which rows are valid, bool[n]. Bounds are inferred only for rows that pass the cheap checks."""
+    valid = plausible(space, genes)
     rows = np.flatnonzero(valid)
-    population = Population(space.sketch, genes[rows])
+    valid[rows] = within_bounds(space, genes[rows])
+    return valid
+
+
+def plausible(space: Space, genes: Genes) -> Mask:
+    """The cheap checks, which look at single columns: locations and parallel loops agree, tiles waste little. bool[n]."""
+    structure = space.legal_structures[space.structure_keys(genes)]
+    return np.asarray(structure & _parallel_fits(space, genes) & _tiles_fit(space, genes))
+
+
+def within_bounds(space: Space, genes: Genes) -> Mask:
+    """The checks that need bound inference, for rows that are plausible: buffers, instructions, vector lengths. bool[n]."""
+    valid = np.zeros(len(genes), dtype=np.bool_)
+    population = Population(space.sketch, genes)
     for template, group in population.groups():
         chosen = population.genes[group]
         bounds = infer_bounds(template, space.sketch.holes, chosen)
         fits = _buffers_fit(space, bounds, len(group)) & _instructions_fit(space, bounds, chosen)
         fits &= _vectors_fit(space, bounds, chosen)
-        valid[rows[group]] = fits
+        valid[group] = fits
     return valid
 
 

@@ -205,7 +205,13 @@ class State:
 
     def body(self, name: str) -> Expr:
         """The formula of a stage with all inlined producers substituted."""
-        return self._inline(self.stage(name).op.body)
+        if name not in self._bodies:
+            self._bodies[name] = self._inline(self.stage(name).op.body)
+        return self._bodies[name]
+
+    @cached_property
+    def _bodies(self) -> dict[str, Expr]:
+        return {}
 
     def _inline(self, body: Expr) -> Expr:
         def rewrite(node: Expr) -> Expr | None:
