@@ -9,7 +9,9 @@ writes the complete run directory, and gives exit status 130.
 
 from __future__ import annotations
 
+import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 BENCHMARK_SECONDS = 1.0  # for each of the untuned and the tuned model, within the limits below
+BENCHMARK_LIMIT_SECONDS = 8.0  # after which no further turn begins
 BENCHMARK_TURNS, FEWEST_REPEATS, MOST_REPEATS = 5, 1, 20  # repeats a turn
 
 
@@ -58,7 +61,10 @@ class SearchCommand(click.Command):
         from ansor_py.te.ops.registry import operators
 
         with formatter.section("Operators for --op (extents, then options)"):
-            formatter.write_dl([(item.signature, item.help) for item in operators().values()], col_max=60)
+            for item in operators().values():
+                formatter.write_text(item.signature)
+                with formatter.indentation():
+                    formatter.write_text(item.help)
 
 
 def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
@@ -170,7 +176,9 @@ def run_model(model: str, path: Path, settings: Settings, console: Console) -> b
     with open_run(path, settings, model, tasks, console) as run:
         with timer.phase("compile"):
             untuned = compile_partition(parts, None, settings.target.cores, settings.target)
-        say(console, f"{model}: {len(tasks)} tasks; untuned {benchmark([untuned])[0]:.4g} ms on {settings.target.summary()}")
+        with timer.phase("benchmark"):
+            first = benchmark([untuned])[0]
+        say(console, f"{model}: {len(tasks)} tasks; untuned {first:.4g} ms on {settings.target.summary()}")
         result = search_tasks(tasks, settings, run, console)
         compiled = [untuned]
         if result is not None and result.best_records:
@@ -238,14 +246,15 @@ def compile_tuned(parts: Partition, result: TuningResult, settings: Settings) ->
 
 def benchmark(models: Sequence[CompiledModel]) -> list[float]:
     """Median latency of each model in milliseconds; they take turns, so that a slow moment meets all of them."""
-    import statistics
-
-    first = max(model.benchmark(repeats=1).median for model in models) / 1e3
-    repeats = int(min(max(BENCHMARK_SECONDS / BENCHMARK_TURNS / first, FEWEST_REPEATS), MOST_REPEATS))
+    started = time.monotonic()
+    fastest = min(model.benchmark(repeats=1).median for model in models) / 1e3
+    repeats = int(min(max(BENCHMARK_SECONDS / BENCHMARK_TURNS / fastest, FEWEST_REPEATS), MOST_REPEATS))
     samples: list[list[float]] = [[] for _ in models]
-    for _ in range(BENCHMARK_TURNS):
+    while len(samples[0]) < repeats * BENCHMARK_TURNS:
         for model, taken in zip(models, samples, strict=True):
             taken.extend(model.benchmark(repeats=repeats).samples)
+        if time.monotonic() - started > BENCHMARK_LIMIT_SECONDS:
+            break
     return [statistics.median(taken) for taken in samples]
 
 

@@ -36,17 +36,17 @@ class BatchRunner:
                 results.append(result)
                 finished(places.pop(result.id), result)
 
-        with self._timer.phase(_WAITING):
-            try:
+        try:
+            with self._timer.phase(_WAITING):
                 places.update((number, place) for place, number in enumerate(self._measurer.submit(inputs)))
                 while places:
                     collect(None)
-            except KeyboardInterrupt:
-                if places:
-                    collect(0)
-                raise
-            finally:
-                self._attribute(results)
+        except KeyboardInterrupt:
+            if places:
+                collect(0)
+            raise
+        finally:
+            self._attribute(results)
 
     def _attribute(self, results: Sequence[MeasureResult]) -> None:
         """Building beside running counts as running, so that the phases add up to the wall clock."""

@@ -23,7 +23,7 @@ from ansor_py.search.phases import PhaseTimer
 from ansor_py.search.policy import create_policy
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TuningResult, count_errors
-from ansor_py.search.retiming import contenders_of, retime
+from ansor_py.search.retiming import retime
 from ansor_py.search.scheduler import choose_task, find_objective
 from ansor_py.search.scoring import Scorer
 from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch
@@ -68,7 +68,6 @@ class Search:
         self._round = 0
         self._current: int | None = None
         self._unwritten: dict[int, Record] = {}
-        self._retimed: dict[str, Record] = {}
         self._reference: MeasureInput | None = None
         self._drift: list[float] = []
         self._interrupted = False
@@ -181,16 +180,14 @@ class Search:
     def _retime(self, runner: BatchRunner) -> None:
         """Measure the best few programs of every task again; they are not trials."""
         searches = [search for search in self._searches if search.best is not None]
-        groups = [contenders_of(search.records) for search in searches]
         self._report("measuring the best programs again")
 
         def measure(records: Sequence[Record]) -> list[MeasureResult | None]:
             inputs = [self._input(self._search_of(record), record.concrete_steps()) for record in records]
             return self._measure(runner, [], [replace(program, cut_seconds=None) for program in inputs])
 
-        for search, best in zip(searches, retime(groups, measure), strict=True):
-            if best is not None:
-                self._retimed[search.task.workload_key] = best
+        for search, again in zip(searches, retime([search.contenders() for search in searches], measure), strict=True):
+            search.settle(again)
 
     def _measure(
         self, runner: BatchRunner, programs: Sequence[tuple[TaskSearch, Program]], extra: Sequence[MeasureInput]
@@ -283,7 +280,7 @@ class Search:
         return self._seconds_before + self._timer.elapsed()
 
     def _task_results(self) -> tuple[TaskResult, ...]:
-        return tuple(search.result(self._retimed.get(search.task.workload_key)) for search in self._searches)
+        return tuple(search.result() for search in self._searches)
 
     def _report(self, activity: str, round_done: bool = False) -> None:
         trials, seconds = self.trials + len(self._unwritten), self._timer.elapsed()

@@ -21,6 +21,7 @@ from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.policy import Policy
 from ansor_py.search.results import TaskResult
+from ansor_py.search.retiming import contenders_of
 from ansor_py.search.scheduler import TaskProgress, similarity_group
 from ansor_py.search.scoring import Scorer, trainable
 
@@ -132,9 +133,22 @@ class TaskSearch:
         """What the task scheduler wants to know."""
         return TaskProgress(self.task.weight, self.task.flops, tuple(self._history), self._group, dead=bool(self.ended))
 
-    def result(self, best: Record | None = None) -> TaskResult:
-        """The state as a result; `best` replaces the best record (after the final re-timing)."""
-        return TaskResult(self.task, best or self.best, self.default_seconds, len(self.records), self.ended)
+    def contenders(self) -> list[Record]:
+        """The programs to measure again at the end: the best few and the default schedule."""
+        chosen = contenders_of(self.records)
+        default = [record for record in self.records if record.operator == DEFAULT_OPERATOR and record.valid]
+        return chosen + [record for record in default if record not in chosen]
+
+    def settle(self, retimed: Sequence[Record]) -> None:
+        """The final word on the contenders: the best is chosen by their new costs, as far as they ran again."""
+        self.best = min(retimed, key=lambda record: record.cost, default=self.best)
+        for record in retimed:
+            if record.operator == DEFAULT_OPERATOR:
+                self.default_seconds = record.cost
+
+    def result(self) -> TaskResult:
+        """The state as a result."""
+        return TaskResult(self.task, self.best, self.default_seconds, len(self.records), self.ended)
 
     def _count_failures(self, records: Sequence[Record]) -> None:
         tried = [record for record in records if record.operator != DEFAULT_OPERATOR]
