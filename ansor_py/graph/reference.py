@@ -1,7 +1,8 @@
 """Reference outputs of a whole model by ONNX's own evaluator, for checking what compiled code computes.
 
-Two operators of the evaluator (onnx 1.23) do not follow the standard and are replaced here: LRN normalises only as many
-channels as the batch has images, and Softmax before opset 13 works on the last axis instead of all from `axis` on.
+Three operators of the evaluator (onnx 1.23) do not follow the standard and are replaced here: LRN normalises only as many
+channels as the batch has images; Softmax before opset 13 works on the last axis instead of all from `axis` on; and
+BatchNormalization before opset 14 mixes the statistics of the input into the given ones although it has one output.
 
     expected = reference_outputs(model, {"data_0": image})
     expected = reference_outputs(model, {"data_0": image}, names=["fc6_1"])     # any values of the model
@@ -43,11 +44,34 @@ class Softmax(OpRun):  # type: ignore[misc,unused-ignore]
         return ((exponential / exponential.sum(axis=1, keepdims=True)).reshape(x.shape).astype(x.dtype),)
 
 
+class BatchNormalization(OpRun):  # type: ignore[misc,unused-ignore]
+    """Batch normalisation at inference: by the given statistics alone."""
+
+    def _run(
+        self,
+        x: NDArray[Any],
+        scale: NDArray[Any],
+        bias: NDArray[Any],
+        mean: NDArray[Any],
+        variance: NDArray[Any],
+        epsilon: float = 1e-5,
+        **others: object,
+    ) -> tuple[NDArray[Any]]:
+        shape = (-1, *[1] * (x.ndim - 2))
+        factor = scale / np.sqrt(variance + np.asarray(epsilon, variance.dtype))
+        return ((factor.reshape(shape) * (x - mean.reshape(shape)) + bias.reshape(shape)).astype(x.dtype),)
+
+
+def corrected_operators(opset: int) -> list[type[OpRun]]:
+    """The replacements (`new_ops` of the evaluator) that a model of this opset needs."""
+    return [LRN, *([Softmax] if opset < 13 else []), *([BatchNormalization] if opset < 14 else [])]
+
+
 def reference_outputs(model: ModelProto, feed: Mapping[str, Array], names: Sequence[str] | None = None) -> dict[str, Array]:
     """The model's outputs for the given inputs, or the values `names` inside of it."""
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     wanted = model if names is None else _with_outputs(model, names)
-    evaluator = ReferenceEvaluator(wanted, new_ops=[LRN] if opset >= 13 else [LRN, Softmax])
+    evaluator = ReferenceEvaluator(wanted, new_ops=corrected_operators(opset))
     results = evaluator.run(None, dict(feed))
     return {name: np.asarray(result) for name, result in zip(evaluator.output_names, results, strict=True)}
 

@@ -99,6 +99,7 @@ def _reference_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Arr
     from onnx.reference import ReferenceEvaluator
 
     from ansor_py.graph.onnx_nodes import node_proto
+    from ansor_py.graph.reference import corrected_operators
 
     inputs, attributes = _as_in_the_model(node, inputs)
     outputs = [f"out{index}" for index in range(node.output_count)]
@@ -114,7 +115,7 @@ def _reference_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Arr
         [helper.make_opsetid(node.domain, node.opset)],
     )
     try:
-        (result,) = ReferenceEvaluator(function).run(None, given, attributes={})
+        (result,) = ReferenceEvaluator(function, new_ops=corrected_operators(node.opset)).run(None, given, attributes={})
     except Exception as error:  # the evaluator raises whatever the operator's NumPy code raises
         raise ModelError(f"constant node '{node.name}' (operator {node.op_type}) cannot be evaluated: {error}") from error
     return np.asarray(result)
