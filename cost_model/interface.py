@@ -61,7 +61,7 @@ class FeatureBatch:
 
 
 class CostModel(Protocol):
-    """A model of program cost. All randomness comes from the seed given at creation."""
+    """A model of program cost. All randomness comes from the generator given at creation."""
 
     def predict(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """Scores float32[programs]; higher is better. Scores of different tasks are not comparable as latencies."""
@@ -76,13 +76,13 @@ class CostModel(Protocol):
         """Take over what `save` wrote; raises OptionError if the file is of another kind."""
 
 
-CostModelFactory = Callable[[int], CostModel]
+CostModelFactory = Callable[[np.random.Generator], CostModel]
 COST_MODELS: dict[str, CostModelFactory] = {}
 FactoryType = TypeVar("FactoryType", bound=CostModelFactory)
 
 
 def cost_model(name: str) -> Callable[[FactoryType], FactoryType]:
-    """Register a class or function that makes a model from a seed."""
+    """Register a class or function that makes a model from a random number generator."""
 
     def register(factory: FactoryType) -> FactoryType:
         COST_MODELS[name] = factory
@@ -91,8 +91,8 @@ def cost_model(name: str) -> Callable[[FactoryType], FactoryType]:
     return register
 
 
-def create_cost_model(name: str, seed: int = 0) -> CostModel:
-    """A new model by name; raises OptionError that lists the known ones."""
+def create_cost_model(name: str, seed: int | np.random.Generator = 0) -> CostModel:
+    """A new model by name, its random numbers from a seed or a generator; raises OptionError that lists the known models."""
     if name not in COST_MODELS:
         raise OptionError(f"unknown cost model '{name}'; known are {', '.join(sorted(COST_MODELS))}")
-    return COST_MODELS[name](seed)
+    return COST_MODELS[name](np.random.default_rng(seed))

@@ -1,0 +1,224 @@
+"""The cost models: fitting, ranking, determinism, saving, the native trees and the metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ansor_py.cost_model import (
+    FEATURE_NAMES,
+    CostModel,
+    FeatureBatch,
+    LightGBMModel,
+    LightGBMOptions,
+    create_cost_model,
+    extract_features,
+)
+from ansor_py.cost_model.lightgbm_model import throughput_labels, train_trees
+from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
+from ansor_py.cost_model.tree_code import parse_trees
+from ansor_py.errors import OptionError
+from ansor_py.target import Target
+from sketch_examples import conv_fused, matmul_cached, matmul_dag, random_population
+
+TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
+
+
+def synthetic_batch(programs: int, rng: np.random.Generator, features: int = 20, most_rows: int = 4) -> FeatureBatch:
+    counts = rng.integers(1, most_rows + 1, programs)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return FeatureBatch(rng.integers(0, 12, (offsets[-1], features)).astype(np.float32), offsets)
+
+
+def synthetic_costs(batch: FeatureBatch) -> NDArray[np.float64]:
+    """Seconds that depend on some of the features."""
+    rows = np.exp(batch.rows[:, 0] / 6) * np.where(batch.rows[:, 1] > 5, 1.0, 2.0) + batch.rows[:, 2] / 4
+    return np.add.reduceat(rows.astype(np.float64), batch.offsets[:-1]) * 1e-4
+
+
+def tasks_of(batch: FeatureBatch) -> NDArray[np.int64]:
+    return np.zeros(len(batch), dtype=np.int64)
+
+
+def trained(programs: int = 300, seed: int = 0) -> tuple[CostModel, FeatureBatch]:
+    batch = synthetic_batch(programs, np.random.default_rng(1))
+    model = create_cost_model("lightgbm", seed)
+    model.update(batch, synthetic_costs(batch), tasks_of(batch))
+    return model, batch
+
+
+def test_fifty_programs_with_random_labels_are_fit() -> None:
+    rng = np.random.default_rng(5)
+    population = random_population(matmul_cached(matmul_dag(512, 512, 512)), 50, rng)
+    batch = extract_features(population, TARGET)
+    costs = rng.uniform(1e-3, 1e-1, 50)
+    model = create_cost_model("lightgbm", 0)
+    model.update(batch, costs, tasks_of(batch))
+    assert rmse(model.predict(batch), throughput_labels(costs, tasks_of(batch))) <= 0.3
+
+
+def test_ranking_on_unseen_programs_is_better_than_random() -> None:
+    population = random_population(conv_fused(), 500, np.random.default_rng(2))
+    batch = extract_features(population, TARGET)
+    iterations = 2.0 ** batch.rows[:, FEATURE_NAMES.index("iterations")]
+    lanes = 2.0 ** batch.rows[:, FEATURE_NAMES.index("lane_utilisation")] - 1
+    costs = np.add.reduceat(iterations.astype(np.float64) / np.maximum(lanes, 0.05), batch.offsets[:-1]) * 1e-9
+    seen, unseen = np.arange(300), np.arange(300, 500)
+    model = create_cost_model("lightgbm", 0)
+    model.update(batch.select(seen), costs[seen], np.zeros(300, dtype=np.int64))
+    scores = model.predict(batch.select(unseen))
+    assert scores.dtype == np.float32
+    assert scores.shape == (200,)
+    assert pairwise_rank_accuracy(scores, 1 / costs[unseen]) > 0.85
+    assert top_k_recall(scores, 1 / costs[unseen], 30) > 0.5
+
+
+def test_predictions_are_deterministic_for_a_seed() -> None:
+    (first, batch), (second, _) = trained(), trained()
+    assert np.array_equal(first.predict(batch), second.predict(batch))
+    other, _ = trained(seed=1)
+    assert not np.array_equal(first.predict(batch), other.predict(batch))
+    a, b = create_cost_model("random", 3), create_cost_model("random", 3)
+    assert np.array_equal(a.predict(batch), b.predict(batch))
+
+
+def test_scores_are_uniform_before_there_is_enough_data() -> None:
+    batch = synthetic_batch(400, np.random.default_rng(0))
+    for name in ("random", "lightgbm"):
+        model = create_cost_model(name, np.random.default_rng(0))
+        scores = model.predict(batch)
+        assert scores.dtype == np.float32
+        assert scores.min() >= 0
+        assert scores.max() < 1
+        assert 0.4 < scores.mean() < 0.6
+        few = batch.select(np.arange(10))
+        model.update(few, synthetic_costs(few), tasks_of(few))
+        assert len(np.unique(model.predict(batch))) > 390
+
+
+def test_failures_only_teach_nothing_and_failures_among_others_score_low() -> None:
+    batch = synthetic_batch(200, np.random.default_rng(0))
+    model = LightGBMModel(np.random.default_rng(0))
+    model.update(batch, np.full(200, np.inf), tasks_of(batch))
+    assert not model.is_trained
+    fails = batch.rows[batch.offsets[:-1], 3] > 8
+    fresh = LightGBMModel(np.random.default_rng(0))
+    fresh.update(batch, np.where(fails, np.inf, 1e-3), tasks_of(batch))
+    scores = fresh.predict(batch)
+    assert scores[fails].mean() < scores[~fails].mean() - 0.4
+
+
+def test_labels_are_relative_to_the_best_of_the_same_task() -> None:
+    costs = np.array([2.0, 1.0, np.inf, 40.0, 10.0, 1e10])
+    labels = throughput_labels(costs, np.array([7, 7, 7, 2, 2, 5]))
+    assert labels == pytest.approx([0.5, 1, 0, 0.25, 1, 0])
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "random"])
+def test_saving_and_loading_continues_identically(name: str, tmp_path: Path) -> None:
+    batch = synthetic_batch(120, np.random.default_rng(1))
+    more = synthetic_batch(60, np.random.default_rng(2))
+    for count in (0, 10, 120):
+        model = create_cost_model(name, 4)
+        part = batch.select(np.arange(count))
+        model.update(part, synthetic_costs(part) if count else np.empty(0), tasks_of(part))
+        model.predict(more)
+        model.save(tmp_path / "model")
+        loaded = create_cost_model(name, 99)
+        loaded.load(tmp_path / "model")
+        assert np.array_equal(loaded.predict(more), model.predict(more))
+        for one in (model, loaded):
+            one.update(more, synthetic_costs(more), tasks_of(more))
+        assert np.array_equal(loaded.predict(batch), model.predict(batch))
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "random"])
+def test_loading_something_else_is_one_clear_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("no model")
+    for path in (tmp_path / "other", tmp_path / "missing"):
+        with pytest.raises(OptionError, match="saved"):
+            create_cost_model(name).load(path)
+
+
+def test_wrong_options_are_clear_errors() -> None:
+    with pytest.raises(OptionError, match="lightgbm, random"):
+        create_cost_model("oracle")
+    with pytest.raises(OptionError, match="2 to 32 leaves"):
+        LightGBMOptions(leaves=64)
+    with pytest.raises(ValueError, match="at least one row"):
+        FeatureBatch(np.zeros((2, 3), np.float32), np.array([0, 0, 2]))
+
+
+def test_statement_scores_sum_to_the_program_score() -> None:
+    model, batch = trained()
+    assert isinstance(model, LightGBMModel)
+    sums = np.add.reduceat(model.predict_statements(batch).astype(np.float64), batch.offsets[:-1])
+    assert sums == pytest.approx(model.predict(batch), abs=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 32), st.integers(1, 30), st.integers(1, 50))
+def test_native_trees_equal_the_booster(seed: int, leaves: int, trees: int, rows: int) -> None:
+    import lightgbm
+
+    rng = np.random.default_rng(seed)
+    batch = synthetic_batch(80, rng, features=int(rng.integers(1, 9)))
+    rows_scale = rng.choice([1.0, 0.37, 1e-3])
+    scaled = FeatureBatch(np.asarray(batch.rows * rows_scale, dtype=np.float32), batch.offsets)
+    options = LightGBMOptions(trees=trees, leaves=leaves, least_rows_in_leaf=1)
+    text = train_trees(scaled, rng.random(80), np.ones(80), options, seed)
+    booster = lightgbm.Booster(model_str=text)
+    native = parse_trees(text)
+    tested = np.concatenate([scaled.rows[:rows], (rng.random((rows, scaled.rows.shape[1])) * 15).astype(np.float32)])
+    assert np.array_equal(native.predict(tested), booster.predict(tested))
+    with pytest.raises(ValueError, match="features"):
+        native.predict(np.zeros((2, scaled.rows.shape[1] + 1), np.float32))
+
+
+def test_trees_without_a_split() -> None:
+    import lightgbm
+
+    batch = synthetic_batch(40, np.random.default_rng(0))
+    text = train_trees(batch, np.ones(40), np.ones(40), LightGBMOptions(trees=3, least_rows_in_leaf=1000), 0)
+    assert np.array_equal(parse_trees(text).predict(batch.rows), lightgbm.Booster(model_str=text).predict(batch.rows))
+
+
+def test_programs_with_equal_features_leave_the_scores_random() -> None:
+    batch = FeatureBatch(np.ones((40, 3), np.float32), np.arange(41))
+    model = LightGBMModel(np.random.default_rng(0))
+    model.update(batch, np.linspace(1e-3, 2e-3, 40), tasks_of(batch))
+    assert not model.is_trained
+    rare = FeatureBatch(np.concatenate([np.zeros((1, 3)), np.ones((39, 3))]).astype(np.float32), np.arange(41))
+    model.update(rare, np.linspace(1e-3, 2e-3, 40), tasks_of(rare))
+    assert model.is_trained
+
+
+def test_batches_can_be_selected_and_joined() -> None:
+    batch = synthetic_batch(9, np.random.default_rng(0))
+    chosen = batch.select([4, 1, 1])
+    assert len(chosen) == 3
+    for position, program in enumerate((4, 1, 1)):
+        expected = batch.rows[batch.offsets[program] : batch.offsets[program + 1]]
+        assert np.array_equal(chosen.rows[chosen.offsets[position] : chosen.offsets[position + 1]], expected)
+    joined = FeatureBatch.concatenate([batch.select([0, 1, 2]), batch.select(range(3, 9))])
+    assert np.array_equal(joined.rows, batch.rows)
+    assert np.array_equal(joined.offsets, batch.offsets)
+
+
+def test_metrics() -> None:
+    truth = np.array([1.0, 2.0, 3.0, 3.0])
+    assert pairwise_rank_accuracy(truth, truth) == 1
+    assert pairwise_rank_accuracy(-truth, truth) == 0
+    assert pairwise_rank_accuracy(np.zeros(4), truth) == 0.5
+    assert pairwise_rank_accuracy([0, 0, 1, 2], truth) == pytest.approx(4.5 / 5)
+    assert np.isnan(pairwise_rank_accuracy([1.0], [2.0]))
+    assert top_k_recall([9, 1, 2, 3], [9, 8, 1, 2], 2) == 0.5
+    assert top_k_recall([1, 2], [1, 2], 30) == 1
+    assert rmse([1.0, 3.0], [1.0, 1.0]) == pytest.approx(np.sqrt(2))
+    with pytest.raises(ValueError, match="one length"):
+        rmse([1.0], [1.0, 2.0])
