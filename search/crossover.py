@@ -13,9 +13,7 @@ from ansor_py.schedule.sketch import Genes
 from ansor_py.search.space import Space
 
 
-def crossover(
-    space: Space, first: Genes, second: Genes, share: NDArray[np.float64], rng: np.random.Generator
-) -> Genes:
+def crossover(space: Space, first: Genes, second: Genes, share: NDArray[np.float64], rng: np.random.Generator) -> Genes:
     """Children of `first[i]` and `second[i]`; each node comes from the first with probability `share[i]`. int32[n, holes]."""
     children = second.copy()
     for columns in space.nodes:
@@ -25,7 +23,9 @@ def crossover(
 
 
 def guided_share(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The probability with which nodes come from the first parent, from the parents' scores (not below 0); 1/2 where both are 0."""
+    """The probability with which nodes come from the first parent, by the parents' scores; 1/2 where neither is above 0."""
     a, b = np.maximum(first, 0.0), np.maximum(second, 0.0)
     total = a + b
-    return np.divide(a, total, out=np.full(len(a), 0.5), where=total > 0)
+    share = np.full(len(a), 0.5)
+    np.divide(a, total, out=share, where=total > 0)
+    return share

@@ -126,9 +126,7 @@ def next_generation(
     return children
 
 
-def _children(
-    space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator
-) -> Breed:
+def _children(space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator) -> Breed:
     """One valid child for every parent. What stays invalid after some attempts is replaced by a copy of its parent."""
     parts: list[Breed] = []
     pending = parents
@@ -145,9 +143,7 @@ def _children(
     return join([children, replace(copies, operators=np.full(len(copies), "copy", dtype="U32"))])
 
 
-def _attempt(
-    space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator
-) -> Breed:
+def _attempt(space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator) -> Breed:
     """A child for every parent, in the parents' order, repaired but not checked."""
     options = space.options
     chosen = rows.take(parents)
@@ -156,7 +152,9 @@ def _attempt(
     names = [name for name in MUTATIONS if options.mutation_weights.get(name, 0) > 0]
     dice = rng.random(len(parents))
     mutated = dice < options.mutation_probability
-    crossed = ~mutated & (dice < options.mutation_probability + (1 - options.mutation_probability) * options.crossover_probability)
+    crossed = ~mutated & (
+        dice < options.mutation_probability + (1 - options.mutation_probability) * options.crossover_probability
+    )
     weights = np.array([options.mutation_weights[name] for name in names])
     which = rng.choice(len(names), len(parents), p=weights / weights.sum()) if names else np.zeros(len(parents), dtype=np.int64)
     for number, name in enumerate(names):

@@ -1,7 +1,7 @@
 """All constants of the search in one frozen dataclass, each with its meaning; the defaults are Ansor's unless it says why not.
 
-    options = SearchOptions(population=512)
-    options.mutation_weights["tile_neighbour"]
+options = SearchOptions(population=512)
+options.mutation_weights["tile_neighbour"]
 """
 
 from __future__ import annotations

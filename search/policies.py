@@ -1,8 +1,8 @@
 """The built-in policies: evolution with a cost model, and random search.
 
-    policy = EvolutionPolicy(sketches, target, score, rng, options)
-    for candidate in policy.propose(64): ...
-    policy.observe(records)
+policy = EvolutionPolicy(sketches, target, score, rng, options)
+for candidate in policy.propose(64): ...
+policy.observe(records)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Random programs: uniform genes, mended where genes contradict each other and filtered in batches (paper, section 4.2).
 
-    genes = sample(space, 256, rng)     # int32[<= 256, holes]
+genes = sample(space, 256, rng)     # int32[<= 256, holes]
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from ansor_py.schedule.sketch import Genes
 from ansor_py.search.space import Space
 from ansor_py.search.validity import plausible, repair, within_bounds
 
-# Rows drawn at a time for each row that is still wanted.
+# Rows drawn at a time for each row that is still wanted, and at least.
 OVERSAMPLING = 4
+LEAST_DRAWN = 256
 # Plausible rows collected for each wanted one before bounds are inferred, which costs the same for few rows and many.
 SPARE = 1.5
 
@@ -32,7 +33,7 @@ def _plausible_rows(space: Space, count: int, rng: np.random.Generator) -> Genes
     kept = np.zeros((0, len(space.sketch.holes)), dtype=np.int32)
     fruitless = 0
     while len(kept) < count and fruitless <= space.options.attempts:
-        genes = repair(space, draw(space, OVERSAMPLING * (count - len(kept)), rng), rng)
+        genes = repair(space, draw(space, max(LEAST_DRAWN, OVERSAMPLING * (count - len(kept))), rng), rng)
         genes = genes[plausible(space, genes)]
         fruitless = 0 if len(genes) else fruitless + 1
         kept = np.concatenate([kept, genes])

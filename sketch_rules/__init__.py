@@ -1,7 +1,7 @@
 """Sketch rules: how sketches are derived, one file a rule, registered by decorator.
 
-    sketches = generate_sketches(dag, target)                  # the preset "default"
-    sketches = generate_sketches(dag, target, rules="ansor")   # the paper's rules
+sketches = generate_sketches(dag, target)                  # the preset "default"
+sketches = generate_sketches(dag, target, rules="ansor")   # the paper's rules
 """
 
 from ansor_py.sketch_rules.derivation import generate_sketches

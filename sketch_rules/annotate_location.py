@@ -48,7 +48,7 @@ def annotate_location(sketch: PartialSketch) -> PartialSketch:
 
 
 def _places(sketch: PartialSketch, stage: Stage, found: dict[str, list[Place]]) -> list[Place]:
-    """Loops inside which a stage may be computed, outermost first, those of its consumer before those of the consumer's hosts."""
+    """Loops inside which a stage may be computed, outermost first; its consumer's before those of the hosts."""
     consumers = sketch.state.consumers(stage.name)
     if not consumers:
         return []
@@ -117,7 +117,9 @@ def sampled_extents(sketch: PartialSketch) -> dict[Place, int]:
     genes[:, [hole.kind == "rfactor" for hole in sketch.holes]] = 0  # the template holds the first alternative
     bounds: Bounds = infer_bounds(sketch.state, sketch.holes, genes)
     return {
-        (name, iterator.name): int(np.max(b.extents[iterator.name])) for name, b in bounds.items() for iterator in b.stage.iterators
+        (name, iterator.name): int(np.max(b.extents[iterator.name]))
+        for name, b in bounds.items()
+        for iterator in b.stage.iterators
     }
 
 

@@ -49,7 +49,7 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
 
 
 def vector_choices(extent: int, lanes: int, contiguous: bool) -> tuple[int, ...]:
-    """Lengths of a vector loop: half a vector to four, the whole axis if shorter; 1 (scalar) where elements are not neighbours."""
+    """Lengths of a vector loop: half a vector to four, the whole axis if shorter, and 1 where elements are not neighbours."""
     found = {min(extent, lanes * vectors) for vectors in VECTORS}
     if lanes // 2 > 1:
         found.add(min(extent, lanes // 2))

@@ -48,7 +48,7 @@ class TiledAxes:
     @property
     def register_axes(self) -> tuple[Axis, ...]:
         """The axes with a length in the register tile: the spatial ones, then the reduction axis if that is vectorised."""
-        return self.spatial if self.vector not in self.reduction else (*self.spatial, self.vector)  # type: ignore[arg-type]
+        return self.spatial if self.vector not in self.reduction else (*self.spatial, self.vector)
 
 
 def tiled_axes(sketch: PartialSketch, stage: Stage) -> TiledAxes:
@@ -95,10 +95,10 @@ def _levels(axes: TiledAxes) -> tuple[tuple[str, ...], ...]:
         return tuple(f"{axis.name}.{part}" for axis in group)
 
     innermost = [axis for axis in axes.spatial if axis is not axes.vector]
-    vector = ()
+    vector: tuple[str, ...] = ()
     if axes.vector is not None:
         vector = (f"{axes.vector.name}.{3 if axes.vector in axes.spatial else 2}",)
-    levels = (
+    return (
         (*(axis.name for axis in axes.unit_spatial), *parts(axes.spatial, 0)),
         parts(axes.spatial, 1),
         (*(axis.name for axis in axes.unit_reduction), *parts(axes.reduction, 0)),
@@ -106,4 +106,3 @@ def _levels(axes: TiledAxes) -> tuple[tuple[str, ...], ...]:
         parts(axes.reduction, 1),
         (*parts(tuple(innermost), 3), *vector),
     )
-    return levels

@@ -38,9 +38,7 @@ def _fused(sketch: PartialSketch, name: str, level: int) -> PartialSketch:
     sketch = tile(sketch, name)
     pairs = list(zip(consumer.op.axes, producer.op.axes, strict=True))
     split = [(mine, theirs) for mine, theirs in pairs if theirs in axes.spatial]
-    sketch = sketch.apply(
-        *(FollowSplit(consumer.name, mine.name, name, theirs.name, level + 1) for mine, theirs in split)
-    )
+    sketch = sketch.apply(*(FollowSplit(consumer.name, mine.name, name, theirs.name, level + 1) for mine, theirs in split))
     whole = tuple(mine.name for mine, theirs in pairs if theirs not in axes.spatial)
     levels: Levels = tuple(
         (*(whole if part == 0 else ()), *(f"{mine.name}.{part}" for mine, _ in split)) for part in range(level + 1)

@@ -1,6 +1,6 @@
 """Which rules are tried, and in which order. The order matters: a rule may keep later ones from being tried.
 
-    generate_sketches(dag, target, rules="ansor")
+generate_sketches(dag, target, rules="ansor")
 """
 
 from __future__ import annotations

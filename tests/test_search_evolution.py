@@ -1,0 +1,259 @@
+"""Evolution on matrices: validity, operators, crossover, determinism, improvement, and that no State is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ansor_py.errors import OptionError
+from ansor_py.lower.bounds import infer_bounds
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.sketch import Genes, Population
+from ansor_py.schedule.state import State
+from ansor_py.search.candidates import Candidate, row_keys, sketch_fingerprint
+from ansor_py.search.crossover import crossover, guided_share
+from ansor_py.search.evolution import breed, evolve
+from ansor_py.search.mutation import MUTATIONS, mutate
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.policy import Policy, create_policy
+from ansor_py.search.sampling import draw, sample
+from ansor_py.search.space import Space
+from ansor_py.search.validity import accepts, repair
+from ansor_py.sketch_rules import generate_sketches
+from ansor_py.target import Target
+from ansor_py.te.ops.registry import from_spec
+
+TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
+OPTIONS = SearchOptions(population=256, iterations=3)
+WORKLOADS = ("matmul:96,80,64", "conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1", "softmax:4,6,160", "softmax:1,1024")
+
+
+def spaces_of(spec: str) -> list[Space]:
+    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec(spec)), TARGET)
+    spaces = [Space(sketch, TARGET, OPTIONS) for sketch in sketches]
+    for space in spaces:
+        space.warm_up()
+    return spaces
+
+
+def synthetic(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
+    """A smooth score: programs are good whose genes are near a hidden point."""
+    found = []
+    for population in populations:
+        place = population.genes / np.maximum(population.sketch.sizes - 1, 1)
+        found.append((1.0 - np.abs(place - 0.7).mean(axis=1)).astype(np.float32))
+    return found
+
+
+@dataclass(frozen=True)
+class Measured:
+    sketch_id: int | None
+    genes: tuple[int, ...]
+    cost: float
+    trial: int
+
+
+@pytest.mark.parametrize("spec", WORKLOADS)
+def test_samples_are_valid_and_reproducible(spec: str) -> None:
+    for space in spaces_of(spec):
+        rows = sample(space, 64, np.random.default_rng(3))
+        assert rows.dtype == np.int32
+        assert accepts(space, rows).all()
+        assert np.array_equal(rows, sample(space, 64, np.random.default_rng(3)))
+        assert np.array_equal(rows, repair(space, rows, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("spec", WORKLOADS)
+def test_accepted_rows_can_be_scheduled_and_waste_little(spec: str) -> None:
+    """What the matrix check accepts, the slow path accepts: steps apply, bounds exist, tiles stay within the padding."""
+    for space in spaces_of(spec):
+        for row in sample(space, 6, np.random.default_rng(1)):
+            state = State.initial(space.sketch.dag).replay(space.sketch.concretise(row))
+            for bounds in infer_bounds(state).values():
+                assert all(extent >= 1 for extent in bounds.extents.values())
+
+
+def test_tiles_beyond_the_extent_are_rejected_as_repetitions() -> None:
+    """No two accepted rows of a tiled matmul have the same loop extents and the same other choices."""
+    space = spaces_of("matmul:24,40,12")[0]
+    rows = np.unique(sample(space, 400, np.random.default_rng(0)), axis=0)
+    bounds = infer_bounds(space.first, space.sketch.holes, rows)["C"]
+    extents = np.stack([np.broadcast_to(bounds.extents[i.name], len(rows)) for i in bounds.stage.iterators], axis=1)
+    others = rows[:, [c for c, hole in enumerate(space.sketch.holes) if hole.kind not in ("tile", "register_tile")]]
+    keys = np.concatenate([extents, others], axis=1)
+    assert len(np.unique(keys, axis=0)) == len(rows)
+
+
+@pytest.mark.parametrize("spec", WORKLOADS)
+@pytest.mark.parametrize("name", sorted(MUTATIONS))
+def test_mutations_change_only_holes_of_their_kind(spec: str, name: str) -> None:
+    kinds = {
+        "tile_neighbour": {"tile", "register_tile"},
+        "tile_random": {"tile", "register_tile"},
+        "register_tile": {"tile", "register_tile"},
+        "location": {"location", "rfactor"},
+    }.get(name, {name})
+    for space in spaces_of(spec):
+        rows = sample(space, 100, np.random.default_rng(0))
+        before = rows.copy()
+        children = mutate(space, name, rows, np.random.default_rng(1))
+        assert np.array_equal(rows, before)
+        if children is None:
+            assert not len(space.columns(*kinds)) or name == "register_tile"  # type: ignore[arg-type]
+            continue
+        assert (children >= 0).all()
+        assert (children < space.sketch.sizes).all()
+        changed = children != rows
+        assert changed.any(axis=1).all()
+        assert {space.sketch.holes[c].kind for c in np.flatnonzero(changed.any(axis=0))} <= kinds
+        if name != "register_tile":
+            assert (changed.sum(axis=1) == 1).all()
+
+
+def test_a_new_register_tile_keeps_the_cache_tile() -> None:
+    space = spaces_of("matmul:96,80,64")[0]
+    rows = sample(space, 200, np.random.default_rng(0))
+    children = mutate(space, "register_tile", rows, np.random.default_rng(1))
+    assert children is not None
+    axis = space.tiled_axes[0]
+
+    def cache_tile(genes: Genes) -> NDArray[np.int64]:
+        return space.values(axis.lengths[0], genes) * space.values(axis.lengths[1], genes)
+
+    ratio = np.abs(np.log2(cache_tile(children) / cache_tile(rows)))
+    assert np.median(ratio) <= 0.5
+
+
+def test_crossover_takes_nodes_whole() -> None:
+    space = spaces_of("conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1")[0]
+    assert len(space.nodes) >= 2
+    a, b = (sample(space, 80, np.random.default_rng(seed)) for seed in (0, 1))
+    children = crossover(space, a, b, np.full(80, 0.5), np.random.default_rng(2))
+    for columns in space.nodes:
+        from_a = (children[:, columns] == a[:, columns]).all(axis=1)
+        from_b = (children[:, columns] == b[:, columns]).all(axis=1)
+        assert (from_a | from_b).all()
+    assert np.array_equal(crossover(space, a, b, np.ones(80), np.random.default_rng(2)), a)
+    assert np.allclose(guided_share(np.array([3.0, 0.0, -1.0]), np.array([1.0, 0.0, 2.0])), [0.75, 0.5, 0.0])
+
+
+def evolved(spaces: list[Space], seed: int, measured: NDArray[np.uint64] | None = None) -> list[Candidate]:
+    rng = np.random.default_rng(seed)
+    first = [breed(sample(space, 100, rng)) for space in spaces]
+    return evolve(spaces, first, synthetic, rng, OPTIONS, measured)
+
+
+@pytest.mark.parametrize("spec", WORKLOADS)
+def test_evolution_improves_and_is_reproducible(spec: str) -> None:
+    spaces = spaces_of(spec)
+    rng = np.random.default_rng(5)
+    first = [Population(space.sketch, sample(space, 100, rng)) for space in spaces]
+    start = max(float(scores.max()) for scores in synthetic(first))
+    best = evolved(spaces, 5)
+    assert best[0].predicted is not None
+    assert best[0].predicted >= start
+    scores = [candidate.predicted or 0.0 for candidate in best]
+    assert scores == sorted(scores, reverse=True)
+    keys = [int(row_keys(c.sketch, c.genes[None, :])[0]) for c in best]
+    assert len(set(keys)) == len(keys) <= OPTIONS.best_kept
+    again = evolved(spaces, 5)
+    assert [(c.sketch, *c.genes, c.operator) for c in best] == [(c.sketch, *c.genes, c.operator) for c in again]
+    for candidate in best:
+        assert accepts(spaces[candidate.sketch], candidate.genes[None, :]).all()
+
+
+def test_measured_programs_are_not_returned() -> None:
+    spaces = spaces_of("matmul:96,80,64")
+    best = evolved(spaces, 5)
+    known = np.concatenate([row_keys(c.sketch, c.genes[None, :]) for c in best])
+    later = evolved(spaces, 5, np.sort(known))
+    assert not {int(k) for k in known} & {int(row_keys(c.sketch, c.genes[None, :])[0]) for c in later}
+
+
+def test_scores_that_are_no_numbers_do_no_harm() -> None:
+    spaces = spaces_of("matmul:96,80,64")
+    rng = np.random.default_rng(0)
+    first = [breed(sample(space, 30, rng)) for space in spaces]
+
+    def broken(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
+        return [np.where(np.arange(len(p)) % 2, np.nan, -1.0).astype(np.float32) for p in populations]
+
+    best = evolve(spaces, first, broken, rng, OPTIONS)
+    assert best
+    assert all(candidate.predicted == -1.0 for candidate in best)
+
+
+def test_no_state_is_built_while_evolving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 2: between sampling and the chosen batch no State is built. Templates are made by `warm_up`."""
+    spaces = {spec: spaces_of(spec) for spec in WORKLOADS}
+    built: list[int] = []
+    monkeypatch.setattr(State, "__init__", lambda self, *args, **kwargs: built.append(1))
+    for group in spaces.values():
+        assert evolved(group, 0)
+    assert not built
+    State.initial(spaces[WORKLOADS[0]][0].sketch.dag)
+    assert built
+
+
+def policy_of(spec: str, name: str = "evolution", seed: int = 0) -> Policy:
+    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec(spec)), TARGET)
+    return create_policy(name, sketches, TARGET, synthetic, np.random.default_rng(seed), OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["evolution", "random"])
+def test_policies_never_propose_a_program_twice(name: str) -> None:
+    policy = policy_of("softmax:4,6,160", name)
+    seen: set[tuple[int, ...]] = set()
+    for number in range(3):
+        batch = policy.propose(24)
+        assert len(batch) == 24
+        keys = {(c.sketch, *map(int, c.genes)) for c in batch}
+        assert len(keys) == 24
+        assert not keys & seen
+        seen |= keys
+        policy.observe([Measured(c.sketch, tuple(c.genes), 1.0 + i, number * 24 + i) for i, c in enumerate(batch)])
+
+
+@pytest.mark.parametrize("name", ["evolution", "random"])
+def test_policies_are_reproducible_and_end(name: str) -> None:
+    def history() -> list[tuple[object, ...]]:
+        policy = policy_of("relu:3,40", name)
+        rounds = [policy.propose(16) for _ in range(4)]
+        assert not rounds[-1]
+        return [(c.sketch, *map(int, c.genes), c.operator, c.predicted) for batch in rounds for c in batch]
+
+    assert history() == history()
+
+
+def test_a_batch_holds_random_programs_and_descendants_name_their_parents() -> None:
+    policy = policy_of("matmul:96,80,64")
+    batch = policy.propose(40)
+    assert sum(candidate.predicted is None for candidate in batch) == round(OPTIONS.eps_greedy * 40)
+    assert all(candidate.parent is None for candidate in batch)
+    policy.observe([Measured(c.sketch, tuple(c.genes), 1.0 if i else float("inf"), 100 + i) for i, c in enumerate(batch)])
+    policy.observe([Measured(None, (), 1.0, 99)])
+    parents = {candidate.parent for candidate in policy.propose(40)}
+    assert any(parent is not None and 100 < parent < 140 for parent in parents)
+
+
+def test_draws_are_uniform_over_legal_structures() -> None:
+    space = spaces_of("softmax:4,6,160")[0]
+    rows = draw(space, 4000, np.random.default_rng(0))
+    counts = np.bincount(space.structure_keys(rows), minlength=len(space.legal_structures))
+    assert (counts[~space.legal_structures] == 0).all()
+    assert counts[space.legal_structures].min() > 0.5 * counts.max()
+
+
+def test_fingerprints_and_options() -> None:
+    first, second, *_ = spaces_of("matmul:96,80,64")
+    assert sketch_fingerprint(first.sketch) != sketch_fingerprint(second.sketch)
+    with pytest.raises(OptionError, match="population"):
+        SearchOptions(population=0)
+    with pytest.raises(OptionError, match="eps_greedy"):
+        SearchOptions(eps_greedy=2.0)
+    with pytest.raises(OptionError, match=r"known are .*evolution, random"):
+        policy_of("relu:8", "nonsense")

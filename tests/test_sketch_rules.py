@@ -1,0 +1,277 @@
+"""Sketch derivation: counts against the reference, golden structures, tables of tiles, and that every program is legal."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansor_py.errors import OptionError
+from ansor_py.lower.nest import scheduled_nest, statements
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.sketch import Sketch
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import ComputeInline, Parallel, step_from_json
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling import sample
+from ansor_py.search.space import Space
+from ansor_py.sketch_rules import Derived, PartialSketch, Rule, Verdict, generate_sketches
+from ansor_py.sketch_rules.annotate_vectorize import vector_choices
+from ansor_py.sketch_rules.register_tile import register_tiles, vector_lengths
+from ansor_py.sketch_rules.tile_sizes import reduction_lengths, tile_pairs
+from ansor_py.target import Target
+from ansor_py.te.expr import maximum
+from ansor_py.te.ops.registry import from_spec
+from ansor_py.te.tensor import compute, placeholder, reduce_axis, reduce_max, reduce_sum
+
+TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=4")
+WORKLOADS = (
+    "matmul:48,40,36",
+    "matmul:37,53,29",
+    "dense:1,100,64",
+    "conv2d:1,8,14,14,12,3,pad=1,bias=1,relu=1",
+    "conv2d:1,4,13,13,6,5,stride=2,pad=2",
+    "softmax:6,96",
+    "softmax:1,500",
+    "max_pool2d:1,4,14,14,3,stride=2,pad=1",
+    "reduce_sum:700",
+    "relu:2,5,7",
+    "transpose:17,33",
+    "layer_norm:9,40",
+    "batch_matmul:3,10,12,14",
+)
+
+
+def dag_of(spec: str) -> ComputeDAG:
+    return ComputeDAG.from_outputs(from_spec(spec))
+
+
+def chained_matmuls() -> ComputeDAG:
+    a, b, c = (placeholder((64, 64), name=name) for name in "ABC")
+    k, m = reduce_axis(64, "k"), reduce_axis(64, "m")
+    d = compute((64, 64), lambda i, j: reduce_sum(a[i, k] * b[k, j], k), name="D")
+    return ComputeDAG.from_outputs(compute((64, 64), lambda i, j: reduce_sum(d[i, m] * c[m, j], m), name="E"))
+
+
+def conv_bn_relu() -> ComputeDAG:
+    x, w = placeholder((1, 8, 16, 16), name="X"), placeholder((8, 8, 1, 1), name="W")
+    scale, shift = placeholder((8,), name="S"), placeholder((8,), name="B")
+    r = reduce_axis(8, "r")
+    conv = compute((1, 8, 16, 16), lambda n, f, y, z: reduce_sum(x[n, r, y, z] * w[f, r, 0, 0], r), name="conv")
+    scaled = compute((1, 8, 16, 16), lambda n, f, y, z: conv[n, f, y, z] * scale[f], name="scaled")
+    norm = compute((1, 8, 16, 16), lambda n, f, y, z: scaled[n, f, y, z] + shift[f], name="norm")
+    return ComputeDAG.from_outputs(compute((1, 8, 16, 16), lambda n, f, y, z: maximum(norm[n, f, y, z], 0.0), name="relu"))
+
+
+def pool_relu() -> ComputeDAG:
+    x = placeholder((1, 8, 16, 16), name="X")
+    p, q = reduce_axis(2, "p"), reduce_axis(2, "q")
+    pool = compute((1, 8, 8, 8), lambda n, c, y, z: reduce_max(x[n, c, y * 2 + p, z * 2 + q], (p, q)), name="pool")
+    return ComputeDAG.from_outputs(compute((1, 8, 8, 8), lambda n, c, y, z: maximum(pool[n, c, y, z], 0.0), name="relu"))
+
+
+@pytest.mark.parametrize(
+    ("dag", "count"),
+    [
+        (dag_of("matmul:512,512,512"), 3),
+        (dag_of("matmul:8,8,512"), 5),
+        (chained_matmuls(), 9),
+        (conv_bn_relu(), 3),
+        (pool_relu(), 1),
+        (dag_of("reduce_min:10,1024"), 3),
+        (dag_of("softmax:1,1024"), 9),
+        (dag_of("softmax:1,12,128,128"), 9),
+        (dag_of("reduce_sum:128"), 3),
+    ],
+    ids="matmul small-matmul two-matmuls conv-bn-relu pool-relu min softmax-row softmax-4d to-scalar".split(),
+)
+def test_sketch_counts_of_the_reference(dag: ComputeDAG, count: int) -> None:
+    """Reference page, section 3.5: the counts of TVM's unit tests, with 4 cores."""
+    assert len(generate_sketches(dag, TARGET, rules="ansor")) == count
+
+
+def test_derivation_is_deterministic() -> None:
+    dag = dag_of("softmax:6,96")
+    first, second = (generate_sketches(dag, TARGET) for _ in range(2))
+    assert [(s.name, s.steps, s.holes) for s in first] == [(s.name, s.steps, s.holes) for s in second]
+
+
+def test_golden_matmul_sketches() -> None:
+    plain, outer, inner = generate_sketches(dag_of("matmul:512,512,512"), TARGET)
+    assert [s.name for s in (plain, outer, inner)] == [
+        "tile(C)",
+        "cache(C) fuse(C.local->C level 1)",
+        "cache(C) fuse(C.local->C level 2)",
+    ]
+    template = inner.structure([0] * len(inner.holes))
+    assert str(template).splitlines()[2:] == GOLDEN_LEVEL_2.strip("\n").splitlines()
+    loops = [item.name for item in plain.structure([0] * len(plain.holes)).stage("C").iterators]
+    assert loops == "i.0 j.0 i.1 j.1 k.0 i.2 j.2 k.1 i.3 j.3".split()
+
+
+GOLDEN_LEVEL_2 = """
+for i.0 in rest:
+  for j.0 in rest:
+    for i.1 in gene1.1:
+      for j.1 in gene2.1:
+        for i.0 in rest:
+          for j.0 in rest:
+            for i.1 in gene1.1:
+              for j.1 in gene2.1:
+                for k.0 in rest:
+                  for i.2 in gene1.0:
+                    for j.2 in gene2.0:
+                      for k.1 in gene3.0:
+                        for i.3 in gene0.0:
+                          vectorize j.3 in gene0.1:
+                            C.local[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+        for i.2 in gene0.0*gene1.0:
+          for j.2.0 in rest:
+            vectorize j.2.1 in gene4.0:
+              C[i, j] = C.local[i, j]
+"""
+
+
+def test_a_product_with_a_transposed_operand_is_vectorised_along_the_reduction() -> None:
+    sketch = generate_sketches(dag_of("dense:8,64,256"), TARGET)[0]
+    last = sketch.structure([0] * len(sketch.holes)).stage("dense").iterators[-1]
+    assert (last.kind, last.annotation) == ("reduction", "vectorize")
+
+
+def test_row_sums_run_in_lanes_and_column_sums_along_the_output() -> None:
+    x, k = placeholder((64, 96), name="X"), reduce_axis(96, "k")
+    rows = ComputeDAG.from_outputs(compute((64,), lambda i: reduce_sum(x[i, k], k), name="rows"))
+    m = reduce_axis(64, "m")
+    columns = ComputeDAG.from_outputs(compute((96,), lambda j: reduce_sum(x[m, j], m), name="columns"))
+    for dag, kind in ((rows, "reduction"), (columns, "spatial")):
+        sketch = generate_sketches(dag, TARGET)[-1]
+        assert sketch.structure([0] * len(sketch.holes)).stages[-1].iterators[-1].kind == kind
+
+
+def test_batch_norm_is_inlined_into_the_consumer_of_the_convolution() -> None:
+    for sketch in generate_sketches(conv_bn_relu(), TARGET):
+        assert {step.stage for step in sketch.steps if isinstance(step, ComputeInline)} == {"scaled", "norm"}
+
+
+def test_register_tiles_fit_the_registers() -> None:
+    tiles = register_tiles((512, 512), 1, 16, 32)
+    assert {(14, 32), (12, 32), (8, 48), (6, 64)} <= set(tiles)
+    for rows, width in tiles:
+        vectors = width // 16
+        assert width % 16 == 0
+        assert rows * vectors + vectors + 1 <= 32
+    assert max(rows for rows, _ in register_tiles((512, 512), 1, 8, 16)) == 14
+
+
+@given(st.integers(1, 300), st.sampled_from([4, 8, 16]))
+def test_vector_lengths_cover_short_axes(extent: int, lanes: int) -> None:
+    lengths = vector_lengths(extent, lanes)
+    assert lengths == sorted(set(lengths))
+    assert all(1 <= length <= extent for length in lengths)
+    assert any(length == extent or length % lanes == 0 for length in lengths)
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=4), st.sampled_from([(16, 32), (8, 16), (4, 16)]))
+def test_register_tiles_stay_within_the_extents(extents: list[int], machine: tuple[int, int]) -> None:
+    lanes, registers = machine
+    tiles = register_tiles(tuple(extents), len(extents) - 1, lanes, registers)
+    assert tiles
+    assert len(tiles) < 1500
+    assert len(set(tiles)) == len(tiles)
+    assert all(1 <= size <= extent for tile in tiles for size, extent in zip(tile, extents, strict=True))
+    assert all(sum(size > 1 for size in tile[:-1]) <= 2 for tile in tiles)
+
+
+@given(st.integers(1, 5000))
+def test_tile_tables_are_bounded_and_contain_the_whole_axis(extent: int) -> None:
+    assert (extent,) in reduction_lengths(extent)
+    assert all(length <= 512 or length == extent for (length,) in reduction_lengths(extent))
+    pairs = tile_pairs(extent, 1)
+    assert (1, 1) in pairs
+    assert len(pairs) < 1000
+    assert all(inner * outer <= extent for inner, outer in pairs)
+
+
+def test_vector_choices_offer_scalars_only_where_elements_are_apart() -> None:
+    assert vector_choices(512, 16, contiguous=True) == (8, 16, 32, 64)
+    assert vector_choices(512, 16, contiguous=False) == (1, 8, 16, 32, 64)
+    assert vector_choices(5, 16, contiguous=True) == (5,)
+
+
+def spaces_of(spec: str, rules: str) -> list[Space]:
+    return [Space(s, TARGET, SearchOptions()) for s in generate_sketches(dag_of(spec), TARGET, rules)]
+
+
+@pytest.mark.parametrize("rules", ["default", "ansor"])
+@pytest.mark.parametrize("spec", WORKLOADS)
+def test_random_programs_replay_and_compute_the_whole_output(spec: str, rules: str) -> None:
+    """Steps of every sampled program are legal, survive JSON, and the nest stores each output element in its bounds."""
+    dag = dag_of(spec)
+    for number, space in enumerate(spaces_of(spec, rules)):
+        rows = sample(space, 4, np.random.default_rng(number))
+        assert len(rows)
+        for row in rows:
+            steps = space.sketch.concretise(row)
+            assert tuple(step_from_json(step.to_json()) for step in steps) == steps
+            state = State.initial(dag).replay(steps)
+            for tensor in dag.outputs:
+                stores = [loops for loops, s in statements(scheduled_nest(state)) if s.stage == tensor.name]
+                assert len(stores) == 1
+                iterations = math.prod(loop.extent for loop in stores[0] if loop.kind == "spatial")
+                assert iterations >= tensor.size
+                assert iterations <= 2 * tensor.size + 64
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(WORKLOADS), st.integers(0, 2**31))
+def test_a_structure_is_the_concrete_state_without_masks(spec: str, seed: int) -> None:
+    """The template of a row has the loops of the concrete program, but for fused parallel ones."""
+    rng = np.random.default_rng(seed)
+    spaces = spaces_of(spec, "default")
+    space = spaces[int(rng.integers(len(spaces)))]
+    for row in sample(space, 2, rng):
+        template = space.sketch.structure(row)
+        steps = space.sketch.concretise(row)
+        state = State.initial(space.sketch.dag).replay(steps)
+        assert [s.name for s in template.stages] == [s.name for s in state.stages]
+        for ours, theirs in zip(template.stages, state.stages, strict=True):
+            parts = [part for item in theirs.iterators for part in (item.name.split("@")[:-1] or [item.name])]
+            assert [item.name for item in ours.iterators] == parts
+
+
+def test_a_single_core_has_no_parallel_loops() -> None:
+    for sketch in generate_sketches(dag_of("matmul:64,64,64"), TARGET.with_cores(1)):
+        assert not any(hole.kind == "parallel" for hole in sketch.holes)
+
+
+def test_large_stages_run_in_parallel() -> None:
+    for space in spaces_of("conv2d:1,32,28,28,32,3,pad=1,bias=1,relu=1", "default"):
+        for row in sample(space, 4, np.random.default_rng(0)):
+            steps = space.sketch.concretise(row)
+            assert any(isinstance(step, Parallel) and step.stage == "relu" for step in steps)
+
+
+class KeepEverything(Rule):
+    """A user's rule: nothing is transformed."""
+
+    name = "keep_everything"
+
+    def condition(self, sketch: PartialSketch, number: int) -> Verdict:
+        return "apply_and_stop"
+
+    def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
+        return [(sketch, number - 1)]
+
+
+def test_a_user_rule_goes_ahead_of_the_built_in_ones() -> None:
+    sketches: list[Sketch] = generate_sketches(dag_of("matmul:64,64,64"), TARGET, [KeepEverything(), "skip"])
+    assert [sketch.name for sketch in sketches] == ["untransformed"]
+
+
+@pytest.mark.parametrize("rules", ["nonsense", ["always_inline", "nonsense"], ["multi_level_tiling", "always_inline"]])
+def test_bad_rules_are_named(rules: str | list[str]) -> None:
+    with pytest.raises(OptionError, match="rule"):
+        generate_sketches(dag_of("relu:8,8"), TARGET, rules)
