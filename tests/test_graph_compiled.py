@@ -17,11 +17,13 @@ from onnx import ModelProto, helper
 
 from ansor_py.errors import FeedError, ModelError, RecordError, TargetError
 from ansor_py.graph import CompiledModel, compile, load, partition_model
+from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
 from ansor_py.graph.model_archive import check_cpu
 from ansor_py.graph.random_weights import find_light_models, randomise_constant_weights
 from ansor_py.graph.reference import reference_outputs
-from ansor_py.measure.records import Record
+from ansor_py.measure.records import Record, RecordWriter
 from ansor_py.target import Target
+from graph_faults import crash_for_bad
 from graph_interpreter import Array, floats, make_model, reference
 
 
@@ -105,6 +107,13 @@ def test_scalars_and_full_reductions() -> None:
     data = {"x": floats(3, 4), "s": np.array(2.5, np.float32)}
     model = make_model(nodes, data, ["y", "mean"])
     check(compile(model, threads=1, workers=0).run(data), reference(model, data))
+
+
+def test_values_without_elements() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Concat", ["a", "z"], ["y"], axis=0)]
+    data = {"x": floats(0, 3), "z": floats(2, 3)}
+    model = make_model(nodes, data, ["a", "y"])
+    check(compile(model, threads=1, workers=0).run(data), {"a": data["x"], "y": data["z"]})
 
 
 def test_light_squeezenet_with_random_weights() -> None:
@@ -238,6 +247,31 @@ def test_records_of_another_target_or_number_of_threads_are_refused() -> None:
         compile(model, [record(key, str(target), threads=64)], threads=1, workers=0)
     with pytest.raises(RecordError, match="no record is for target"):
         compile(model, [record(key, str(Target.parse("x86-64 cpu=nehalem")))], threads=1, workers=0)
+
+
+def test_broken_last_line_of_a_records_file_is_told(tmp_path: Path) -> None:
+    model, data = residual_model()
+    target = Target.detect()
+    path = tmp_path / "records.jsonl"
+    with RecordWriter(path) as writer:
+        writer.write([record(partition_model(model).tasks[0].workload_key, str(target))])
+    path.write_bytes(path.read_bytes() + b'{"schema": 1, "work')
+    told: list[str] = []
+    compiled = compile(model, path, threads=1, workers=0, progress=told.append)
+    assert list(compiled.plan.schedules.values()).count("trial 5") == 1
+    assert any("records.jsonl' line 2 (the last one, cut short)" in text for text in told)
+    check(compiled.run(data), reference(model, data))
+
+
+def test_kernel_that_ends_its_worker_fails_alone() -> None:
+    target = Target.detect()
+    dag = partition_model(residual_model()[0]).tasks[0].dag
+    requests = [BuildRequest(symbol, dag, ()) for symbol in ("good1", "bad", "good2")]
+    with KernelBuilder(target, 1, workers=1, build=crash_for_bad) as builder:
+        first, second, third = builder.build(requests)
+    assert isinstance(second, str)
+    assert "killed by SIGABRT" in second
+    assert [kernel.symbol for kernel in (first, third) if not isinstance(kernel, str)] == ["good1", "good2"]
 
 
 def test_threads_must_be_positive() -> None:

@@ -185,6 +185,30 @@ def test_unsupported_operator_names_node_operator_and_opset() -> None:
         import_model(model)
 
 
+def test_control_flow_names_the_node() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["o"])], "b", [], [helper.make_tensor_value_info("o", TensorProto.FLOAT, [3])]
+    )
+    nodes = [helper.make_node("If", ["c"], ["y"], name="choice", then_branch=branch, else_branch=branch)]
+    with pytest.raises(ModelError, match=r"node 'choice' \(operator If, opset 17\) has a graph as attribute"):
+        import_model(make_model(nodes, {"x": (3,), "c": np.array(True)}, ["y"]))
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "missing.bin"])
+def test_external_data_that_is_missing_or_outside(tmp_path: Path, location: str) -> None:
+    model = make_model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": (2, 30)}, ["y"], {"w": floats(30, 30)})
+    (tmp_path / "inner").mkdir()
+    path = tmp_path / "inner" / "m.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=10)
+    assert import_model(path).values["y"].shape == (2, 30)
+    (path.parent / "weights.bin").rename(tmp_path / "weights.bin")
+    moved = onnx.load(path, load_external_data=False)
+    moved.graph.initializer[0].external_data[0].value = location
+    path.write_bytes(moved.SerializeToString())
+    with pytest.raises(ModelError, match=r"external data of '.*m\.onnx' cannot be loaded"):
+        import_model(path)
+
+
 def test_unsupported_dtype() -> None:
     x = np.zeros((2,), np.float16)
     with pytest.raises(ModelError, match="input 'x' has dtype float16, which is not supported; supported are float32"):

@@ -71,7 +71,7 @@ def compile_partition(
     if used < 1:
         raise TargetError(f"threads must be at least 1, not {used}")
     tell = progress or (lambda text: None)
-    choices = choose_schedules(parts.tasks, _best(records, machine, used), machine, used, tell)
+    choices = choose_schedules(parts.tasks, _best(records, machine, used, tell), machine, used, tell)
     kernels, schedules = _build(choices, machine, used, workers, tell)
     planned = make_plan(parts, kernels, machine, used, schedules)
     objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
@@ -139,11 +139,16 @@ def _build(
     return kernels, schedules
 
 
-def _best(records: Records | None, target: Target, threads: int) -> dict[str, Record]:
-    """The best record of each workload key that was measured on this target with so many threads."""
+def _best(records: Records | None, target: Target, threads: int, tell: Callable[[str], None]) -> dict[str, Record]:
+    """The best record of each workload key that was measured on this target with so many threads; lost lines are told."""
     if records is None:
         return {}
-    given = read_records(Path(records))[0] if isinstance(records, (str, os.PathLike)) else list(records)
+    if isinstance(records, (str, os.PathLike)):
+        given, lost = read_records(Path(records))
+        for line in lost:
+            tell(f"records file '{os.fspath(records)}' {line}")
+    else:
+        given = list(records)
     machines = {text: _same_cpu(text, target) for text in {record.target for record in given}}
     fitting = [record for record in given if machines[record.target] and record.threads == threads]
     if given and not fitting:

@@ -10,7 +10,7 @@ of the time.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
@@ -53,11 +53,18 @@ def build_named(symbol: str, dag: ComputeDAG, steps: Sequence[Step], target: Tar
     return build_kernel(dag, steps, target, threads, symbol=symbol)
 
 
-class KernelBuilder:
-    """Compiles programs with up to `workers` child processes, which start at the first use and end with `close`."""
+NamedBuild = Callable[[str, "ComputeDAG", Sequence["Step"], "Target", int], "CompiledKernel"]
 
-    def __init__(self, target: Target, threads: int, workers: int | None = None) -> None:
+
+class KernelBuilder:
+    """Compiles programs with up to `workers` child processes, which start at the first use and end with `close`.
+
+    `build` is the picklable function that a worker calls, by default `build_named`.
+    """
+
+    def __init__(self, target: Target, threads: int, workers: int | None = None, build: NamedBuild | None = None) -> None:
         self._target = target
+        self._build_named = build or build_named
         self._threads = threads
         self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
         self._limit = len(self._cores) if workers is None else workers
@@ -94,7 +101,7 @@ class KernelBuilder:
         self.close()
 
     def _job(self, request: BuildRequest) -> BuildJob:
-        builder = partial(build_named, request.symbol)
+        builder = partial(self._build_named, request.symbol)
         return BuildJob(request.dag.workload_key, request.steps, self._target, self._threads, builder)
 
     def _started(self) -> ProcessWorker:

@@ -82,7 +82,7 @@ class _Walk:
             self._add_function(proto, operators[0], opset)
 
     def _operators(self, proto: NodeProto, title: str, opset: int) -> Iterator[OperatorNode]:
-        attributes = attributes_of(proto)
+        attributes = attributes_of(proto, f"node '{title}' (operator {proto.op_type}, opset {opset})")
         domain, inputs, count = _domain(proto.domain), tuple(proto.input), len(proto.output)
         for index, output in enumerate(proto.output):
             if output:

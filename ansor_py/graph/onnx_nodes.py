@@ -1,6 +1,6 @@
 """Between ONNX's `NodeProto` and the graph IR's `OperatorNode`: attributes as Python values, dtypes as names.
 
-attributes_of(node)          # {"strides": (2, 2), "value": array(...)}
+attributes_of(node, title)   # {"strides": (2, 2), "value": array(...)}
 node_proto(operator, names)  # back again, for ONNX's reference evaluator
 """
 
@@ -31,12 +31,12 @@ def dtype_name(element_type: int, owner: str) -> str:
     return name
 
 
-def attributes_of(node: NodeProto) -> dict[str, AttributeValue]:
-    """The node's attributes as numbers, strings, tuples and arrays."""
-    return {attribute.name: _attribute_value(attribute, node) for attribute in node.attribute}
+def attributes_of(node: NodeProto, title: str) -> dict[str, AttributeValue]:
+    """The node's attributes as numbers, strings, tuples and arrays. ModelError names the node by `title`."""
+    return {attribute.name: _attribute_value(attribute, title) for attribute in node.attribute}
 
 
-def _attribute_value(attribute: AttributeProto, node: NodeProto) -> AttributeValue:
+def _attribute_value(attribute: AttributeProto, title: str) -> AttributeValue:
     value = helper.get_attribute_value(attribute)
     match value:
         case bytes():
@@ -51,9 +51,7 @@ def _attribute_value(attribute: AttributeProto, node: NodeProto) -> AttributeVal
             return tuple(item.decode(errors="replace") for item in value)
         case _:
             kind = AttributeProto.AttributeType.Name(attribute.type).lower()
-            raise ModelError(
-                f"node '{node.name}' (operator {node.op_type}): attribute '{attribute.name}' is a {kind}, not supported"
-            )
+            raise ModelError(f"{title} has a {kind} as attribute '{attribute.name}', which is not supported")
 
 
 def node_proto(node: OperatorNode, inputs: Sequence[str], outputs: Sequence[str]) -> NodeProto:

@@ -25,13 +25,16 @@ NONDETERMINISTIC = frozenset(
 
 
 def fold_constants(graph: Graph) -> Graph:
-    """Evaluate every node whose inputs are all constant."""
+    """Evaluate every node whose inputs are all constant, and every value that has no elements."""
     values = dict(graph.values)
     kept: list[OperatorNode] = []
     for node in graph.nodes:
         known = [values[name].constant if name else None for name in node.inputs]
-        array = None
-        if all(item is not None or not name for item, name in zip(known, node.inputs, strict=True)):
+        shape, dtype = values[node.output].shape, values[node.output].dtype
+        array: Array | None = None
+        if 0 in shape:
+            array = np.zeros(shape, dtype)
+        elif all(item is not None or not name for item, name in zip(known, node.inputs, strict=True)):
             array = evaluate(node, known)
         if array is None:
             kept.append(node)
