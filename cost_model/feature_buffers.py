@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.feature_statement import innermost_flag
 from ansor_py.cost_model.statement_arrays import Flags, Floats, StatementArrays
 from ansor_py.target import Target
 
@@ -58,8 +58,8 @@ def buffers(statement: StatementArrays, target: Target, out: Columns) -> None:
     table[17] = statement.strides[:, -1] if statement.loops else 0
     kept = min(MAX_BUFFERS, len(statement.buffers))
     order = np.lexsort((-table[3], -table[5]), axis=0)[:kept]
-    chosen = np.take_along_axis(table, order[None], axis=1)
-    out[: kept * width].reshape(kept, width, -1)[:] = chosen.transpose(1, 0, 2)
+    for number, chosen in enumerate(order):
+        out[number * width : (number + 1) * width] = table[:, chosen, np.arange(statement.programs)]
     out[kept * width :] = 0
 
 
@@ -67,22 +67,28 @@ def _lines(statement: StatementArrays, moves: Flags, lines_per_element: Floats) 
     """Line transfers [B, n] if only the last line is kept: inner loops that stay in place are free."""
     if not statement.loops:
         return np.ones((len(moves), statement.programs))
-    innermost = innermost_flag(moves)
+    innermost = _innermost(moves)
     stride = _at_loop(statement.strides, innermost)
-    outside = statement.inner[0] / np.take_along_axis(statement.inner, innermost + 1, axis=0)
+    outside = statement.inner[0] / statement.inner[innermost + 1, np.arange(statement.programs)]
     return np.asarray(np.maximum(outside * np.minimum(1.0, stride * lines_per_element), 1.0))
 
 
-def _at_loop(values: Floats, loop: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Floats:
+def _innermost(mask: Flags) -> NDArray[np.int64]:
+    """The largest index along axis -2 whose flag is set; -1 if none is."""
+    levels = np.arange(1, mask.shape[-2] + 1, dtype=np.int8)[:, None]
+    return np.asarray((mask * levels).max(axis=-2, initial=0), dtype=np.int64) - 1
+
+
+def _at_loop(values: Floats, loop: NDArray[np.int64]) -> Floats:
     """values [B, L or D, n] at loop [B, n]; zero where the loop is -1."""
-    found = np.take_along_axis(values, np.maximum(loop, 0)[:, None], axis=1)[:, 0]
-    return np.asarray(np.where(loop >= 0, found, 0.0))
+    buffers, programs = np.arange(len(values))[:, None], np.arange(values.shape[2])
+    return np.asarray(np.where(loop >= 0, values[buffers, np.maximum(loop, 0), programs], 0.0))
 
 
 class _Reuse(NamedTuple):
     """Per buffer and program [B, n]; kind 0 none, 1 across a loop, 2 by another statement."""
 
-    kind: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+    kind: NDArray[np.int64]
     iterations: Floats
     bytes: Floats
     times: Floats
@@ -98,17 +104,18 @@ def _reuse(statement: StatementArrays, moves: Flags) -> _Reuse:
     looping = np.zeros((count, depths, statement.programs), dtype=np.bool_)
     looping[:, 1:] = ~moves & (statement.extents > 1)
     shared = (statement.sharers > 1)[:, :, None]
-    depth = innermost_flag(looping | shared)
+    depth = _innermost(looping | shared)
     safe = np.maximum(depth, 0)
-    others = np.take_along_axis(statement.sharers, safe, axis=1) - 1
+    others = statement.sharers[np.arange(count)[:, None], safe] - 1
     by_statement = (depth >= 0) & (others > 0)
     by_loop = (depth >= 0) & ~by_statement
-    iterations = np.take_along_axis(statement.inner, safe, axis=0)
-    repeats = np.take_along_axis(statement.extents, np.maximum(depth - 1, 0), axis=0) if statement.loops else iterations
+    programs = np.arange(statement.programs)
+    iterations = statement.inner[safe, programs]
+    repeats = statement.extents[np.maximum(depth - 1, 0), programs] if statement.loops else iterations
     least = _at_loop(statement.shared_touched, depth)
     return _Reuse(
         kind=by_loop * 1 + by_statement * 2,
         iterations=np.where(by_loop, iterations, np.where(by_statement, least, 0.0)),
-        bytes=np.where(depth >= 0, np.take_along_axis(statement.body_bytes, safe, axis=0), 0.0),
+        bytes=np.where(depth >= 0, statement.body_bytes[safe, programs], 0.0),
         times=np.where(by_loop, repeats, np.where(by_statement, others, 0.0)),
     )

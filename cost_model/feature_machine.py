@@ -28,8 +28,8 @@ def intensity(statement: StatementArrays, target: Target, out: Columns) -> None:
     for level in range(depths - 1):
         above += done[level] < targets
     below = np.maximum(above - 1, 0)
-    low, high = np.take_along_axis(done, below, axis=0), np.take_along_axis(done, above, axis=0)
-    start, end = np.take_along_axis(curve, below, axis=0), np.take_along_axis(curve, above, axis=0)
+    programs = np.arange(statement.programs)
+    low, high, start, end = done[below, programs], done[above, programs], curve[below, programs], curve[above, programs]
     weight = np.where(high > low, (targets - low) / np.maximum(high - low, 1.0), 0.0)
     out[:] = np.where(above == 0, curve[0], start + (end - start) * weight)
 
@@ -59,7 +59,7 @@ def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Vector lanes, register tile, wasted iterations, balance over the cores, and bytes that move into two levels of cache."""
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)
     vectors = statement.extents.copy()
-    vectorised = annotated(statement, "vectorize")[:, 0] if statement.loops else np.zeros(0, dtype=np.bool_)
+    vectorised = annotated(statement, "vectorize")
     vectors[vectorised] = np.ceil(vectors[vectorised] / lanes)
     last = np.flatnonzero(vectorised)[-1:]
     out[0] = (statement.extents[last] / (vectors[last] * lanes)).sum(axis=0) if len(last) else 0.0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.operation_counts import COUNT_FIELDS
@@ -36,48 +39,52 @@ def computation(statement: StatementArrays, target: Target, out: Columns) -> Non
 def annotated_loops(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Number, product, innermost length and position of the vectorised, unrolled and parallel loops."""
     width = len(_ANNOTATION_FIELDS)
+    kinds = [loop.kind for loop in statement.loops]
     for number, kind in enumerate(ANNOTATED):
-        mask = annotated(statement, kind)
         columns = out[number * width : (number + 1) * width]
         columns[:] = 0
-        if not mask.any():
-            columns[3] = 1
-            continue
-        columns[0] = mask.sum(axis=0)
-        columns[1] = np.where(mask, statement.extents, 1.0).prod(axis=0)
-        innermost = innermost_flag(mask)
-        columns[1] *= innermost >= 0
-        lengths = np.take_along_axis(statement.extents, np.maximum(innermost, 0)[None], axis=0)[0]
-        columns[2] = np.where(innermost >= 0, lengths, 0)
-        place = _places(statement)[innermost]  # index -1 is the last entry, "none"
-        reduction = np.array([loop.kind == "reduction" for loop in statement.loops])
-        mixed = mask[reduction].any(axis=0) & mask[~reduction].any(axis=0)
-        place = np.where(mixed, POSITIONS.index("mixed"), place)
-        columns[3:] = place[None] == np.arange(len(POSITIONS))[:, None]
+        for mask, programs in _same_masks(statement, kind):
+            marked = np.flatnonzero(mask)
+            place = _place(kinds, marked)
+            columns[3 + POSITIONS.index(place), programs] = 1
+            if len(marked):
+                columns[0, programs] = len(marked)
+                columns[1, programs] = statement.extents[marked][:, programs].prod(axis=0)
+                columns[2, programs] = statement.extents[marked[-1], programs]
+
+
+Programs = slice | NDArray[np.int64]
+
+
+def _same_masks(statement: StatementArrays, kind: Annotation) -> list[tuple[Flags, Programs]]:
+    """Which loops carry an annotation, bool[L], and the programs for which it is so."""
+    everyone = slice(0, statement.programs)
+    if kind != "parallel":
+        return [(annotated(statement, kind), everyone)]
+    flags = statement.parallel
+    keys = (1 << np.arange(len(flags))) @ flags
+    found: list[tuple[Flags, Programs]] = []
+    for key in np.unique(keys):
+        programs = np.flatnonzero(keys == key)
+        found.append((flags[:, programs[0]], everyone if len(programs) == statement.programs else programs))
+    return found
+
+
+def _place(kinds: Sequence[str], marked: NDArray[np.int64]) -> str:
+    """The place of the innermost marked loop among the loops of its kind; see `POSITIONS`."""
+    if not len(marked):
+        return "none"
+    last = int(marked[-1])
+    if any(kinds[position] != kinds[last] for position in marked):
+        return "mixed"
+    same = [position for position, kind in enumerate(kinds) if kind == kinds[last]]
+    where = "inner" if last == same[-1] else "outer" if last == same[0] else "middle"
+    return f"{where}_{kinds[last]}"
 
 
 def annotated(statement: StatementArrays, kind: Annotation) -> Flags:
-    """bool[L, n]: which loops carry an annotation."""
-    if kind == "parallel":
-        return statement.parallel
-    flags = np.array([loop.annotation == kind for loop in statement.loops], dtype=np.bool_)
-    return np.broadcast_to(flags[:, None], statement.extents.shape)
-
-
-def innermost_flag(mask: Flags) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """The largest index along axis -2 whose flag is set; -1 if none is."""
-    levels = np.arange(1, mask.shape[-2] + 1)[:, None]
-    return np.asarray((mask * levels).max(axis=-2, initial=0) - 1)
-
-
-def _places(statement: StatementArrays) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """For each loop its place among the statement's loops of the same kind; a last entry says none."""
-    places = []
-    for position, loop in enumerate(statement.loops):
-        same = [p for p, other in enumerate(statement.loops) if other.kind == loop.kind]
-        where = "inner" if position == same[-1] else "outer" if position == same[0] else "middle"
-        places.append(POSITIONS.index(f"{where}_{loop.kind}"))
-    return np.array([*places, POSITIONS.index("none")])
+    """bool[L]: which loops carry an annotation that does not depend on the program."""
+    return np.array([loop.annotation == kind for loop in statement.loops], dtype=np.bool_)
 
 
 @feature_group("allocation", ["allocated_bytes", "allocated_total", "allocation_outer", "allocation_inner"])

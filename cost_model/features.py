@@ -32,7 +32,7 @@ from ansor_py.target import Target
 
 FEATURE_NAMES: tuple[str, ...] = tuple(name for group in FEATURE_GROUPS for name in group.fields)
 # Programs that are worked on together: arrays of one statement stay in the L2 cache, Python's overhead is spread.
-CHUNK = 512
+CHUNK = 1024
 
 
 def extract_features(population: Population, target: Target) -> FeatureBatch:

@@ -21,8 +21,13 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import ComputeAt, ComputeInline, Fuse, Parallel, Reorder, Split, Step, Vectorize
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling import sample
+from ansor_py.search.space import Space
+from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.expr import Binary, Const, Expr, Var, call, cast, equal, logical_not, reads_of, select
+from ansor_py.te.ops.registry import from_spec
 from ansor_py.te.tensor import Tensor, compute, placeholder, reduce_axis, reduce_max, reduce_sum
 from sketch_examples import EXAMPLES, is_legal, legal_population, matmul_dag, random_population
 
@@ -61,6 +66,36 @@ def test_batched_features_equal_the_oracle(population: Population) -> None:
     for program, row in enumerate(population.genes):
         expected = oracle_features(concrete_state(population.sketch, row.tolist()), TARGET)
         assert_rows_equal(batch.rows[batch.offsets[program] : batch.offsets[program + 1]], expected)
+
+
+DERIVED = (
+    "matmul:97,61,53",
+    "batch_matmul:3,20,16,24",
+    "dense:16,40,512,bias=1",
+    "conv2d:1,8,15,15,19,3,pad=1,bias=1,relu=1",
+    "conv2d:1,8,14,14,16,3,stride=2,pad=1,groups=4",
+    "depthwise_conv2d:1,20,14,14,3,pad=1",
+    "softmax:1,1024",
+    "softmax:64,100",
+    "layer_norm:16,96",
+    "max_pool2d:1,8,18,18,3,stride=2,pad=1",
+    "concat:1,6,5,5,count=2,axis=1",
+    "reshape:6,10,4,rows=8",
+)
+
+
+@pytest.mark.parametrize("spec", DERIVED)
+def test_derived_sketches_agree_with_the_oracle(spec: str) -> None:
+    rng = np.random.default_rng(0)
+    for sketch in generate_sketches(ComputeDAG.from_outputs(from_spec(spec)), TARGET):
+        space = Space(sketch, TARGET, SearchOptions())
+        space.warm_up()
+        population = Population(sketch, sample(space, 10, rng))
+        assert len(population)
+        batch = extract_features(population, TARGET)
+        for program, row in enumerate(population.genes):
+            expected = oracle_features(concrete_state(sketch, row.tolist()), TARGET)
+            assert_rows_equal(batch.rows[batch.offsets[program] : batch.offsets[program + 1]], expected)
 
 
 @settings(max_examples=60, deadline=None)
