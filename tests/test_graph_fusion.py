@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, helper
 
-from ansor_py.graph import extract_tasks, import_model, partition_model
+from ansor_py.graph import compile, extract_tasks, import_model, partition_model
 from ansor_py.graph.fusion import fuse, post_dominators
 from ansor_py.graph.ir import Pattern
 from ansor_py.target import Target
@@ -144,7 +144,7 @@ def test_post_dominator_carries_the_strongest_kind_on_the_way() -> None:
     assert "concat_y" not in found
 
 
-OPERATORS = ["Relu", "Exp", "Add", "Conv", "Transpose", "MatMul", "ReduceMax", "Softmax", "GlobalMaxPool"]
+OPERATORS = ["Relu", "Tanh", "Add", "Conv", "Transpose", "MatMul", "ReduceMax", "Softmax", "GlobalMaxPool"]
 
 
 @st.composite
@@ -193,6 +193,16 @@ def test_groups_of_random_graphs_are_legal(model: ModelProto) -> None:
         assert sum(kind is Pattern.REDUCTION for kind in kinds) <= 1
         assert Pattern.OPAQUE not in kinds or len(kinds) == 1
         assert not {Pattern.COMPLEX, Pattern.REDUCTION} <= set(kinds)
+
+
+@given(random_models())
+@settings(max_examples=12, deadline=None)
+def test_random_graphs_compute_what_onnx_says(model: ModelProto) -> None:
+    data = {"x": floats(*SHAPE)}
+    expected = reference(model, data)
+    for got in (interpret(partition_model(model), data), compile(model, threads=2, workers=0).run(data)):
+        for name, array in expected.items():
+            np.testing.assert_allclose(got[name], array, rtol=1e-3, atol=1e-4 * float(np.abs(array).max()))
 
 
 def test_equal_layers_are_one_task_with_their_number_as_weight() -> None:

@@ -3,7 +3,7 @@
 A location is a place in one of four regions: the caller's inputs and outputs (by index), the arena of intermediates,
 and the weights (by byte offset). The plan is plain data that is stored as JSON in a compiled model.
 
-    plan, weights = make_plan(parts, kernels, target, threads)
+    plan = make_plan(parts, kernels, target, threads, schedules).plan
     plan.calls[0]      # Call(kernel="kernel_1f..", buffers=(Location("input", 0), Location("weights", 64), ...))
 """
 

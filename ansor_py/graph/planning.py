@@ -1,7 +1,7 @@
 """From a partition and its kernels to an execution plan: lifetimes, places of all buffers, packed weights.
 
-plan = make_plan(parts, kernels, target, threads=2, schedules={})
-weights = pack_weights(parts.graph, layout, plan.weights_bytes)
+planned = make_plan(parts, kernels, target, threads=2, schedules={})
+weights = pack_weights(parts.graph, planned)
 """
 
 from __future__ import annotations
