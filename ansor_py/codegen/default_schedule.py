@@ -56,9 +56,9 @@ class TileChoice:
 def default_steps(dag: ComputeDAG, target: Target, threads: int) -> tuple[Step, ...]:
     """Transform steps for the DAG; concrete, legal and deterministic."""
     builder = _Builder(State.initial(dag), target, threads)
-    for stage in dag.computed:
-        if not builder.state.is_output(stage.name) and not has_reduction(stage) and is_strictly_inlineable(stage):
-            builder.add(ComputeInline(stage.name))
+    for tensor in dag.computed:
+        if not builder.state.is_output(tensor.name) and not has_reduction(tensor) and is_strictly_inlineable(tensor):
+            builder.add(ComputeInline(tensor.name))
     placed: set[str] = set()
     for stage in builder.state.stages:
         if isinstance(stage.location, Inlined) or not (has_reduction(stage.tensor) and needs_multi_level_tiling(stage.tensor)):

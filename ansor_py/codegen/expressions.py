@@ -123,13 +123,11 @@ class ExpressionEmitter:
             return str(offset)
         return name if not offset else self._integer(("add", name, offset), f"add i64 {name}, {offset}")
 
-    def _dynamic(self, value: Linear, skip: str | None = None) -> tuple[str | None, int]:
-        """The sum of everything that is not constant here (None: nothing), and the constant. The lane variable may be skipped."""
+    def _dynamic(self, value: Linear) -> tuple[str | None, int]:
+        """The sum of everything that is not constant here (None: nothing), and the constant."""
         offset = value.constant
         parts: list[tuple[str, int]] = []
         for atom, coefficient in value.terms:
-            if isinstance(atom, Var) and atom.name == skip:
-                continue
             name, constant_part = self._atom(atom)
             offset += coefficient * constant_part
             if name is not None:
@@ -291,6 +289,19 @@ class ExpressionEmitter:
             return Value(steps, INDEX, self.lanes)
         base = self.broadcast(Value(at.name, INDEX), self.lanes)
         return self._emitted(f"add {kind} {base.name}, {steps}", INDEX, self.lanes)
+
+    def lanes_below(self, limit: str, start: int, lanes: int) -> Value:
+        """A mask: which of the lanes `start`, `start + 1`, ... are below an integer operand."""
+        if not limit.startswith("%"):
+            valid = ", ".join(f"i1 {'true' if start + lane < int(limit) else 'false'}" for lane in range(lanes))
+            return Value(f"<{valid}>", "bool", lanes)
+        key = ("lanes below", limit, start, lanes)
+        known = self._values.get(key)
+        if known is None:
+            numbers = f"<{', '.join(f'i64 {start + lane}' for lane in range(lanes))}>"
+            bound = self.broadcast(Value(limit, INDEX), lanes)
+            known = self._values[key] = self._emitted(f"icmp slt <{lanes} x i64> {numbers}, {bound.name}", "bool", lanes)
+        return known
 
     def binary(self, node: Binary, left: Value, right: Value) -> Value:
         """A binary operator on two values of one dtype."""
@@ -528,10 +539,11 @@ class ExpressionEmitter:
                 f"{vector}, ptr, {mask.type}",
             )
             return
+        addresses = self.lane_addresses(tensor, flat, stride)
         self.text.call(
             "void",
             f"llvm.masked.scatter.{suffix}.v{lanes}p0",
-            f"{vector} {stored}, <{lanes} x ptr> align {size} {self.lane_addresses(tensor, flat, stride)}, {mask.type} {mask.name}",
+            f"{vector} {stored}, <{lanes} x ptr> align {size} {addresses}, {mask.type} {mask.name}",
             f"{vector}, <{lanes} x ptr>, {mask.type}",
         )
 

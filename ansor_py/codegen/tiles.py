@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from ansor_py.codegen.expressions import REGISTER_TYPES, Coordinate, ExpressionEmitter, Value
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.lower.ir import Node, ReductionLoop, Tile, TileLoop
-from ansor_py.schedule.dag import COMBINERS
-from ansor_py.te.expr import DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
+from ansor_py.te.expr import COMBINERS, DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
 
 
 @dataclass(frozen=True)
@@ -37,29 +35,37 @@ class TileEmitter:
 
     def emit(self, tile: Tile) -> None:
         """Emit a tile: whole where all its iterations exist, else as an edge."""
-        limited = [loop for loop in tile.loops if loop.limit is not None]
-        if not limited:
-            self._version(tile, {})
+        whole = self._whole(tile)
+        if whole is None:
+            self._version(tile, edge=False)
             return
-        limits = {loop.variable: self.expressions.index(loop.limit) for loop in limited if loop.limit is not None}
-        whole: str | None = None
-        for loop in limited:
-            reached = self.text.emit(f"icmp sge i64 {limits[loop.variable]}, {loop.extent}")
-            whole = reached if whole is None else self.text.emit(f"and i1 {whole}, {reached}")
         full, edge, after = self.text.name("full"), self.text.name("edge"), self.text.name("after")
         self.text.do(f"br i1 {whole}, label %{full}, label %{edge}")
-        for label, version in ((full, {}), (edge, limits)):
+        for label in (full, edge):
             self.text.start(label)
             self.expressions.enter()
-            self._version(tile, version)
+            self._version(tile, edge=label == edge)
             self.expressions.leave()
             self.text.do(f"br label %{after}")
         self.text.start(after)
 
-    def _version(self, tile: Tile, limits: dict[str, str]) -> None:
+    def _whole(self, tile: Tile) -> str | None:
+        """The condition that every point exists; None if nothing limits the tile. (Lanes of a reduction are masked anyway.)"""
+        outside = dict(self.expressions.coordinates)
+        self.expressions.coordinates.update((loop.variable, Coordinate(None, loop.extent - 1)) for loop in tile.loops)
+        whole: str | None = None
+        for loop in tile.loops:
+            if loop.limit is None or (tile.reduces_lanes and loop.variable == tile.vector):
+                continue
+            reached = self.text.emit(f"icmp sge i64 {self.expressions.index(loop.limit)}, {loop.extent}")
+            whole = reached if whole is None else self.text.emit(f"and i1 {whole}, {reached}")
+        self.expressions.coordinates = outside
+        return whole
+
+    def _version(self, tile: Tile, edge: bool) -> None:
         self.expressions.forget_values()
-        outer_coordinates = dict(self.expressions.coordinates)
-        points = self._points(tile, limits)
+        outside = dict(self.expressions.coordinates)
+        points = self._points(tile, edge)
         if tile.combiner is None:
             for point in points:
                 self._place(tile, point)
@@ -68,52 +74,57 @@ class TileEmitter:
                 self.expressions.store(tile.buffer, tile.indices, value, predicate)
         else:
             self._reduction(tile, tile.combiner, points)
-        self.expressions.coordinates = outer_coordinates
+        self.expressions.coordinates = outside
         self.expressions.lane_variable, self.expressions.lanes = None, 0
         self.expressions.forget_values()
 
     # Points.
 
-    def _points(self, tile: Tile, limits: dict[str, str]) -> list[Point]:
+    def _points(self, tile: Tile, edge: bool) -> list[Point]:
+        """All points, the vectors of a row next to each other. Limits may depend on the loops further out."""
         scalar = [loop for loop in tile.loops if loop.variable != tile.vector]
-        choices = [[(loop.variable, self._row(loop, row, limits)) for row in range(loop.extent)] for loop in scalar]
         points: list[Point] = []
-        chunks: list[tuple[int, int, Value | None]] = [(0, 0, None)]
-        if tile.vector is not None:
-            chunks = self._chunks(tile, tile.loops[-1], limits)
-        for rows in product(*choices):
-            for start, lanes, mask in chunks:
-                at = (*rows, (tile.vector, Coordinate(None, start))) if tile.vector is not None else rows
-                points.append(Point(at, lanes, mask))
+
+        def visit(position: int, at: tuple[tuple[str, Coordinate], ...]) -> None:
+            if position == len(scalar):
+                points.extend(self._vectors(tile, at, edge))
+                return
+            loop = scalar[position]
+            for row in range(loop.extent):
+                coordinate = self._row(loop, row, edge)
+                self.expressions.coordinates[loop.variable] = coordinate
+                visit(position + 1, (*at, (loop.variable, coordinate)))
+
+        visit(0, ())
         return points
 
-    def _row(self, loop: TileLoop, row: int, limits: dict[str, str]) -> Coordinate:
-        if loop.variable not in limits or row == 0:
+    def _row(self, loop: TileLoop, row: int, edge: bool) -> Coordinate:
+        """Where iteration `row` stands: at an edge, on the last one that exists if it does not."""
+        if loop.limit is None or row == 0 or not edge:
             return Coordinate(None, row)
-        last = self.text.emit(f"sub i64 {limits[loop.variable]}, 1")
+        last = self.text.emit(f"sub i64 {self.expressions.index(loop.limit)}, 1")
         return Coordinate(self.text.call("i64", "llvm.smin.i64", f"i64 {row}, i64 {last}", "i64, i64"))
 
-    def _chunks(self, tile: Tile, loop: TileLoop, limits: dict[str, str]) -> list[tuple[int, int, Value | None]]:
-        """Start, lanes and mask of each vector that the lane loop consists of."""
+    def _vectors(self, tile: Tile, row: tuple[tuple[str, Coordinate], ...], edge: bool) -> list[Point]:
+        """The vectors that the lane loop consists of, the last one perhaps shorter."""
+        if tile.vector is None:
+            return [Point(row, 0, None)]
+        loop = tile.loops[-1]
         dtypes = {tile.value.dtype, tile.buffer.dtype, *(read.dtype for read in reads_of(tile.value))}
         widest = max(2, self.vector_bytes // max(DTYPE_BYTES[dtype] for dtype in dtypes))
-        chunks: list[tuple[int, int, Value | None]] = []
+        points: list[Point] = []
         start = 0
         while start < loop.extent:
             left = loop.extent - start
             lanes = widest if left >= widest else max(2, 1 << (left - 1).bit_length())
             mask: Value | None = None
-            if loop.variable in limits:
-                kind = f"<{lanes} x i64>"
-                numbers = f"<{', '.join(f'i64 {start + lane}' for lane in range(lanes))}>"
-                limit = self.expressions.broadcast(Value(limits[loop.variable], "int64"), lanes)
-                mask = Value(self.text.emit(f"icmp slt {kind} {numbers}, {limit.name}"), "bool", lanes)
+            if loop.limit is not None and edge and not tile.reduces_lanes:
+                mask = self.expressions.lanes_below(self.expressions.index(loop.limit), start, lanes)
             elif left < lanes:
-                valid = ", ".join(f"i1 {'true' if lane < left else 'false'}" for lane in range(lanes))
-                mask = Value(f"<{valid}>", "bool", lanes)
-            chunks.append((start, lanes, mask))
+                mask = self.expressions.lanes_below(str(loop.extent), start, lanes)
+            points.append(Point((*row, (tile.vector, Coordinate(None, start))), lanes, mask))
             start += lanes
-        return chunks
+        return points
 
     def _place(self, tile: Tile, point: Point) -> None:
         self.expressions.coordinates.update(point.coordinates)
@@ -121,6 +132,10 @@ class TileEmitter:
 
     def _predicate(self, tile: Tile, point: Point) -> Value | None:
         predicate = point.mask
+        if tile.reduces_lanes and point.lanes and tile.loops[-1].limit is not None:
+            start = self.expressions.coordinates[tile.loops[-1].variable].offset
+            limit = self.expressions.index(tile.loops[-1].limit)
+            predicate = self.expressions.both(predicate, self.expressions.lanes_below(limit, start, point.lanes))
         for condition in tile.predicates:
             predicate = self.expressions.both(predicate, self.expressions.value(condition, None))
         return predicate
@@ -266,7 +281,11 @@ class TileEmitter:
         return self.expressions.binary(Binary(COMBINERS[combiner], one, one), a, b)
 
     def _store_lane_results(self, tile: Tile, combiner: str, points: list[Point], results: list[str]) -> None:
-        """Combine the partial results of all lanes and chunks of each row, and what is in memory, into one element."""
+        """Combine the partial results of all lanes and chunks of each row, and what is in memory, into one element.
+
+        All loads come before the first store, because rows past an edge repeat the last one.
+        """
+        totals: list[tuple[Point, Value]] = []
         rows: dict[tuple[tuple[str, Coordinate], ...], list[Value]] = {}
         for point, result in zip(points, results, strict=True):
             rows.setdefault(point.coordinates[:-1], []).append(Value(result, tile.value.dtype, point.lanes))
@@ -285,7 +304,10 @@ class TileEmitter:
                 merged = self._merge(combiner, old, total)
                 chosen = self.text.emit(f"select i1 {is_first.name}, {total.type} {total.name}, {total.type} {merged.name}")
                 total = Value(chosen, total.dtype)
-            self.expressions.store(tile.buffer, tile.indices, total, None)
+            totals.append((Point(row, 0, None), total))
+        for point, total in totals:
+            self._place(tile, point)
+            self.expressions.store(tile.buffer, tile.indices, total, self._predicate(tile, point))
 
     def _across_lanes(self, combiner: str, value: Value) -> Value:
         """One value from all lanes, in any order."""

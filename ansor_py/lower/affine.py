@@ -145,8 +145,10 @@ def interval(value: Affine, varying: Extents) -> tuple[Affine, Number]:
     `varying(name)` is the extent of a loop that runs, or None for a fixed variable. Exact for affine values; for floor
     division by an unaligned value and for modulo the width is an upper bound.
     """
-    lowest, width = number(value.constant), 1
+    lowest = number(value.constant)
+    width: Number = 1
     for term, coefficient in value.terms:
+        reach: Number
         if isinstance(term, str):
             extent = varying(term)
             low, reach = (variable(term), 0) if extent is None else (number(0), extent - 1)

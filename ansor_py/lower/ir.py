@@ -21,7 +21,7 @@ from ansor_py.te.tensor import Tensor
 
 @dataclass(frozen=True)
 class For:
-    """A serial loop over `0 <= variable < extent`; `unrolled` ones have a constant extent and are emitted one after the other."""
+    """A serial loop over `0 <= variable < extent`. Iterations of an `unrolled` one (constant extent) are emitted in a row."""
 
     variable: str
     extent: Expr

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 
 from ansor_py.errors import LoweringError
 from ansor_py.lower.ir import For, If, Node, Program, ReductionLoop, Region, Tile, TileLoop
-from ansor_py.lower.nest import Loop, Nest, Node as NestNode, Statement, scheduled_nest
+from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest
+from ansor_py.lower.nest import Node as NestNode
 from ansor_py.schedule.state import Annotation, State
 from ansor_py.target import Target
 from ansor_py.te.expr import (
@@ -81,12 +82,8 @@ class _Lowering:
         self.simplifier = Simplifier(self.ranges)
 
     def region(self, node: NestNode) -> Region:
-        prelude, chain, statement = self._chain(node)
-        count = 0
-        while count < len(chain) and chain[count].annotation == "parallel" and not any(c.attached for c in chain[:count]):
-            count += 1
-        if prelude:
-            count = 0
+        prelude, chain, statement = self._chain(node, at_root=True)
+        count = sum(loop.annotation == "parallel" for loop in chain)
         parallel = tuple((loop.variable, loop.extent) for loop in chain[:count])
         inner = self._nodes(chain[count:], statement, chain[:count])
         attached = self._attached(chain[count - 1].attached) if count else ()
@@ -96,15 +93,18 @@ class _Lowering:
     def _attached(self, nodes: Sequence[NestNode]) -> tuple[Node, ...]:
         lowered: list[Node] = []
         for node in nodes:
-            prelude, chain, statement = self._chain(node)
+            prelude, chain, statement = self._chain(node, at_root=False)
             lowered.extend(self._attached(prelude))
             lowered.extend(self._nodes(chain, statement, ()))
         return tuple(lowered)
 
     # Pass 1: simplify.
 
-    def _chain(self, node: NestNode) -> tuple[tuple[NestNode, ...], list[ChainLoop], Statement]:
-        """The loops of one stage without those of extent 1, whose attachments move outwards; and the simplified statement."""
+    def _chain(self, node: NestNode, at_root: bool) -> tuple[tuple[NestNode, ...], list[ChainLoop], Statement]:
+        """The loops of one stage without those of extent 1, whose attachments move outwards; and the simplified statement.
+
+        Only the outermost loops of a stage at root run in parallel; the annotation is dropped everywhere else.
+        """
         prelude: tuple[NestNode, ...] = ()
         chain: list[ChainLoop] = []
         while isinstance(node, Loop):
@@ -117,6 +117,11 @@ class _Lowering:
             else:
                 prelude = (*prelude, *attached)
             node = node.body[-1]
+        leading = at_root and not prelude
+        for position, loop in enumerate(chain):
+            leading = leading and loop.annotation == "parallel" and not (position and chain[position - 1].attached)
+            if loop.annotation == "parallel" and not leading:
+                chain[position] = replace(loop, annotation="none")
         simplify = self.simplifier.simplify
         statement = replace(
             node,
@@ -140,7 +145,7 @@ class _Lowering:
             terms = {atom.name: c for atom, c in self.simplifier.linear(value).terms if isinstance(atom, Var)}
             for name, coefficient in terms.items():
                 loop = narrowed[position[name]]
-                if loop.annotation == "parallel" and self._leads_parallel(chain, position[name]):
+                if loop.annotation == "parallel":
                     continue
                 outer: Expr = Const(0, INDEX)
                 for other, c in terms.items():
@@ -150,10 +155,6 @@ class _Lowering:
                 bound = self.simplifier.simplify(minimum(loop.bound, left))
                 narrowed[position[name]] = replace(loop, bound=bound)
         return narrowed
-
-    @staticmethod
-    def _leads_parallel(chain: Sequence[ChainLoop], position: int) -> bool:
-        return all(loop.annotation == "parallel" for loop in chain[: position + 1])
 
     def _is_plain(self, value: Expr, position: dict[str, int]) -> bool:
         """Whether a guard is a sum of own loop variables with positive factors, so that loop extents can express it."""
@@ -205,9 +206,11 @@ class _Lowering:
         if start and chain[-1].annotation == "vectorize" and not chain[-1].attached:
             start -= 1
             lanes = self._lanes(statement)
-            vectors = min(-(-chain[-1].extent // lanes), STEP_VECTORS if self._is_stepped(chain, statement) else 1 << 30)
-            if vectors > MAX_TILE_VECTORS:
-                vectors = STEP_VECTORS
+            vectors = -(-chain[-1].extent // lanes)
+            stepped = self._is_stepped(chain, statement) or vectors > MAX_TILE_VECTORS
+            if vectors > STEP_VECTORS and stepped and chain[-1].kind == "spatial":
+                return start  # the loop over steps stands right outside the tile
+            vectors = min(vectors, STEP_VECTORS) if stepped else vectors
         while start > 0:
             loop = chain[start - 1]
             wanted = loop.annotation == "unroll" or statement.combiner is not None
@@ -274,7 +277,7 @@ class _Lowering:
         return isinstance(loop.bound, Const) and loop.bound.value == loop.extent
 
     def _stepped(self, loop: ChainLoop, statement: Statement) -> tuple[ChainLoop, ChainLoop, Statement]:
-        """Cut a long vector loop into steps of a few vectors: the loop over steps, the loop in lanes, the rewritten statement."""
+        """Cut a long vector loop into steps of a few vectors: loop over steps, loop in lanes, rewritten statement."""
         width = STEP_VECTORS * self._lanes(statement)
         outer, inner = f"{loop.variable}.step", f"{loop.variable}.lane"
         steps = -(-loop.extent // width)
@@ -329,13 +332,14 @@ class _Lowering:
             unroll = 1
             if may_unroll and not loop.attached:
                 room = max(1, statement.unroll_limit // instructions)
-                if self._is_full(loop):
-                    unroll = max(d for d in range(1, min(room, loop.extent) + 1) if loop.extent % d == 0)
-                    if unroll * 2 <= min(room, loop.extent):  # no good divisor: a remainder loop costs less
-                        unroll = min(room, loop.extent)
+                if isinstance(loop.bound, Const):
+                    count = int(loop.bound.value)
+                    unroll = max(d for d in range(1, min(room, count) + 1) if count % d == 0)
+                    if unroll * 2 <= min(room, count):  # no good divisor: a remainder loop costs less
+                        unroll = min(room, count)
                 else:
                     unroll = min(room, loop.extent, 8)
-            may_unroll = may_unroll and unroll == loop.extent
+            may_unroll = may_unroll and isinstance(loop.bound, Const) and unroll == loop.bound.value
             instructions *= unroll
             result.append(ReductionLoop(loop.variable, loop.bound, unroll, self._attached(loop.attached)))
         return tuple(reversed(result))

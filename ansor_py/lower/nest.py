@@ -54,7 +54,7 @@ Scope = Literal["input", "constant", "output", "workspace"]
 
 @dataclass(frozen=True)
 class BufferPlace:
-    """A buffer and where it lives; `allocated_in` is the loop variable inside which a temporary is needed (None: outside all)."""
+    """A buffer and where it lives; `allocated_in` is the loop inside which a temporary is needed (None: outside all)."""
 
     tensor: Tensor
     scope: Scope

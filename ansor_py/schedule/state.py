@@ -11,7 +11,8 @@ here but computed by bound inference (`ansor_py.lower.bounds`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator as Iteration
+from collections.abc import Iterable
+from collections.abc import Iterator as Iteration
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal

@@ -47,7 +47,7 @@ def _inserted(state: State, at: str, *stages: Stage) -> State:
 @step("cache_write")
 @dataclass(frozen=True)
 class CacheWrite(Step):
-    """Compute into a buffer of its own, `NAME.local`, and let the stage copy it: the copy can be tiled with the compute inside."""
+    """Compute into a buffer of its own, `NAME.local`, which the stage copies: the copy's tiles can hold the compute."""
 
     def apply(self, state: State) -> State:
         stage = self.find_stage(state)
@@ -190,7 +190,8 @@ class TransformLayout(Step):
 
     Where a size does not divide, the rest of the last tile is zero. Reads elsewhere are rewritten to the new layout.
 
-        B.cache[k, j]  ->  transform_layout("B.cache", (("j", 16),), ("j.outer", "k", "j.inner"))  ->  B.cache[j // 16, k, j % 16]
+        transform_layout("B.cache", (("j", 16),), ("j.outer", "k", "j.inner"))
+        B.cache[k, j]  ->  B.cache[j // 16, k, j % 16]
     """
 
     tiles: tuple[tuple[str, int], ...]

@@ -1,0 +1,90 @@
+"""Compiled programs against NumPy: random legal schedules, and default schedules of every operator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ansor_py import te
+from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import Step, step_from_json
+from ansor_py.target import Target
+from ansor_py.te.tensor import Tensor
+from random_schedules import random_state
+from te_interpreter import evaluate, random_feeds
+
+TARGET = Target.detect()
+
+
+def conv2d_bias_relu(stride: int = 1) -> Tensor:
+    data = te.placeholder((1, 5, 11, 13), name="data")
+    weight, bias = te.placeholder((7, 5, 3, 3), name="weight"), te.placeholder((7,), name="bias")
+    return te.relu(te.conv2d(data, weight, bias, stride=stride, padding=1))
+
+
+def max_pool_then_scale() -> Tensor:
+    pooled = te.max_pool2d(te.placeholder((1, 3, 9, 18), name="data"), (3, 3), stride=2, padding=1)
+    return te.multiply(pooled, te.placeholder((1, 3, 1, 1), name="scale"))
+
+
+def two_matmuls() -> Tensor:
+    first = te.matmul(te.placeholder((9, 21), name="A"), te.placeholder((21, 17), name="B"))
+    return te.matmul(first, te.placeholder((17, 35), name="D"))
+
+
+WORKLOADS: dict[str, Callable[[], Tensor]] = {
+    "matmul": lambda: te.matmul(19, 37, 23),
+    "conv2d_bias_relu": conv2d_bias_relu,
+    "conv2d_stride_2": lambda: conv2d_bias_relu(2),
+    "softmax": lambda: te.softmax(te.placeholder((6, 37), name="data"), axis=-1),
+    "max_pool": max_pool_then_scale,
+    "two_matmuls": two_matmuls,
+    "transpose_reshape": lambda: te.relu(te.reshape(te.transpose(te.placeholder((4, 6, 9), name="x"), (2, 0, 1)), (12, 18))),
+    "sum": lambda: te.reduce_sum(te.placeholder((3, 5, 130), name="x"), (1, 2)),
+}
+
+
+def check(dag: ComputeDAG, steps: tuple[Step, ...], threads: int) -> None:
+    feeds = random_feeds(dag.outputs, seed=1)
+    compiled = build_kernel(dag, steps, TARGET, threads)
+    outputs = LoadedKernel(compiled).run([feeds[tensor] for tensor in dag.inputs])
+    for tensor, output in zip(dag.outputs, outputs, strict=True):
+        np.testing.assert_allclose(output, evaluate(tensor, feeds, widen=True), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_random_schedules_compute_the_right_result(name: str, seed: int) -> None:
+    dag = ComputeDAG.from_outputs(WORKLOADS[name]())
+    state = random_state(dag, np.random.default_rng(seed))
+    check(dag, state.steps, threads=1 + seed % 2)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_replaying_json_gives_the_identical_program(name: str, seed: int) -> None:
+    dag = ComputeDAG.from_outputs(WORKLOADS[name]())
+    state = random_state(dag, np.random.default_rng(seed))
+    steps = tuple(step_from_json(json.loads(json.dumps(step.to_json()))) for step in state.steps)
+    assert steps == state.steps
+    assert str(State.initial(dag).replay(steps)) == str(state)
+    assert kernel_text(dag, steps, TARGET, 2) == kernel_text(dag, state.steps, TARGET, 2)
+
+
+@pytest.mark.parametrize("spec", [operator.example for operator in te.operators().values()])
+def test_default_schedules_of_all_operators(spec: str) -> None:
+    dag = ComputeDAG.from_outputs(te.from_spec(spec))
+    feeds = random_feeds(dag.outputs, seed=1, low=0.1, high=2.0)
+    compiled = build_kernel(dag, default_steps(dag, TARGET, 2), TARGET, 2)
+    outputs = LoadedKernel(compiled).run([feeds[tensor] for tensor in dag.inputs])
+    np.testing.assert_allclose(outputs[0], evaluate(dag.outputs[0], feeds, widen=True), rtol=1e-3, atol=1e-4)
