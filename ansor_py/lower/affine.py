@@ -151,7 +151,8 @@ def interval(value: Affine, varying: Extents) -> tuple[Affine, Number]:
         reach: Number
         if isinstance(term, str):
             extent = varying(term)
-            low, reach = (variable(term), 0) if extent is None else (number(0), extent - 1)
+            low = variable(term) if extent is None else number(0)
+            reach = 0 if extent is None else extent - 1
         else:
             low, atom_width = _atom_interval(term, varying)
             reach = atom_width - 1
