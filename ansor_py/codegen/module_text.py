@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from ansor_py.codegen.expressions import Coordinate, ExpressionEmitter
+from ansor_py.codegen.addresses import Coordinate
+from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.tiles import TileEmitter
 from ansor_py.lower.ir import For, If, Node, Program, Region, Tile

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ansor_py.codegen.expressions import REGISTER_TYPES, Coordinate, ExpressionEmitter, Value
+from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
+from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.lower.ir import Node, ReductionLoop, Tile, TileLoop
 from ansor_py.te.expr import COMBINERS, DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
