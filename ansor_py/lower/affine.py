@@ -160,7 +160,7 @@ def interval(value: Affine, varying: Extents) -> tuple[Affine, Number]:
         lowest = lowest + low * coefficient
         if negative:
             lowest = lowest + coefficient * reach
-        width = width + abs(coefficient) * reach
+        width = width + (-coefficient if negative else coefficient) * reach
     return lowest, width
 
 
