@@ -58,7 +58,7 @@ class SearchOptions:
     best_kept: int = 128
     eps_greedy: float = 0.05
     attempts: int = 3
-    max_instructions: int = 4096
+    max_instructions: int = 2048
     max_padding: float = 1.5
     max_local_bytes: int = 0
 

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.lower.affine import Number
+from ansor_py.lower.affine import Number, larger, smaller
 from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import Gene, SplitRelation
@@ -25,8 +25,6 @@ from ansor_py.te.expr import DTYPE_BYTES, Call, Expr, walk
 Mask = NDArray[np.bool_]
 # Emitted instructions of one evaluation of a vector function such as exp.
 FUNCTION_INSTRUCTIONS = 16
-# A loop whose tail is peeled appears twice.
-COPIES = 2
 
 
 def repair(space: Space, genes: Genes, rng: np.random.Generator) -> Genes:
@@ -140,28 +138,54 @@ def _buffers_fit(space: Space, bounds: Bounds, count: int) -> Mask:
 
 def _instructions_fit(space: Space, bounds: Bounds, genes: Genes) -> Mask:
     """The estimated vector instructions of a module are bounded (design, Idea 3)."""
+    return np.asarray(module_instructions(space, bounds, genes) <= space.options.max_instructions)
+
+
+def module_instructions(space: Space, bounds: Bounds, genes: Genes) -> NDArray[np.int64]:
+    """Estimated vector instructions that are emitted for every program, int64[n]."""
     limits = {hole.stage: column for column, hole in enumerate(space.sketch.holes) if hole.kind == "unroll"}
     total = np.zeros(len(genes), dtype=np.int64)
     for name, b in bounds.items():
-        emitted = stage_instructions(b, space.target.lanes(b.stage.tensor.dtype))
+        limit: Number = b.stage.unroll_limit
         if name in limits:
-            emitted = np.maximum(emitted, space.sketch.holes[limits[name]].table[:, 0][genes[:, limits[name]]])
-        total += COPIES * np.asarray(emitted)
-    return np.asarray(total <= space.options.max_instructions)
+            limit = space.sketch.holes[limits[name]].table[:, 0][genes[:, limits[name]]]
+        total += np.asarray(stage_instructions(b, space.target.lanes(b.stage.tensor.dtype), limit))
+    return total
 
 
-def stage_instructions(b: StageBounds, lanes: int) -> Number:
-    """Vector instructions of one iteration of the loops that stay loops: the register tile or the vector, times the formula."""
-    emitted: Number = body_instructions(b.body)
+def stage_instructions(b: StageBounds, lanes: int, limit: Number) -> Number:
+    """Vector instructions of a stage: the register tile or the vector times the formula, unrolled up to the limit.
+
+    Each length of a register or unrolled loop that does not divide what it splits has a tail, which is a copy of it all.
+    """
+    emitted: Number = 1  # the limit counts these: vectors of the tile, not operations of the formula
+    copies: Number = 1
+    unrolling: Number = 1  # becomes 0 at the first loop that is not unrolled completely
     reduces = any(loop.kind == "reduction" for loop in b.loops)
     for loop in reversed(b.loops):
         if loop.annotation == "vectorize":
             emitted = emitted * -(-loop.extent // lanes)
+            copies = copies * (1 + _has_tail(b, loop.name))
         elif reduces and loop.kind == "spatial" and _inside_all_reductions(b, loop.name):
             emitted = emitted * loop.extent
-        elif not reduces or loop.kind == "reduction":
-            break
-    return emitted
+            copies = copies * (1 + _has_tail(b, loop.name))
+        elif loop.kind == "reduction":
+            factor = larger(1, smaller(loop.extent, unrolling * limit // emitted))
+            emitted = emitted * factor
+            copies = copies * (1 + np.asarray(factor > 1) * _has_tail(b, loop.name))
+            unrolling = unrolling * np.asarray(factor == loop.extent)
+    return emitted * copies * body_instructions(b.body)
+
+
+def _has_tail(b: StageBounds, name: str) -> Number:
+    """1 where a loop is an inner part of a split whose length does not divide, else 0."""
+    for relation in b.stage.relations:
+        if isinstance(relation, SplitRelation) and name in relation.parts[1:]:
+            covered: Number = 1
+            for part in relation.parts[relation.parts.index(name) :]:
+                covered = covered * b.extents[part]
+            return np.asarray(b.extents[relation.parent] % covered != 0).astype(np.int64)
+    return 0
 
 
 def _inside_all_reductions(b: StageBounds, name: str) -> bool:

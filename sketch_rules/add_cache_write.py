@@ -25,4 +25,6 @@ class AddCacheWrite(Rule):
     def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
         name = sketch.stage(number).name
         cached = sketch.apply(CacheWrite(name)).with_label(f"cache({name})")
-        return [(replace(cached, cached=cached.cached | {f"{name}.local"}), number)]
+        local = f"{name}.local"
+        panels = {**cached.panels, local: cached.panels[name]} if name in cached.panels else cached.panels
+        return [(replace(cached, cached=cached.cached | {local}, panels=panels), number)]

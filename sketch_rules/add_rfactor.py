@@ -20,7 +20,7 @@ from ansor_py.sketch_rules.tile_sizes import divisors
 Variant = Literal["outer", "inner"]
 # A reduction is factored if its result has at most so many elements a core: otherwise these are parallel enough.
 ELEMENTS_PER_CORE = 16
-CHUNKS_PER_CORE = (1, 2, 4, 8)
+CHUNKS_PER_CORE = (1, 2, 4)
 VECTORS = (1, 2, 4)
 
 

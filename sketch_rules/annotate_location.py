@@ -22,7 +22,7 @@ from ansor_py.te.expr import reads_of, variables_of
 from ansor_py.te.tensor import Tensor, tensor_from_body
 
 # Bound on the combinations of structural choices of a sketch: each has a template and features of its own.
-MOST_STRUCTURES = 48
+MOST_STRUCTURES = 24
 # Tile levels of a tiled consumer below which something may be computed: both outer spatial levels, the outer reduction.
 LEVELS_WITH_ATTACHMENTS = 3
 

@@ -17,6 +17,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.sketch_rules import (  # noqa: F401  # the rules register themselves
     add_cache_write,
+    add_packing,
     add_rfactor,
     always_inline,
     multi_level_tiling,

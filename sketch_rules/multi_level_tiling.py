@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import Gene, Stage
 from ansor_py.schedule.steps import Reorder, Split, Step, Vectorize
+from ansor_py.sketch_rules.add_packing import packed_axis
 from ansor_py.sketch_rules.fusible import reuses_data
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.register_tile import register_tiles
@@ -58,7 +59,7 @@ def tiled_axes(sketch: PartialSketch, stage: Stage) -> TiledAxes:
         tuple(axis for axis in stage.op.reduce_axes if axis.extent > 1),
         tuple(axis for axis in stage.op.axes if axis.extent == 1),
         tuple(axis for axis in stage.op.reduce_axes if axis.extent == 1),
-        vector_axis(stage, sketch.state.body(stage.name)),
+        packed_axis(stage) if stage.name in sketch.panels else vector_axis(stage, sketch.state.body(stage.name)),
     )
 
 
@@ -73,6 +74,9 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
         sketch.target.lanes(stage.tensor.dtype),
         sketch.target.vector_registers,
     )
+    if name in sketch.panels:  # a row of the register tile is a row of the panel
+        _, width = sketch.panels[name]
+        tiles = tuple(choice for choice in tiles if choice[register.index(axes.vector)] == width)  # type: ignore[arg-type]
     sketch, register_hole = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):

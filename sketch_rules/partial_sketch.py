@@ -26,8 +26,8 @@ class PartialSketch:
     """Steps, holes, and what later rules and annotations need to know of them.
 
     `state` is the template after `steps` with the first alternative of every structural hole. `levels` holds the tile
-    levels of stages that were tiled or follow a tiled one, `cached` the names of compute halves of a cache write, `label`
-    the words that make up the sketch's name.
+    levels of stages that were tiled or follow a tiled one, `cached` the names of compute halves of a cache write, `panels`
+    the axis and width of packed operands by the stage that reads them, `label` the words that make up the sketch's name.
     """
 
     dag: ComputeDAG
@@ -37,6 +37,7 @@ class PartialSketch:
     holes: tuple[Hole, ...] = ()
     levels: dict[str, Levels] = field(default_factory=dict)
     cached: frozenset[str] = frozenset()
+    panels: dict[str, tuple[str, int]] = field(default_factory=dict)
     label: tuple[str, ...] = ()
 
     @staticmethod

@@ -11,6 +11,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "default": (
         "always_inline",
         "add_parallel_rfactor",
+        "add_packing",
         "add_cache_write",
         "multi_level_tiling_with_fusion",
         "multi_level_tiling",

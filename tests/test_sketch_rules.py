@@ -42,6 +42,7 @@ WORKLOADS = (
     "transpose:17,33",
     "layer_norm:9,40",
     "batch_matmul:3,10,12,14",
+    "matmul:64,150,100",
 )
 
 
@@ -100,7 +101,7 @@ def test_derivation_is_deterministic() -> None:
 
 
 def test_golden_matmul_sketches() -> None:
-    plain, outer, inner = generate_sketches(dag_of("matmul:512,512,512"), TARGET)
+    plain, outer, inner = generate_sketches(dag_of("matmul:512,512,512"), TARGET, rules="ansor")
     assert [s.name for s in (plain, outer, inner)] == [
         "tile(C)",
         "cache(C) fuse(C.local->C level 1)",
@@ -133,6 +134,17 @@ for i.0 in rest:
             vectorize j.2.1 in gene4.0:
               C[i, j] = C.local[i, j]
 """
+
+
+def test_a_large_product_may_read_panels_of_one_operand() -> None:
+    sketches = generate_sketches(dag_of("dense:64,1000,512"), TARGET)
+    packed = next(sketch for sketch in sketches if sketch.name == "pack(weight) tile(dense)")
+    state = packed.structure([0] * len(packed.holes))
+    assert state.stage("weight.cache").tensor.shape == (32, 512, 32)
+    assert "weight.cache[(j // 32), k, (j % 32)]" in str(state)
+    assert {choice[1] for choice in packed.holes[0].choices} == {32}
+    assert state.stage("dense").iterators[-1].name == "j.3"
+    assert any(hole.kind == "location" and hole.stage == "weight.cache" for hole in packed.holes)
 
 
 def test_a_product_with_a_transposed_operand_is_vectorised_along_the_reduction() -> None:
@@ -248,7 +260,7 @@ def test_a_single_core_has_no_parallel_loops() -> None:
 
 
 def test_large_stages_run_in_parallel() -> None:
-    for space in spaces_of("conv2d:1,32,28,28,32,3,pad=1,bias=1,relu=1", "default"):
+    for space in spaces_of("conv2d:1,64,56,56,64,3,pad=1,bias=1,relu=1", "default"):
         for row in sample(space, 4, np.random.default_rng(0)):
             steps = space.sketch.concretise(row)
             assert any(isinstance(step, Parallel) and step.stage == "relu" for step in steps)
