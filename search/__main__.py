@@ -104,6 +104,8 @@ def command(models: tuple[str, ...], op: tuple[str, ...], out: str | None, confi
     """
     if not models and not op:
         raise OptionError("nothing to tune; name an ONNX model or give --op matmul:512,512,512 (--help lists the operators)")
+    if options["resume"] and out is None:
+        raise OptionError("--resume needs --out, the run directory to continue")
     settings = make_settings(**options)
     names = folder_names([Path(model).stem for model in models] + list(op))
     console = Console(highlight=False)

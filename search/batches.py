@@ -6,12 +6,24 @@ runner.run(inputs, finished=lambda place, result: print(place, result.cost))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult
 from ansor_py.search.phases import PhaseTimer, covered_seconds
 
 _WAITING = "waiting"  # a phase that is divided into build, run and other when the batch is over
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, so that what was measured is either noted completely or not at all."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class BatchRunner:
@@ -33,8 +45,9 @@ class BatchRunner:
 
         def collect(timeout: float | None) -> None:
             for result in self._measurer.poll(timeout):
-                results.append(result)
-                finished(places.pop(result.id), result)
+                with uninterrupted():
+                    results.append(result)
+                    finished(places.pop(result.id), result)
 
         try:
             with self._timer.phase(_WAITING):

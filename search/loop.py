@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from ansor_py.cost_model.interface import create_cost_model
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record, completed_record
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
-from ansor_py.search.batches import BatchRunner
+from ansor_py.search.batches import BatchRunner, uninterrupted
 from ansor_py.search.phases import PhaseTimer
 from ansor_py.search.policy import create_policy
 from ansor_py.search.progress import Progress
@@ -60,6 +61,7 @@ class Search:
         self._rng = np.random.default_rng([options.seed, len(tasks)])
         self._model = create_cost_model(options.cost_model, options.seed)
         self._searches = [self._task_search(number, task) for number, task in enumerate(tasks)]
+        self._by_key = {search.task.workload_key: search for search in self._searches}
         self._batch = options.batch_size(len(tasks))
         self._records: list[Record] = []
         self._curve: list[CurvePoint] = []
@@ -70,6 +72,7 @@ class Search:
         self._unwritten: dict[int, Record] = {}
         self._reference: MeasureInput | None = None
         self._drift: list[float] = []
+        self._errors: Counter[str] = Counter()
         self._interrupted = False
 
     @property
@@ -93,6 +96,7 @@ class Search:
         self._round = max(record.round for record in self._records) + 1
         self._rng = np.random.default_rng([self._options.seed, len(self._searches), self._trials_before])
         self._note_defaults()
+        self._errors.update(count_errors(self._records))
         self._curve = [self._builder.add(record) for record in self._records]
         if self._sink is not None:
             self._sink.add_points(self._curve)
@@ -109,8 +113,9 @@ class Search:
         except KeyboardInterrupt:
             self._interrupted = True
         finally:
-            for record in self._write():
-                self._search_of(record).observe([record])
+            with uninterrupted():
+                for record in self._write():
+                    self._search_of(record).observe([record])
 
     def result(self) -> TuningResult:
         """What is known now."""
@@ -153,8 +158,9 @@ class Search:
         for search, result in zip(beyond, results, strict=True):
             if result is not None and result.valid:
                 search.default_seconds = result.cost
-        for record in self._write():
-            self._search_of(record).observe_round([record])
+        with uninterrupted():
+            for record in self._write():
+                self._search_of(record).observe_round([record])
         self._choose_reference()
         self._report("default schedules measured", round_done=True)
         self._round = max(self._round, 1)
@@ -171,9 +177,10 @@ class Search:
         extra = [self._reference] if self._reference is not None else []
         results = self._measure(runner, [(search, program) for program in programs], extra)
         self._drift += [result.cost for result in results if result is not None and result.valid]
-        records = self._write()
         self._report("learning")
-        search.observe_round(records, learn=self.trials < self._options.trials)
+        with uninterrupted():
+            records = self._write()
+            search.observe_round(records, learn=self.trials < self._options.trials)
         self._report("round done", round_done=True)
         self._round += 1
 
@@ -252,6 +259,7 @@ class Search:
         self._note_defaults(records)
         points = [self._builder.add(record) for record in records]
         self._records += records
+        self._errors.update(count_errors(records))
         self._curve += points
         if self._sink is not None and records:
             self._sink.add(records, points)
@@ -274,7 +282,7 @@ class Search:
             self._reference = replace(self._input(search, search.default_program().steps), cut_seconds=None)
 
     def _search_of(self, record: Record) -> TaskSearch:
-        return next(search for search in self._searches if search.task.workload_key == record.workload_key)
+        return self._by_key[record.workload_key]
 
     def _elapsed(self) -> float:
         return self._seconds_before + self._timer.elapsed()
@@ -295,6 +303,6 @@ class Search:
                 budget=self._options.trials,
                 elapsed=self._elapsed(),
                 trials_per_second=(trials - self._trials_before) / seconds if seconds > 0 else 0.0,
-                errors=count_errors([*self._records, *self._unwritten.values()]),
+                errors=self._errors + Counter(count_errors(self._unwritten.values())),
             )
         )

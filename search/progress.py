@@ -6,6 +6,8 @@ with create_progress(Console()) as progress:
 
 from __future__ import annotations
 
+import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from rich.text import Text
 
 from ansor_py.search.results import TaskResult, weighted_seconds
 
+REDRAW_SECONDS = 0.25
 MAXIMUM_ROWS = 30  # of the live table; the tasks with the largest share of the time are shown
 
 
@@ -102,12 +105,16 @@ class LiveProgress(ProgressDisplay):
     """The task table, redrawn in place."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=4, auto_refresh=False)
+        self._live = Live(console=console, auto_refresh=False)
         self._live.start()
+        self._drawn = -math.inf
 
     def show(self, progress: Progress) -> None:
-        """Redraw."""
-        self._live.update(progress_table(progress), refresh=True)
+        """Redraw, though not more often than a person can see."""
+        now = time.monotonic()
+        if progress.round_done or now - self._drawn > REDRAW_SECONDS:
+            self._drawn = now
+            self._live.update(progress_table(progress), refresh=True)
 
     def note(self, text: str) -> None:
         """Print the text above the table."""

@@ -18,16 +18,18 @@ from dataclasses import replace
 from ansor_py.measure import MeasureResult, Record
 
 CONTENDERS = 8
+TRIALS_PER_CONTENDER = 8  # a task with few trials has few contenders, so that this takes a small part of the search
 MARGIN = 1.05  # a contender's first measurement is at most this much above the best one
 PASSES = 3
 
 
 def contenders_of(records: Sequence[Record]) -> list[Record]:
     """The programs worth another look, the best first; equal programs once."""
+    limit = min(CONTENDERS, max(len(records) // TRIALS_PER_CONTENDER, 1))
     valid = sorted((record for record in records if record.valid), key=lambda record: record.cost)
     distinct: dict[str, Record] = {}
     for record in valid:
-        if record.cost > MARGIN * valid[0].cost or len(distinct) == CONTENDERS:
+        if record.cost > MARGIN * valid[0].cost or len(distinct) == limit:
             break
         distinct.setdefault(json.dumps(record.steps), record)
     return list(distinct.values())

@@ -129,7 +129,7 @@ def summarise(
     result: TuningResult, model: str, target: str, threads: int, untuned_seconds: float | None, tuned_seconds: float | None
 ) -> dict[str, Any]:
     """The content of `summary.json`: latencies in milliseconds, everything else in seconds; null is "not known"."""
-    scoring = sum(result.phases.get(name, 0.0) for name in ("evolve", "features", "predict"))
+    scoring = sum(result.phases.get(name, 0.0) for name in ("features", "predict"))
     trials = len(result.records)
     return {
         "model": model,

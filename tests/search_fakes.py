@@ -105,7 +105,7 @@ class CountingPolicy:
 class EvenModel:
     """Finds all programs equally good and remembers what it was taught."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, rng: np.random.Generator) -> None:
         self.costs: list[float] = []
         self.tasks: list[int] = []
 

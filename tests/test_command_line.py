@@ -75,7 +75,9 @@ def test_a_model_is_tuned_into_a_complete_run_directory(model: Path, tmp_path: P
     assert [task["key"] for task in config["tasks"]] == [task["key"] for task in summary["tasks"]]
     assert [point.trial for point in read_curve(run)] == list(range(7))
     output = ansor_py.load(run / "model.ansor").run({"x": INPUT})
-    np.testing.assert_allclose(output["y"], reference(onnx.load(model), {"x": INPUT})["y"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(output["y"], np.float32), reference(onnx.load(model), {"x": INPUT})["y"], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_without_trials_default_schedules_are_benchmarked_and_no_ray_is_started(model: Path, tmp_path: Path) -> None:
@@ -175,6 +177,7 @@ def test_what_the_user_got_wrong_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "trials is -1" in one_line_error(capsys, *operator, "--trials", "-1")
     assert "--ray-address needs --runner ray" in one_line_error(capsys, *operator, "--runner", "inline", "--ray-address", "x")
     assert "'x' is not a valid integer" in one_line_error(capsys, *operator, "--trials", "x")
+    assert "--resume needs --out" in one_line_error(capsys, "--op", "relu:8", "--resume")
     assert "--trails" in one_line_error(capsys, *operator, "--trails", "4")
     assert not (tmp_path / "run").exists()
 

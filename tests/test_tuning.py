@@ -7,20 +7,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ansor_py import te
 from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.cost_model.interface import COST_MODELS
 from ansor_py.errors import OptionError
 from ansor_py.measure import MeasureInput, MeasureResult, Record
 from ansor_py.schedule.task import Task
+from ansor_py.search.options import SearchOptions
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import CurvePoint, TuningResult, build_curve
 from ansor_py.search.retiming import contenders_of
 from ansor_py.search.tuning import merge_tasks, tune, tune_tasks
 from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.target import Target
-from search_fakes import CountingPolicy, FakeMeasurer, hashed_cost
+from search_fakes import CountingPolicy, EvenModel, FakeMeasurer, hashed_cost
 
 TARGET = Target.parse("x86-64 cpu=haswell cores=2")
 OPTIONS = TuningOptions(policy="counting", cost_model="even", batch=6)
@@ -94,6 +97,41 @@ def test_the_same_seed_and_costs_give_the_same_search() -> None:
     assert first.records == second.records
     assert first.curve == second.curve
     assert [r.genes for r in first.records] != [r.genes for r in other.records]
+
+
+def test_the_default_search_is_reproducible_too() -> None:
+    options = TuningOptions(trials=30, seed=3, batch=10, search=SearchOptions(population=64, iterations=2))
+    first, second = (tune_tasks([matmul(64)], options, measurer=FakeMeasurer(), clock=lambda: 0.0) for _ in range(2))
+    assert [(r.sketch_id, r.genes, r.predicted, r.operator) for r in first.records] == [
+        (r.sketch_id, r.genes, r.predicted, r.operator) for r in second.records
+    ]
+    assert first.programs_scored == second.programs_scored > 0
+    parents = [record.parent for record in first.records if record.parent is not None]
+    assert parents
+    assert all(parent < record.trial for record in first.records if (parent := record.parent) is not None)
+
+
+def test_the_cost_model_learns_from_every_round_but_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = EvenModel(np.random.default_rng(0))
+    monkeypatch.setitem(COST_MODELS, "even", lambda rng: model)
+
+    def various(program: MeasureInput, number: int) -> MeasureResult:
+        if is_default(program) or number % 3 == 0:
+            return hashed_cost(program, number)
+        if number % 3 == 1:
+            return MeasureResult(number, error="run", error_text="no", error_stage="time")
+        return MeasureResult(number, costs=(7e-3,), error="cut", error_stage="time")
+
+    result = search([matmul(32), matmul(48)], 26, FakeMeasurer(various))
+    taught = [record for record in result.records if record.operator != "default" and record.round < 4]
+    assert len(taught) == 18
+    expected = [7e-3 if r.error == "cut" else r.cost for r in taught]
+    assert sorted(model.costs) == pytest.approx(sorted(expected))
+    assert math.inf in model.costs
+    assert model.tasks[:12] == [0] * 6 + [1] * 6
+    model.costs.clear()
+    search([matmul(32), matmul(48)], 26, restored=result.records)
+    assert len(model.costs) == 24  # a search that is continued begins with what is known
 
 
 def test_the_curve_counts_the_default_schedule_of_tasks_not_yet_measured() -> None:
@@ -221,7 +259,7 @@ def test_the_best_are_measured_again_and_that_is_what_the_summary_says() -> None
         calls[key] = calls.get(key, 0) + 1
         return replace(result, costs=(1e-3,)) if calls[key] == 1 else result
 
-    result = search([matmul()], 20, FakeMeasurer(lucky_once))
+    result = search([matmul()], 80, FakeMeasurer(lucky_once))
     assert result.best is not None
     chosen = contenders_of(result.records)
     assert len(chosen) == 8
@@ -229,7 +267,7 @@ def test_the_best_are_measured_again_and_that_is_what_the_summary_says() -> None
     assert result.best.cost == pytest.approx(min(hashed_cost_of(record) for record in [*chosen, default]))
     assert result.tasks[0].default_seconds == pytest.approx(hashed_cost_of(default))
     assert len(result.best.costs) == 9
-    assert len(result.records) == 20
+    assert len(result.records) == 80
 
 
 def hashed_cost_of(record: Record) -> float:
@@ -241,9 +279,11 @@ def test_contenders_are_distinct_close_to_the_best_and_few() -> None:
     def record(cost: float, step: int, error: str = "none") -> Record:
         return Record("key", "target", 1, step, steps=(["unroll", step],), costs=(cost,), error=error)  # type: ignore[arg-type]
 
-    chosen = contenders_of([record(1.04, 1), record(1.0, 2), record(1.01, 2), record(1.06, 3), record(0.5, 4, "run")])
-    assert [(item.cost, item.trial) for item in chosen] == [(1.0, 2), (1.04, 1)]
-    assert len(contenders_of([record(1.0, step) for step in range(20)])) == 8
+    some = [record(1.04, 1), record(1.0, 2), record(1.01, 2), record(1.06, 3), record(0.5, 4, "run")]
+    slow = [record(2.0, step) for step in range(5, 40)]
+    assert [(item.cost, item.trial) for item in contenders_of(some + slow)] == [(1.0, 2), (1.04, 1)]
+    assert len(contenders_of([record(1.0, step) for step in range(200)])) == 8
+    assert len(contenders_of([record(1.0, step) for step in range(20)])) == 2  # few trials, few contenders
     assert contenders_of([]) == []
 
 
