@@ -37,6 +37,11 @@ class FeatureGroup:
 FEATURE_GROUPS: list[FeatureGroup] = []
 
 
+def feature_names() -> tuple[str, ...]:
+    """The columns of a row of features, in order, user-defined groups included."""
+    return tuple(name for group in FEATURE_GROUPS for name in group.fields)
+
+
 def feature_group(name: str, fields: Sequence[str]) -> Callable[[GroupFunction], GroupFunction]:
     """Register a function that fills the columns `fields` of one statement for all programs."""
 

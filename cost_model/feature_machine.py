@@ -1,14 +1,12 @@
-"""Feature groups that relate a statement to the machine: arithmetic intensity (Ansor's group 3), lanes, cores, caches."""
+"""Feature groups that relate a statement to the machine: arithmetic intensity (Ansor's group 3), cores, caches."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.feature_statement import annotated
 from ansor_py.cost_model.statement_arrays import Floats, StatementArrays
 from ansor_py.target import Target
-from ansor_py.te.expr import Reduce
 
 CURVE_SAMPLES = 10
 
@@ -44,38 +42,16 @@ def statement_bytes(statement: StatementArrays) -> Floats:
 
 @feature_group(
     "machine",
-    [
-        "lane_utilisation",
-        "tile_vectors",
-        "tile_register_pressure",
-        "redundancy",
-        "parallel_chunks_per_core",
-        "parallel_imbalance",
-        "l1_traffic",
-        "l2_traffic",
-    ],
+    ["redundancy", "parallel_chunks_per_core", "parallel_imbalance", "l1_traffic", "l2_traffic"],
 )
 def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
-    """Vector lanes, register tile, wasted iterations, balance over the cores, and bytes that move into two levels of cache."""
-    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
-    vectors = statement.extents.copy()
-    vectorised = annotated(statement, "vectorize")
-    vectors[vectorised] = np.ceil(vectors[vectorised] / lanes)
-    last = np.flatnonzero(vectorised)[-1:]
-    out[0] = (statement.extents[last] / (vectors[last] * lanes)).sum(axis=0) if len(last) else 0.0
-    reductions = [p for p, loop in enumerate(statement.loops) if loop.kind == "reduction"]
-    own = len(statement.bounds.enclosing)
-    if isinstance(statement.bounds.body, Reduce) and reductions and reductions[-1] >= own:
-        out[1] = vectors[reductions[-1] + 1 :].prod(axis=0)
-        out[2] = out[1] / target.vector_registers
-    else:
-        out[1:3] = 0
-    out[3] = statement.inner[0] / statement.work
+    """Wasted iterations, balance over the cores, and bytes that move into two levels of cache."""
+    out[0] = statement.inner[0] / statement.work
     chunks = np.where(statement.parallel, statement.extents, 1.0).prod(axis=0)
-    out[4] = chunks / target.cores
-    out[5] = np.ceil(chunks / target.cores) * target.cores / chunks
+    out[1] = chunks / target.cores
+    out[2] = np.ceil(chunks / target.cores) * target.cores / chunks
     touched = statement_bytes(statement)
-    for column, capacity in ((6, target.l1), (7, target.l2)):
+    for column, capacity in ((3, target.l1), (4, target.l2)):
         traffic = statement.inner[0] * touched[-1]
         for depth in reversed(range(len(touched) - 1)):
             fits = statement.body_bytes[depth] <= capacity

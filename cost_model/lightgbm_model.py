@@ -90,6 +90,9 @@ class LightGBMModel:
             raise ValueError(f"{len(batch)} programs were given with {len(costs)} costs and {len(tasks)} task ids")
         if not len(batch):
             return
+        known = batch.rows.shape[1] if self._data is None else self._data.rows.shape[1]
+        if batch.rows.shape[1] != known:
+            raise OptionError(f"the cost model has learned {known} features, not {batch.rows.shape[1]}; start with a new model")
         self._data = batch if self._data is None else FeatureBatch.concatenate([self._data, batch])
         self._costs, self._tasks = np.concatenate([self._costs, costs]), np.concatenate([self._tasks, tasks])
         enough = max(self.options.warm_up_programs, self._trained_on * (1 + self.options.retrain_growth))

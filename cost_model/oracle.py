@@ -405,6 +405,7 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
         return math.prod(math.ceil(x.extent / lanes) if x.annotation == "vectorize" else x.extent for x in loops)
 
     fields: dict[str, float] = {"lane_utilisation": 0, "tile_vectors": 0, "tile_register_pressure": 0}
+    fields |= {"tile_loads": 0, "tile_work": 0, "accumulation_run": 0}
     for loop in item.loops:
         if loop.annotation == "vectorize":
             fields["lane_utilisation"] = loop.extent / (math.ceil(loop.extent / lanes) * lanes)
@@ -413,6 +414,14 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
     if item.statement.combiner is not None and own:
         fields["tile_vectors"] = vectors(item.loops[reductions[-1] + 1 :])
         fields["tile_register_pressure"] = fields["tile_vectors"] / target.vector_registers
+        fields["tile_loads"] = _loads(item, item.loops[reductions[-1] + 1 :], lanes)
+        fields["tile_work"] = fields["tile_vectors"] / max(1, fields["tile_loads"])
+        run = 1
+        for loop in reversed(item.loops[: reductions[-1] + 1]):
+            if loop.kind == "spatial" and loop.extent > 1:
+                break
+            run *= loop.extent
+        fields["accumulation_run"] = run
     op = state.stage(item.statement.stage).op
     fields["redundancy"] = _iterations(item.loops) / math.prod(axis.extent for axis in (*op.axes, *op.reduce_axes))
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
@@ -426,3 +435,13 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
                 break
         fields[f"{name}_traffic"] = _iterations(item.loops[:fitting]) * _statement_bytes(item, fitting)
     return fields
+
+
+def _loads(item: Located, inside: tuple[Loop, ...], lanes: int) -> int:
+    """Loads of the read buffers in one step: whole vectors where a vectorised loop moves the buffer, else single elements."""
+    total = 0
+    for use in item.uses[1:]:
+        elements = _touched(use, inside)
+        moved = any(_stride(use, loop) != 0 for loop in item.loops if loop.annotation == "vectorize")
+        total += math.ceil(elements / lanes) if moved else elements
+    return total

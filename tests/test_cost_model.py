@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ansor_py.cost_model import (
-    FEATURE_NAMES,
     CostModel,
     FeatureBatch,
     LightGBMModel,
     LightGBMOptions,
     create_cost_model,
     extract_features,
+    feature_names,
 )
 from ansor_py.cost_model.lightgbm_model import throughput_labels, train_trees
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
@@ -65,8 +65,8 @@ def test_fifty_programs_with_random_labels_are_fit() -> None:
 def test_ranking_on_unseen_programs_is_better_than_random() -> None:
     population = random_population(conv_fused(), 500, np.random.default_rng(2))
     batch = extract_features(population, TARGET)
-    iterations = 2.0 ** batch.rows[:, FEATURE_NAMES.index("iterations")]
-    lanes = 2.0 ** batch.rows[:, FEATURE_NAMES.index("lane_utilisation")] - 1
+    iterations = 2.0 ** batch.rows[:, feature_names().index("iterations")]
+    lanes = 2.0 ** batch.rows[:, feature_names().index("lane_utilisation")] - 1
     costs = np.add.reduceat(iterations.astype(np.float64) / np.maximum(lanes, 0.05), batch.offsets[:-1]) * 1e-9
     seen, unseen = np.arange(300), np.arange(300, 500)
     model = create_cost_model("lightgbm", 0)
@@ -146,6 +146,9 @@ def test_loading_something_else_is_one_clear_error(name: str, tmp_path: Path) ->
 
 
 def test_wrong_options_are_clear_errors() -> None:
+    model, batch = trained()
+    with pytest.raises(OptionError, match="20 features, not 7"):
+        model.update(FeatureBatch(batch.rows[:, :7], batch.offsets), synthetic_costs(batch), tasks_of(batch))
     with pytest.raises(OptionError, match="lightgbm, random"):
         create_cost_model("oracle")
     with pytest.raises(OptionError, match="2 to 32 leaves"):

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansor_py.cost_model.features import FEATURE_NAMES, extract_features
+from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, Columns, feature_group, feature_names
+from ansor_py.cost_model.features import extract_features
 from ansor_py.cost_model.oracle import oracle_features
+from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.lower.affine import Affine, Number
 from ansor_py.lower.bounds import infer_bounds
 from ansor_py.lower.nest import Statement, scheduled_nest, statements
@@ -33,6 +35,7 @@ from sketch_examples import EXAMPLES, is_legal, legal_population, matmul_dag, ra
 
 # Small caches, so that the tiny programs below do not fit.
 TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2 l1=2KiB l2=8KiB")
+FEATURE_NAMES = feature_names()
 SKETCHES = {name: make() for name, make in EXAMPLES.items()}
 
 
@@ -156,6 +159,25 @@ def test_more_programs_than_a_chunk_holds() -> None:
     chosen = np.array([0, 511, 512, 1023, 1024, 1299])
     few = extract_features(Population(sketch, population.genes[chosen]), TARGET)
     assert np.array_equal(whole.select(chosen).rows, few.rows)
+
+
+def test_a_group_of_ones_own_is_appended() -> None:
+    sketch = SKETCHES["matmul tiled"]
+    population = random_population(sketch, 5, np.random.default_rng(0))
+    before = extract_features(population, TARGET)
+
+    @feature_group("mine", ["half_iterations"])
+    def mine(statement: StatementArrays, target: Target, out: Columns) -> None:
+        out[0] = statement.inner[0] / 2
+
+    try:
+        after = extract_features(population, TARGET)
+        assert feature_names() == (*FEATURE_NAMES, "half_iterations")
+    finally:
+        FEATURE_GROUPS.pop()
+    assert np.array_equal(after.rows[:, :-1], before.rows)
+    iterations = 2.0 ** before.rows[:, FEATURE_NAMES.index("iterations")] - 1
+    assert 2.0 ** after.rows[:, -1] - 1 == pytest.approx(iterations / 2, rel=1e-4)
 
 
 def features_of(outputs: Tensor, steps: Sequence[Step] = (), target: Target = TARGET) -> list[dict[str, float]]:

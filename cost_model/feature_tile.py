@@ -1,0 +1,60 @@
+"""Feature group about the register tile: how well lanes and registers are used inside the innermost reduction loop."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.cost_model.feature_groups import Columns, feature_group
+from ansor_py.cost_model.feature_statement import annotated
+from ansor_py.cost_model.statement_arrays import Floats, StatementArrays
+from ansor_py.target import Target
+from ansor_py.te.expr import Reduce
+
+TILE_FIELDS = ["lane_utilisation", "tile_vectors", "tile_register_pressure", "tile_loads", "tile_work", "accumulation_run"]
+
+
+@feature_group("register_tile", TILE_FIELDS)
+def register_tile(statement: StatementArrays, target: Target, out: Columns) -> None:
+    """Lanes in use; of a reduction also accumulators, loads and work of one reduction step, and steps between spills."""
+    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    vectors = statement.extents.copy()
+    vectorised = np.flatnonzero(annotated(statement, "vectorize"))
+    vectors[vectorised] = np.ceil(vectors[vectorised] / lanes)
+    out[:] = 0
+    if len(vectorised):
+        last = vectorised[-1]
+        out[0] = statement.extents[last] / (vectors[last] * lanes)
+    reductions = [position for position, loop in enumerate(statement.loops) if loop.kind == "reduction"]
+    is_own = bool(reductions) and reductions[-1] >= len(statement.bounds.enclosing)
+    if not isinstance(statement.bounds.body, Reduce) or not is_own:
+        return
+    depth = reductions[-1] + 1
+    tile = vectors[depth:].prod(axis=0)
+    loads = _loads(statement, depth, vectorised, lanes)
+    out[1] = tile
+    out[2] = tile / target.vector_registers
+    out[3] = loads
+    out[4] = tile / np.maximum(loads, 1)
+    out[5] = _accumulation_run(statement, depth)
+
+
+def _loads(statement: StatementArrays, depth: int, vectorised: NDArray[np.int64], lanes: int) -> Floats:
+    """Loads [n] of one reduction step: read buffers in vectors where the vector loop moves them, else element by element."""
+    total = np.zeros(statement.programs)
+    for touched, strides in zip(statement.touched[1:, depth], statement.strides[1:], strict=True):
+        moved = (strides[vectorised] != 0).any(axis=0) if len(vectorised) else np.zeros(statement.programs, dtype=np.bool_)
+        total += np.where(moved, np.ceil(touched / lanes), touched)
+    return total
+
+
+def _accumulation_run(statement: StatementArrays, depth: int) -> Floats:
+    """Reduction steps [n] before a spatial loop outside (of extent above 1) moves on to other accumulators."""
+    run = np.ones(statement.programs)
+    running = np.ones(statement.programs, dtype=np.bool_)
+    for position in reversed(range(depth)):
+        if statement.loops[position].kind == "reduction":
+            run = np.where(running, run * statement.extents[position], run)
+        else:
+            running &= statement.extents[position] == 1
+    return run
