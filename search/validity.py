@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.lower.affine import Number, larger, smaller
+from ansor_py.lower.affine import Number, choose, larger, smaller
 from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import Gene, SplitRelation
@@ -172,8 +172,8 @@ def stage_instructions(b: StageBounds, lanes: int, limit: Number) -> Number:
         elif loop.kind == "reduction":
             factor = larger(1, smaller(loop.extent, unrolling * limit // emitted))
             emitted = emitted * factor
-            copies = copies * (1 + np.asarray(factor > 1) * _has_tail(b, loop.name))
-            unrolling = unrolling * np.asarray(factor == loop.extent)
+            copies = copies * (1 + choose(factor > 1, _has_tail(b, loop.name), 0))
+            unrolling = choose(factor == loop.extent, unrolling, 0)
     return emitted * copies * body_instructions(b.body)
 
 

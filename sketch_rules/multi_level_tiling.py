@@ -76,7 +76,7 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
     )
     if name in sketch.panels:  # a row of the register tile is a row of the panel
         _, width = sketch.panels[name]
-        tiles = tuple(choice for choice in tiles if choice[register.index(axes.vector)] == width)  # type: ignore[arg-type]
+        tiles = tuple(choice for choice in tiles if choice[register.index(axes.vector)] == width)
     sketch, register_hole = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):

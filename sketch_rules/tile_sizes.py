@@ -13,6 +13,8 @@ REDUCTION_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512)
 LARGEST_REDUCTION = 512
 # Extents up to this are split exactly; a remainder of one or two iterations would be most of the loop.
 SMALL_EXTENT = 8
+# Of sizes that differ by less than this factor one is offered, a divisor if there is one.
+NEAR_SIZES = 1.2
 
 
 @cache
@@ -23,11 +25,18 @@ def divisors(extent: int) -> tuple[int, ...]:
 
 
 def level_sizes(extent: int, largest: int = ROUND_SIZES[-1]) -> list[int]:
-    """Sizes for one level of an axis: its divisors and round numbers, at most `largest`."""
+    """Sizes for one level of an axis: divisors and round numbers, at most `largest`, larger ones some distance apart."""
     sizes = set(divisors(extent))
     if extent > SMALL_EXTENT:
         sizes |= {size for size in ROUND_SIZES if size < extent}
-    return sorted(size for size in sizes if size <= largest)
+    kept: list[int] = []
+    for size in sorted(size for size in sizes if size <= largest):
+        near = kept and size > SMALL_EXTENT and size < NEAR_SIZES * kept[-1]
+        if not near:
+            kept.append(size)
+        elif extent % size == 0 and extent % kept[-1]:
+            kept[-1] = size
+    return kept
 
 
 @cache

@@ -1,0 +1,52 @@
+"""Random programs of every sketch, compiled and run: the result is NumPy's, with both presets of rules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ansor_py.codegen.kernel import LoadedKernel, build_kernel
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling import sample
+from ansor_py.search.space import Space
+from ansor_py.sketch_rules import generate_sketches
+from ansor_py.target import Target
+from ansor_py.te.ops.registry import from_spec
+from te_interpreter import evaluate
+
+THREADS = 2
+WORKLOADS = (
+    "matmul:37,53,29",
+    "matmul:40,150,70",
+    "dense:33,80,130",
+    "dense:1,100,64",
+    "conv2d:1,5,14,14,12,3,pad=1,bias=1,relu=1",
+    "conv2d:1,4,13,13,6,5,stride=2,pad=2",
+    "depthwise_conv2d:1,6,15,15,3,pad=1",
+    "batch_matmul:2,11,19,17",
+    "softmax:6,96",
+    "softmax:1,500",
+    "softmax:2,3,5,40",
+    "layer_norm:9,40",
+    "max_pool2d:1,4,14,14,3,stride=2,pad=1",
+    "global_average_pool:1,20,7,7",
+    "reduce_sum:700",
+    "gelu:3,50",
+    "transpose:17,33",
+)
+
+
+@pytest.mark.parametrize("rules", ["default", "ansor"])
+@pytest.mark.parametrize("spec", WORKLOADS)
+def test_random_programs_compute_what_numpy_computes(spec: str, rules: str) -> None:
+    dag = ComputeDAG.from_outputs(from_spec(spec))
+    target = Target.detect(cores=THREADS)
+    rng = np.random.default_rng(7)
+    feeds = {tensor.name: rng.standard_normal(tensor.shape).astype(tensor.dtype) for tensor in dag.inputs}
+    expected = evaluate(dag.outputs[0], feeds, widen=True)
+    for sketch in generate_sketches(dag, target, rules):
+        for row in sample(Space(sketch, target, SearchOptions()), 2, rng):
+            kernel = LoadedKernel(build_kernel(dag, sketch.concretise(row), target, THREADS))
+            (result,) = kernel.run([feeds[tensor.name] for tensor in dag.inputs])
+            np.testing.assert_allclose(result, expected, rtol=2e-4, atol=2e-4, err_msg=f"{sketch.name}, genes {row.tolist()}")
