@@ -206,7 +206,7 @@ def _by_similarity(index: int, tasks: Sequence[TaskProgress], beta: float) -> fl
     """Latency at 1/beta of the best throughput of the group; infinite without one or when the task cannot keep up with it."""
     task = tasks[index]
     members = [other for other in tasks if task.group and other.group == task.group and math.isfinite(other.latency)]
-    if len(members) < 2:
+    if len(members) < 2 or not task.flops:
         return math.inf
     best = max(other.flops / other.latency for other in members)
     others = max(other.rounds for number, other in enumerate(tasks) if number != index and other.group == task.group)

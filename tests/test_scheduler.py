@@ -88,6 +88,11 @@ def test_a_similar_task_with_high_throughput_promises_more() -> None:
     assert together[1] == pytest.approx(alone[1])
 
 
+def test_similar_tasks_that_only_move_data_have_no_throughput() -> None:
+    tasks = [progress(group="g", flops=0), progress(group="g", flops=0, weight=2)]
+    assert task_gradients(tasks, SUM)[1] == pytest.approx(2 * 0.8 * -0.5e-3)
+
+
 def test_a_task_that_cannot_keep_up_with_its_group_leaves_it() -> None:
     slow, fast = progress(group="g", history=(8e-3,) * 12), progress(group="g", history=(1e-3,) * 3)
     assert task_gradients([slow, fast], SUM)[0] == pytest.approx(0.8 * -8e-3 / 11)
