@@ -17,6 +17,7 @@ from functools import cached_property
 from ansor_py.graph.fusion import Group
 from ansor_py.graph.ir import Graph, OperatorNode, Value
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.merge_axes import merge_axes
 from ansor_py.te.tensor import Tensor, placeholder
 
 # How many operator names a task's name lists before it says how many more there are.
@@ -104,7 +105,7 @@ def _subgraph(graph: Graph, group: Group) -> Subgraph:
                 inputs[name] = tensors[name] = _placeholder(value, label)
                 constants += is_constant
         tensors[node.output] = node.expression([tensors[name] if name else None for name in node.inputs])
-    dag = ComputeDAG.from_outputs(tensors[group.output], inputs=list(inputs.values()))
+    dag = merge_axes(ComputeDAG.from_outputs(tensors[group.output], inputs=list(inputs.values())))
     return Subgraph(group.nodes, tuple(inputs), group.output, dag)
 
 
