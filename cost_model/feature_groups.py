@@ -42,6 +42,11 @@ def feature_names() -> tuple[str, ...]:
     return tuple(name for group in FEATURE_GROUPS for name in group.fields)
 
 
+def feature_count() -> int:
+    """The number of columns."""
+    return sum(len(group.fields) for group in FEATURE_GROUPS)
+
+
 def feature_group(name: str, fields: Sequence[str]) -> Callable[[GroupFunction], GroupFunction]:
     """Register a function that fills the columns `fields` of one statement for all programs."""
 

@@ -22,7 +22,7 @@ import ansor_py.cost_model.feature_buffers
 import ansor_py.cost_model.feature_machine
 import ansor_py.cost_model.feature_statement
 import ansor_py.cost_model.feature_tile  # noqa: F401  # the imports register the groups
-from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, feature_names
+from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, feature_count
 from ansor_py.cost_model.interface import FeatureBatch
 from ansor_py.cost_model.statement_arrays import BufferUse, Flags, StatementArrays, buffer_shapes, buffer_uses, statement_arrays
 from ansor_py.lower.affine import Number
@@ -48,7 +48,7 @@ def extract_features(population: Population, target: Target) -> FeatureBatch:
         counts[members] = block.shape[1]
         blocks.append(block)
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    rows = np.empty((int(offsets[-1]), len(feature_names())), dtype=np.float32)
+    rows = np.empty((int(offsets[-1]), feature_count()), dtype=np.float32)
     for (_, members), block in zip(groups, blocks, strict=True):
         rows[offsets[members][:, None] + np.arange(block.shape[1])] = block
     return FeatureBatch(rows, offsets)
@@ -61,7 +61,7 @@ def _group_features(sketch: Sketch, template: State, genes: Genes, target: Targe
     uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
     members = statements_by_depth(bounds)
     parallel, limits = _value_holes(sketch, bounds, genes)
-    block = np.empty((len(genes), len(bounds), len(feature_names())), dtype=np.float32)
+    block = np.empty((len(genes), len(bounds), feature_count()), dtype=np.float32)
     for start in range(0, len(genes), CHUNK):
         chunk = slice(start, min(start + CHUNK, len(genes)))
         size = chunk.stop - chunk.start
@@ -79,7 +79,7 @@ def _group_features(sketch: Sketch, template: State, genes: Genes, target: Targe
 
 def _columns(statement: StatementArrays, target: Target) -> NDArray[np.float32]:
     """float32[features, programs] of one statement, scaled."""
-    columns = np.empty((len(feature_names()), statement.programs), dtype=np.float32)
+    columns = np.empty((feature_count(), statement.programs), dtype=np.float32)
     start = 0
     for group in FEATURE_GROUPS:
         group.compute(statement, target, columns[start : start + len(group.fields)])

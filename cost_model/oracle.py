@@ -231,7 +231,7 @@ def _count(expr: Expr, counts: dict[str, float]) -> None:
             counts[f"{kind}_divmod"] += 1
         case Binary(op="min" | "max"):
             counts[f"{kind}_cmp"] += 1
-        case Binary(op="and" | "or") | Not():
+        case Binary(op="and" | "or" | "bitand" | "bitor" | "bitxor" | "shl" | "shr") | Not():
             counts["bool_op"] += 1
         case Binary(op="pow") | Call():
             counts["float_math"] += 1
