@@ -25,7 +25,8 @@ def load_openmp(library: str = LIBRARY) -> ctypes.CDLL:
     """Load the OpenMP runtime into this process with global symbols.
 
     Unless the user has set GOMP_SPINCOUNT or OMP_WAIT_POLICY, waiting threads spin `SPIN_COUNT` times (it has no effect when
-    another library has loaded the runtime before). Raises MissingRuntimeError, naming the library and the package that holds it, when it is not installed.
+    another library has loaded the runtime before). Raises MissingRuntimeError, naming the library and the package that
+    holds it, when it is not installed.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
