@@ -124,7 +124,7 @@ class EvolutionPolicy(_Sampler):
             join([rows, seeds]) if len(seeds) else rows for rows, seeds in zip(sampled, self._best_measured(), strict=True)
         ]
         best = evolve(self.spaces, generation, self.score, self.rng, self.options, self.seen)
-        random_share = round(self.options.eps_greedy * count)
+        random_share = math.ceil(self.options.eps_greedy * count)
         chosen = [candidate for candidate in best[: count - random_share] if self._mark(candidate)]
         rest = best[len(chosen) :]
         chosen += self.pick_random(sampled, count - len(chosen)) if len(chosen) < count - random_share else []
