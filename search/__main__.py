@@ -182,18 +182,20 @@ def run_model(model: str, path: Path, settings: Settings, console: Console) -> b
             first = benchmark([untuned])[0]
         say(console, f"{model}: {len(tasks)} tasks; untuned {first:.4g} ms on {settings.target.summary()}")
         result = search_tasks(tasks, settings, run, console)
+        write_summary(run, settings, model, result, timer, first / 1e3, None)  # in case that what follows fails
         compiled = [untuned]
-        if result is not None and result.best_records:
+        if result.best_records:
             with timer.phase("compile"):
                 compiled.append(compile_tuned(parts, result, settings))
         with timer.phase("benchmark"):
-            latencies = benchmark(compiled)
+            latencies = [milliseconds / 1e3 for milliseconds in benchmark(compiled)]
         if len(latencies) > 1 and latencies[1] > latencies[0]:
             say(console, f"{model}: the best programs together are not faster than the default schedules, which are kept")
             compiled, latencies = compiled[:1], latencies[:1]
         compiled[-1].save(run.model_path)
-        finish(run, settings, model, tasks, result, timer, latencies[0] / 1e3, latencies[-1] / 1e3, console)
-    return result is not None and result.interrupted
+        write_summary(run, settings, model, result, timer, latencies[0], latencies[-1])
+        say_result(console, model, run, result, latencies[0], latencies[-1])
+    return result.interrupted
 
 
 def run_operator(spec: str, path: Path, settings: Settings, console: Console) -> bool:
@@ -206,13 +208,13 @@ def run_operator(spec: str, path: Path, settings: Settings, console: Console) ->
         task = Task.from_spec(spec, settings.target)
     with open_run(path, settings, spec, [task], console) as run:
         result = search_tasks([task], settings, run, console)
-        if result is None:
+        untuned, tuned = result.tasks[0].default_seconds, result.tasks[0].latency
+        if not result.records and untuned is None:
             with timer.phase("benchmark"):
-                untuned = default_seconds(task, settings)
-            finish(run, settings, spec, [task], None, timer, untuned, untuned, console)
-            return False
-        finish(run, settings, spec, [task], result, timer, result.tasks[0].default_seconds, result.tasks[0].latency, console)
-        return result.interrupted
+                untuned = tuned = default_seconds(task, settings)
+        write_summary(run, settings, spec, result, timer, untuned, tuned)
+        say_result(console, spec, run, result, untuned, tuned)
+    return result.interrupted
 
 
 def open_run(path: Path, settings: Settings, name: str, tasks: Sequence[Task], console: Console) -> RunDirectory:
@@ -228,13 +230,14 @@ def open_run(path: Path, settings: Settings, name: str, tasks: Sequence[Task], c
     return run
 
 
-def search_tasks(tasks: Sequence[Task], settings: Settings, run: RunDirectory, console: Console) -> TuningResult | None:
-    """The search with its progress on the screen; None when there is nothing to measure and nothing was."""
+def search_tasks(tasks: Sequence[Task], settings: Settings, run: RunDirectory, console: Console) -> TuningResult:
+    """The search with its progress on the screen; an empty result when there is nothing to measure and nothing was."""
     from ansor_py.search.progress import create_progress
+    from ansor_py.search.results import TaskResult, TuningResult
     from ansor_py.search.tuning import tune_tasks
 
     if not tasks or (settings.tuning.trials == 0 and not run.restored):
-        return None
+        return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {})
     with create_progress(console) as progress:
         return tune_tasks(tasks, settings.tuning, settings.runner, observer=progress.show, sink=run, restored=run.restored)
 
@@ -273,26 +276,29 @@ def default_seconds(task: Task, settings: Settings) -> float | None:
     return result.cost if result.valid else None
 
 
-def finish(
+def write_summary(
     run: RunDirectory,
     settings: Settings,
     name: str,
-    tasks: Sequence[Task],
-    result: TuningResult | None,
+    result: TuningResult,
     timer: PhaseTimer,
     untuned: float | None,
     tuned: float | None,
-    console: Console,
 ) -> None:
-    """Write the summary and say how it went. Latencies are seconds."""
-    from ansor_py.search.progress import duration, milliseconds
-    from ansor_py.search.results import TaskResult, TuningResult
+    """Write `summary.json`, with the phases before and after the search. Latencies are seconds."""
     from ansor_py.search.run_directory import summarise
 
-    result = result or TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {})
     outside = {phase: seconds for phase, seconds in timer.summary().items() if phase in ("import", "compile", "benchmark")}
     result = replace(result, phases={**outside, **result.phases})
     run.write_summary(summarise(result, name, str(settings.target), settings.target.cores, untuned, tuned))
+
+
+def say_result(
+    console: Console, name: str, run: RunDirectory, result: TuningResult, untuned: float | None, tuned: float | None
+) -> None:
+    """What came out, in two lines."""
+    from ansor_py.search.progress import duration, milliseconds
+
     for note in result.notes:
         say(console, note)
     words = f"{name}: untuned {milliseconds(untuned)}, tuned {milliseconds(tuned)}"
