@@ -148,8 +148,9 @@ def test_a_population_has_the_same_rows_in_any_order_and_any_company() -> None:
         order = rng.permutation(len(population))
         shuffled = extract_features(Population(sketch, population.genes[order]), TARGET)
         assert np.array_equal(shuffled.rows, whole.select(order).rows)
-        alone = extract_features(Population(sketch, population.genes[7:8]), TARGET)
-        assert np.array_equal(alone.rows, whole.select([7]).rows)
+        for program in range(len(population)):
+            alone = extract_features(Population(sketch, population.genes[program : program + 1]), TARGET)
+            assert np.array_equal(alone.rows, whole.select([program]).rows)
 
 
 def test_more_programs_than_a_chunk_holds() -> None:

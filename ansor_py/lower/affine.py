@@ -176,7 +176,8 @@ def _atom_interval(atom: Atom, varying: Extents) -> tuple[Affine, Number]:
         return floor_div(low, atom.divisor), choose(misaligned == 0, ceil_div(width, atom.divisor), unaligned)
     within = choose(misaligned == 0, smaller(width, atom.divisor), atom.divisor)
     reached = choose(width == 1, 1, within)
-    return modulo(low, atom.divisor) if is_number(width, 1) else number(0), reached
+    # Where a single value is reached it starts at that value, else at 0: decided program by program, as a factor of 1 or 0.
+    return modulo(low, atom.divisor) * choose(width == 1, 1, 0), reached
 
 
 def choose(condition: bool | NDArray[np.bool_], then: Number, otherwise: Number) -> Number:
