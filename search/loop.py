@@ -152,6 +152,9 @@ class Search:
         missing = [search for search in self._searches if search.default_seconds is None]
         room = self._options.trials - self.trials
         counted, beyond = missing[:room], missing[room:]
+        if not missing:
+            self._choose_reference()
+            return
         self._report("measuring the default schedules")
         extra = [self._input(search, search.default_program().steps) for search in beyond]
         results = self._measure(runner, [(search, search.default_program()) for search in counted], extra)
