@@ -41,6 +41,17 @@ class ModelError(AnsorError):
     """A model file that cannot be read, or that holds something which cannot be compiled."""
 
 
+class StaticInputError(ModelError):
+    """An operator's input that has to be known when the model is compiled, but depends on what the model is fed with.
+
+    `value` is the name of that input.
+    """
+
+    def __init__(self, message: str, value: str) -> None:
+        super().__init__(message)
+        self.value = value
+
+
 class FeedError(AnsorError):
     """Inputs given to a compiled model with a wrong name, shape or dtype."""
 

@@ -76,8 +76,8 @@ def test_run_equals_reference(residual: tuple[CompiledModel, dict[str, Array], d
 def test_a_run_is_one_native_call(residual: tuple[CompiledModel, dict[str, Array], dict[str, Array]]) -> None:
     model, data = residual_model()
     compiled = compile(model, workers=0)
-    native, calls = compiled._function, []
-    compiled.__dict__["_function"] = lambda *arguments: calls.append(arguments) or native(*arguments)
+    (native,), calls = compiled._functions, []
+    compiled.__dict__["_functions"] = [lambda *arguments: calls.append(arguments) or native(*arguments)]
     check(compiled.run(data), residual[2])
     assert len(calls) == 1
     assert len(compiled.plan.calls) == 4

@@ -18,9 +18,10 @@ from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.errors import CodegenError, RecordError, ScheduleError, TargetError
 from ansor_py.graph.compiled import CompiledModel
+from ansor_py.graph.execution_order import execution_order
 from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
 from ansor_py.graph.model_tasks import Model, partition_model, target_of
-from ansor_py.graph.partition import Partition, TaskUnit
+from ansor_py.graph.partition import Partition, Subgraph, TaskUnit
 from ansor_py.graph.planning import make_plan, pack_weights
 from ansor_py.graph.run_function import run_function_ir
 from ansor_py.measure.records import Record, best_records, read_records
@@ -42,18 +43,21 @@ def compile(
     target: Target | str | None = None,
     shapes: Shapes | None = None,
     *,
+    fallback: bool = True,
     workers: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CompiledModel:
     """Compile an ONNX model (path, bytes or `ModelProto`) for the CPU `target` (default: this machine).
 
     `records` (a file, or `Record`s) give the best measured schedule of each task; tasks without one get the default
-    schedule. `threads` is how many a run uses (default: the target's cores). `shapes` fixes dynamic dimensions. `workers`
-    is the number of compiling child processes (default: one a core; 0: compile in this process). `progress` is told what
-    happens. Raises ModelError for a model that cannot be compiled, RecordError for records of another target or number of
-    threads, TargetError for a nonsensical target.
+    schedule. `threads` is how many a run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With
+    `fallback`, nodes that cannot be compiled run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them);
+    without it they are an error. `workers` is the number of compiling child processes (default: one a core; 0: compile in
+    this process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled, RecordError for
+    records of another target or number of threads, TargetError for a nonsensical target.
     """
-    return compile_partition(partition_model(model, shapes), records, threads, target, workers=workers, progress=progress)
+    parts = partition_model(model, shapes, fallback=fallback)
+    return compile_partition(parts, records, threads, target, workers=workers, progress=progress)
 
 
 def compile_partition(
@@ -76,7 +80,16 @@ def compile_partition(
     planned = make_plan(parts, kernels, machine, used, schedules)
     objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
     objects["run"] = compile_module(run_function_ir(planned.plan), machine).code
-    return CompiledModel(planned.plan, objects, pack_weights(parts.graph, planned))
+    compiled = CompiledModel(planned.plan, objects, pack_weights(parts.graph, planned), _fallback_models(parts))
+    if compiled.fallback_nodes:
+        listed = ", ".join(str(node) for node in compiled.fallback_nodes)
+        tell(f"not compiled, but run by ONNX's reference evaluator: {listed}")
+    return compiled
+
+
+def _fallback_models(parts: Partition) -> list[bytes]:
+    """The ONNX models of the opaque nodes, in order of execution."""
+    return [step.model for step in execution_order(parts) if not isinstance(step, Subgraph)]
 
 
 @dataclass(frozen=True, eq=False)

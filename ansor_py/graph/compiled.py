@@ -4,15 +4,18 @@
     outputs = compiled.run({"input": array})          # name -> array
     compiled.benchmark(repeats=50).median             # milliseconds, timed in native code
 
-Loading needs neither ONNX nor anything of tuning; the weights stay mapped from the file.
+Loading needs neither ONNX nor anything of tuning; the weights stay mapped from the file. A model with fallback nodes is a
+native call for each run of kernels between them, and running it needs ONNX.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import statistics
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,12 +27,11 @@ from ansor_py.codegen.jit import LoadedObject, load_object
 from ansor_py.codegen.memory import aligned_array, buffer_table
 from ansor_py.codegen.timing import AbortFlag, time_kernel
 from ansor_py.errors import AnsorError, FeedError
+from ansor_py.graph.fallback_run import FallbackEvaluator
 from ansor_py.graph.model_archive import Archive, read_archive, write_archive
-from ansor_py.graph.plan import Plan, Port
-from ansor_py.graph.run_function import KERNEL_SYMBOL, RUN_SYMBOL
+from ansor_py.graph.plan import FallbackNode, Location, Plan, Port
+from ansor_py.graph.run_function import KERNEL_SYMBOL, entry_points
 from ansor_py.target import Target
-
-Arrays = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,13 @@ class BenchmarkStats:
 class CompiledModel:
     """A model that is ready to run in this process. Not for use by several threads at once: they would share the arena."""
 
-    def __init__(self, plan: Plan, objects: Mapping[str, bytes], weights: NDArray[np.uint8]) -> None:
+    def __init__(
+        self, plan: Plan, objects: Mapping[str, bytes], weights: NDArray[np.uint8], fallback_models: Sequence[bytes] = ()
+    ) -> None:
         self.plan = plan
         self._objects = dict(objects)
         self._weights = weights
+        self._fallback_models = tuple(fallback_models)
         self._arena = aligned_array((plan.arena_bytes,), np.uint8)
         self._workspace = aligned_array((plan.workspace_bytes,), np.uint8)
         self._abort = AbortFlag()
@@ -70,16 +75,58 @@ class CompiledModel:
         """What `run` returns."""
         return self.plan.outputs
 
+    @property
+    def fallback_nodes(self) -> tuple[FallbackNode, ...]:
+        """The nodes that are not compiled but run by ONNX's reference evaluator, in order of execution."""
+        return self.plan.fallback.nodes if self.plan.fallback is not None else ()
+
     @cached_property
     def target(self) -> Target:
         """The CPU that the code is for."""
         return Target.from_json(self.plan.target)
 
-    def run(self, feed: Arrays) -> dict[str, NDArray[np.generic]]:
-        """The outputs for the given inputs, as new arrays. Raises FeedError for a wrong name, shape or dtype."""
+    def run(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs for the given inputs, as new arrays. Raises FeedError for a wrong name, shape or dtype.
+
+        Inputs and outputs that are not numeric tensors (strings, sequences) are as ONNX's reference evaluator takes and gives
+        them; a model has such only with fallback nodes.
+        """
         ports = [*_checked_feed(self.plan, feed), *(aligned_array(port.shape, port.dtype) for port in self.outputs)]
+        if self.plan.fallback is None:
+            self._call(self._functions[0], ports)
+            held = {}
+        else:
+            held = self._run_segments(ports, feed)
+        return {port.name: array for port, array in zip(self.outputs, ports[len(self.inputs) :], strict=True)} | held
+
+    def benchmark(self, repeats: int = 50, feed: Mapping[str, Any] | None = None, warm_up: int = 3) -> BenchmarkStats:
+        """Latencies of `repeats` runs, each timed inside native code. Without a `feed` the inputs are seeded random values.
+
+        A model with fallback nodes is timed around `run`, the Python between native calls included.
+        """
+        feed = random_feed(self.plan) if feed is None else feed
+        given = _checked_feed(self.plan, feed)
+        if self.plan.fallback is not None:
+            return self._benchmark_runs(repeats, feed, warm_up)
+        outputs = [aligned_array(port.shape, port.dtype) for port in self.outputs]
+        table = buffer_table([self._arena, self._weights, *given, *outputs])
+        address = self._loaded.address(KERNEL_SYMBOL)
+        arguments = (address, table.ctypes.data, self._workspace.ctypes.data, self.plan.threads, self._abort.pointer)
+        time_kernel(*arguments, number=max(warm_up, 1))
+        return BenchmarkStats(tuple(1e3 * time_kernel(*arguments, number=1).seconds for _ in range(max(repeats, 1))))
+
+    def _benchmark_runs(self, repeats: int, feed: Mapping[str, Any], warm_up: int) -> BenchmarkStats:
+        samples = []
+        for _ in range(max(warm_up, 1) + max(repeats, 1)):
+            begin = time.perf_counter()
+            self.run(feed)
+            samples.append(1e3 * (time.perf_counter() - begin))
+        return BenchmarkStats(tuple(samples[max(warm_up, 1) :]))
+
+    def _call(self, function: Any, ports: Sequence[NDArray[np.generic]]) -> None:
+        """One native call. `ports` are the inputs, then the outputs."""
         table = buffer_table(ports)
-        status = self._function(
+        status = function(
             table.ctypes.data,
             self._arena.ctypes.data,
             self._weights.ctypes.data,
@@ -89,21 +136,29 @@ class CompiledModel:
         )
         if status != 0:
             raise AnsorError(f"the run of model '{self.plan.name}' was aborted (status {status})")
-        return {port.name: array for port, array in zip(self.outputs, ports[len(self.inputs) :], strict=True)}
 
-    def benchmark(self, repeats: int = 50, feed: Arrays | None = None, warm_up: int = 3) -> BenchmarkStats:
-        """Latencies of `repeats` runs, each timed inside native code. Without a `feed` the inputs are seeded random values."""
-        given = _checked_feed(self.plan, feed if feed is not None else random_feed(self.plan))
-        outputs = [aligned_array(port.shape, port.dtype) for port in self.outputs]
-        table = buffer_table([self._arena, self._weights, *given, *outputs])
-        address = self._loaded.address(KERNEL_SYMBOL)
-        arguments = (address, table.ctypes.data, self._workspace.ctypes.data, self.plan.threads, self._abort.pointer)
-        time_kernel(*arguments, number=max(warm_up, 1))
-        return BenchmarkStats(tuple(1e3 * time_kernel(*arguments, number=1).seconds for _ in range(max(repeats, 1))))
+    def _run_segments(self, ports: Sequence[NDArray[np.generic]], feed: Mapping[str, Any]) -> dict[str, Any]:
+        """Native segments and fallback nodes in turn; returns the dynamic outputs."""
+        fallback = self.plan.fallback
+        assert fallback is not None
+
+        def memory(location: Location, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+            if location.region in ("input", "output"):
+                return ports[location.at + (len(self.inputs) if location.region == "output" else 0)].reshape(shape)
+            region = self._arena if location.region == "arena" else self._weights
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            return region[location.at : location.at + size].view(dtype).reshape(shape)
+
+        held = {name: feed[name] for name in fallback.dynamic_inputs}
+        for index, function in enumerate(self._functions):
+            self._call(function, ports)
+            if index < len(fallback.nodes):
+                self._evaluator.run(index, memory, held)
+        return {public: held[name] for public, name in fallback.dynamic_outputs.items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as one file for `load`. Raises ModelError where it cannot be written."""
-        write_archive(path, Archive(self.plan, self._objects, self._weights))
+        write_archive(path, Archive(self.plan, self._objects, self._weights, self._fallback_models))
 
     def __repr__(self) -> str:
         calls, kernels = len(self.plan.calls), len(self._objects) - 1
@@ -111,13 +166,19 @@ class CompiledModel:
 
     @cached_property
     def _loaded(self) -> LoadedObject:
-        return load_object(list(self._objects.values()), [RUN_SYMBOL, KERNEL_SYMBOL])
+        timed = [KERNEL_SYMBOL] if self.plan.fallback is None else []
+        return load_object(list(self._objects.values()), [*entry_points(self.plan), *timed])
 
     @cached_property
-    def _function(self) -> Any:
+    def _functions(self) -> list[Any]:
+        """The native functions of a run, in order; one for a model that is compiled completely."""
         pointer, word = ctypes.c_void_p, ctypes.c_int32
         kind = ctypes.CFUNCTYPE(word, pointer, pointer, pointer, pointer, word, pointer)
-        return kind(self._loaded.address(RUN_SYMBOL))
+        return [kind(self._loaded.address(symbol)) for symbol in entry_points(self.plan)]
+
+    @cached_property
+    def _evaluator(self) -> FallbackEvaluator:
+        return FallbackEvaluator(self.fallback_nodes, self._fallback_models)
 
 
 def load(path: str | os.PathLike[str]) -> CompiledModel:
@@ -127,11 +188,13 @@ def load(path: str | os.PathLike[str]) -> CompiledModel:
     needs.
     """
     archive = read_archive(path)
-    return CompiledModel(archive.plan, archive.objects, archive.weights)
+    return CompiledModel(archive.plan, archive.objects, archive.weights, archive.fallback_models)
 
 
 def random_feed(plan: Plan, seed: int = 0) -> dict[str, NDArray[np.generic]]:
-    """Inputs for timing: standard normal floats; zeros for integers, which may be indices."""
+    """Inputs for timing: standard normal floats; zeros for integers, which may be indices. FeedError for other inputs."""
+    if plan.fallback is not None and plan.fallback.dynamic_inputs:
+        raise FeedError(f"input '{plan.fallback.dynamic_inputs[0]}' is not a numeric tensor; give the values to feed")
     rng = np.random.default_rng(seed)
     feed: dict[str, NDArray[np.generic]] = {}
     for port in plan.inputs:
@@ -141,12 +204,17 @@ def random_feed(plan: Plan, seed: int = 0) -> dict[str, NDArray[np.generic]]:
     return feed
 
 
-def _checked_feed(plan: Plan, feed: Arrays) -> list[NDArray[np.generic]]:
+def _checked_feed(plan: Plan, feed: Mapping[str, Any]) -> list[NDArray[np.generic]]:
     """The inputs in the plan's order, contiguous and aligned. Raises FeedError."""
     expected = ", ".join(f"{port.name}: {port.dtype}{list(port.shape)}" for port in plan.inputs) or "nothing"
+    dynamic = plan.fallback.dynamic_inputs if plan.fallback is not None else ()
+    expected += "".join(f", {name}: not a numeric tensor" for name in dynamic)
     for name in feed:
-        if name not in {port.name for port in plan.inputs}:
+        if name not in {*(port.name for port in plan.inputs), *dynamic}:
             raise FeedError(f"the model has no input '{name}'; it takes {expected}")
+    for name in dynamic:
+        if name not in feed:
+            raise FeedError(f"input '{name}' is missing; the model takes {expected}")
     arrays = []
     for port in plan.inputs:
         if port.name not in feed:

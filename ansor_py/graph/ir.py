@@ -109,14 +109,42 @@ class OperatorNode:
 
 
 @dataclass(frozen=True, eq=False)
+class OpaqueNode:
+    """An ONNX node without a tensor expression, which ONNX's reference evaluator runs between compiled kernels.
+
+    `model` is a serialised ONNX model that holds the node alone; `inputs` and `outputs` map its input and output names to
+    values of the graph. A name that is not among `Graph.values` is a dynamic value: of a shape that is known only when the
+    model runs, or not a numeric tensor. `reason` says why the node is not compiled.
+    """
+
+    name: str
+    op_type: str
+    domain: str
+    opset: int
+    reason: str
+    model: bytes
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
 class Graph:
-    """Nodes in topological order, values by name, input names, and outputs (public name -> value name)."""
+    """Nodes in topological order, values by name, input names, and outputs (public name -> value name).
+
+    `opaque` are the nodes that run outside of compiled code; `dynamic_inputs` and `dynamic_outputs` are the inputs and the
+    outputs (public name -> value name) that are dynamic values. `wanted` are inputs whose values, if they were known, would
+    let more nodes be compiled (the shape fed to a Reshape).
+    """
 
     name: str
     nodes: tuple[OperatorNode, ...]
     values: Mapping[str, Value]
     inputs: tuple[str, ...]
     outputs: Mapping[str, str]
+    opaque: tuple[OpaqueNode, ...] = ()
+    dynamic_inputs: tuple[str, ...] = ()
+    dynamic_outputs: Mapping[str, str] = field(default_factory=dict)
+    wanted: frozenset[str] = frozenset()
 
     @cached_property
     def producers(self) -> Mapping[str, OperatorNode]:
@@ -134,8 +162,9 @@ class Graph:
 
     @cached_property
     def output_values(self) -> frozenset[str]:
-        """Names of the values that leave the graph."""
-        return frozenset(self.outputs.values())
+        """Names of the values that leave the compiled part of the graph: its outputs, and what opaque nodes read."""
+        read = {name for node in self.opaque for name in node.inputs.values() if name in self.values}
+        return frozenset({*self.outputs.values(), *read})
 
     @cached_property
     def digraph(self) -> nx.DiGraph:
@@ -170,13 +199,16 @@ class Graph:
         constants = sum(value.constant is not None for value in self.values.values())
         lines = [f"graph {self.name}({inputs}) -> {', '.join(self.outputs)}  # {len(self.nodes)} nodes, {constants} constants"]
         lines += [f"  {self.values[node.output]} = {node}" for node in self.nodes]
+        for opaque in self.opaque:
+            reads, writes = ", ".join(opaque.inputs.values()), ", ".join(opaque.outputs.values())
+            lines.append(f"  {writes} = {opaque.op_type}({reads})  # by ONNX's reference evaluator")
         return "\n".join(lines)
 
 
 def rebuild(graph: Graph, nodes: Iterable[OperatorNode], values: Iterable[Value] = (), **changes: object) -> Graph:
     """The graph with other nodes (in any order) and further values; values that nothing mentions are dropped.
 
-    `changes` may hold `inputs` or `outputs`.
+    `changes` may hold `inputs`, `outputs` or `opaque`.
     """
     known = dict(graph.values)
     known.update((value.name, value) for value in values)
@@ -185,6 +217,8 @@ def rebuild(graph: Graph, nodes: Iterable[OperatorNode], values: Iterable[Value]
     for node in changed.nodes:
         kept.update(node.reads)
         kept.add(node.output)
+    for opaque in changed.opaque:
+        kept.update((*opaque.inputs.values(), *opaque.outputs.values()))
     return replace(changed, values={name: value for name, value in known.items() if name in kept})
 
 
@@ -209,7 +243,8 @@ def replace_uses(graph: Graph, renamed: Mapping[str, str]) -> Graph:
         return name
 
     nodes = [replace(node, inputs=tuple(final(name) for name in node.inputs)) for node in graph.nodes]
-    return rebuild(graph, nodes, outputs={public: final(name) for public, name in graph.outputs.items()})
+    opaque = tuple(replace(node, inputs={key: final(name) for key, name in node.inputs.items()}) for node in graph.opaque)
+    return rebuild(graph, nodes, outputs={public: final(name) for public, name in graph.outputs.items()}, opaque=opaque)
 
 
 def fresh_name(graph: Graph, wanted: str) -> str:

@@ -4,6 +4,7 @@ manifest.json    format version, sizes and SHA-256 of the other members
 plan.json        the execution plan, with the target that the code is for
 weights.bin      the constants; its bytes start at a multiple of 64 in the file, so that they can be mapped
 code/NAME.o      object code: one file a kernel, and the run function
+fallback/N.onnx  the node that ONNX's reference evaluator runs as the N-th, if there are such nodes
 
 write_archive("m.ansor", Archive(plan, objects, weights))
 read_archive("m.ansor").weights            # numpy.memmap, read-only
@@ -18,7 +19,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -32,7 +33,7 @@ from ansor_py.target import Target
 
 FORMAT = 1
 ALIGNMENT_BYTES = 64
-_MANIFEST, _PLAN, _WEIGHTS, _CODE = "manifest.json", "plan.json", "weights.bin", "code/"
+_MANIFEST, _PLAN, _WEIGHTS, _CODE, _FALLBACK = "manifest.json", "plan.json", "weights.bin", "code/", "fallback/"
 # A local file header of a zip is 30 bytes, then the name, then the extra field, by whose length data is aligned.
 _HEADER_BYTES = 30
 _PADDING_TAG = 0xA115  # the id under which padding stands in the extra field
@@ -54,11 +55,13 @@ _DAMAGE = (
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """What a compiled model is made of: the plan, object code by name, and the constants as bytes."""
+    """What a compiled model is made of: the plan, object code by name, the constants as bytes, and ONNX models of the
+    fallback nodes in the plan's order."""
 
     plan: Plan
     objects: Mapping[str, bytes]
     weights: NDArray[np.uint8]
+    fallback_models: Sequence[bytes] = ()
 
 
 def write_archive(path: str | os.PathLike[str], archive: Archive) -> None:
@@ -71,6 +74,7 @@ def write_archive(path: str | os.PathLike[str], archive: Archive) -> None:
             members: dict[str, Any] = {_WEIGHTS: weights.data}
             members[_PLAN] = json.dumps(archive.plan.to_json(), indent=1).encode()
             members.update((f"{_CODE}{name}.o", code) for name, code in archive.objects.items())
+            members.update((f"{_FALLBACK}{index}.onnx", data) for index, data in enumerate(archive.fallback_models))
             entries = {name: _entry(data) for name, data in members.items()}
             manifest = {"format": FORMAT, "members": entries, "objects": list(archive.objects)}
             for name, data in members.items():
@@ -99,6 +103,8 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
             check_cpu(Target.from_json(plan.target), str(path))
             names = [str(name) for name in manifest["objects"]]
             objects = {name: _checked(file, f"{_CODE}{name}.o", entries, path) for name in names}
+            count = len(plan.fallback.nodes) if plan.fallback is not None else 0
+            models = [_checked(file, f"{_FALLBACK}{index}.onnx", entries, path) for index in range(count)]
             weights = _mapped(handle, file, entries, path)
     except FileNotFoundError as error:
         raise ModelError(f"compiled model '{path}' does not exist") from error
@@ -106,7 +112,7 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
         raise ModelError(f"compiled model '{path}' cannot be read: {error.strerror or error}") from error
     except _DAMAGE as error:
         raise ModelError(f"'{path}' is truncated, damaged or not a compiled model ({error}); compile it again") from error
-    return Archive(plan, objects, weights)
+    return Archive(plan, objects, weights, models)
 
 
 def check_cpu(target: Target, what: str) -> None:

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 Model: TypeAlias = "Union[str, os.PathLike[str], bytes, ModelProto]"
 
 
-def partition_model(model: Model, shapes: Shapes | None = None) -> Partition:
-    """The model's kernels and tasks: import, passes, fusion, partition. Raises ModelError."""
+def partition_model(model: Model, shapes: Shapes | None = None, *, fallback: bool = True) -> Partition:
+    """The model's kernels and tasks: import, passes, fusion, partition. Raises ModelError.
+
+    `fallback`: nodes that cannot be compiled are left to ONNX's reference evaluator, instead of being an error.
+    """
     from ansor_py.graph.onnx_import import import_model
     from ansor_py.graph.passes import run_passes
 
-    graph = run_passes(import_model(model, shapes))
+    graph = run_passes(import_model(model, shapes, fallback=fallback))
     return partition(graph, fuse(graph))
 
 

@@ -3,7 +3,8 @@
 One walk over the nodes in topological order. A node whose inputs are all known is evaluated at once, so shape arithmetic
 (`Shape`, `Gather`, `Concat`, ... into `Reshape`) never reaches the graph; inputs that must be known (a `Reshape`'s shape)
 become attributes; the shape of every other value is that of its tensor expression. Operators without an expression are
-replaced by their ONNX function body if they have one.
+replaced by their ONNX function body if they have one. What cannot be compiled then becomes an opaque node, which ONNX's
+reference evaluator runs, if `fallback` allows it.
 
     graph = import_model("m.onnx", shapes={"batch": 1})
 """
@@ -17,13 +18,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, StaticInputError
 from ansor_py.graph.function_bodies import expand_function, function_of
-from ansor_py.graph.ir import Array, AttributeValue, Graph, OperatorNode, Value, rebuild
+from ansor_py.graph.ir import Array, AttributeValue, Graph, OpaqueNode, OperatorNode, Value, rebuild
 from ansor_py.graph.model_file import check_model, infer_shapes, node_title, read_model
-from ansor_py.graph.onnx_nodes import attributes_of, dtype_name
+from ansor_py.graph.onnx_nodes import attributes_of, dtype_name, supported_dtype
 from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, describe, expression_of, registered
-from ansor_py.graph.passes.constant_folding import evaluate
+from ansor_py.graph.opaque_nodes import Context, evaluate_opaque, make_opaque, operators_in, subgraphs_of, values_read
+from ansor_py.graph.passes.constant_folding import NONDETERMINISTIC, evaluate
 from ansor_py.te.expr import DTYPE_BYTES
 from ansor_py.te.tensor import Tensor, placeholder
 
@@ -31,8 +33,10 @@ from ansor_py.te.tensor import Tensor, placeholder
 Shapes = Mapping[str, int | Sequence[int]]
 
 
-def import_model(model: str | os.PathLike[str] | bytes | ModelProto, shapes: Shapes | None = None) -> Graph:
-    """The graph of a model given as path, bytes or `ModelProto`.
+def import_model(
+    model: str | os.PathLike[str] | bytes | ModelProto, shapes: Shapes | None = None, *, fallback: bool = False
+) -> Graph:
+    """The graph of a model given as path, bytes or `ModelProto`. `fallback`: nodes that cannot be compiled become opaque.
 
     Raises ModelError for anything that is not a valid ONNX model or cannot be compiled: the message names the file, the
     node with operator and opset, or the input, and the remedy.
@@ -43,13 +47,26 @@ def import_model(model: str | os.PathLike[str] | bytes | ModelProto, shapes: Sha
         inferred=_static_shapes(fixed.graph),
         opsets={_domain(entry.domain): entry.version for entry in fixed.opset_import},
         functions={(function.domain, function.name): function for function in fixed.functions},
+        types={info.name: info.type for info in (*fixed.graph.value_info, *fixed.graph.output)},
+        ir_version=fixed.ir_version,
+        fallback=fallback,
     )
     _add_constants(walk, fixed.graph)
-    inputs = tuple(_add_input(walk, info) for info in _fed_inputs(fixed.graph))
+    fed = [_add_input(walk, info) for info in _fed_inputs(fixed.graph)]
     for index, node in enumerate(fixed.graph.node):
         walk.add(node, node_title(node, index))
-    outputs = {info.name: info.name for info in fixed.graph.output}
-    graph = Graph(fixed.graph.name or "model", (), walk.values, inputs, outputs)
+    results = {info.name: info.name for info in fixed.graph.output}
+    graph = Graph(
+        name=fixed.graph.name or "model",
+        nodes=(),
+        values=walk.values,
+        inputs=tuple(name for name in fed if name in walk.values),
+        outputs={public: name for public, name in results.items() if name in walk.values},
+        opaque=tuple(walk.opaque),
+        dynamic_inputs=tuple(name for name in fed if name in walk.dynamic),
+        dynamic_outputs={public: name for public, name in results.items() if name in walk.dynamic},
+        wanted=frozenset(walk.wanted & set(fed)),
+    )
     return rebuild(graph, walk.nodes)
 
 
@@ -60,13 +77,38 @@ class _Walk:
     inferred: Mapping[str, tuple[int, ...]]
     opsets: Mapping[str, int]
     functions: Mapping[tuple[str, str], FunctionProto]
+    types: Mapping[str, TypeProto]
+    ir_version: int
+    fallback: bool
     values: dict[str, Value] = field(default_factory=dict)
     nodes: list[OperatorNode] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
+    names: dict[str, None] = field(default_factory=dict)  # taken names of nodes, in order
+    opaque: list[OpaqueNode] = field(default_factory=list)
+    dynamic: dict[str, TypeProto] = field(default_factory=dict)  # values that are no numeric tensors of known shape
+    wanted: set[str] = field(default_factory=set)
 
-    def add(self, proto: NodeProto, title: str, opsets: Mapping[str, int] | None = None) -> None:
-        """Import one ONNX node: as operators, as constants, or by its function body."""
+    def add(self, proto: NodeProto, title: str, opsets: Mapping[str, int] | None = None, whole: bool = True) -> None:
+        """Import one ONNX node: as operators, as constants, by its function body, or as an opaque node.
+
+        `whole` is false for a node of a function body that is compiled as a whole or not at all.
+        """
         versions = opsets or self.opsets
+        nodes, values, opaque, names = len(self.nodes), len(self.values), len(self.opaque), len(self.names)
+        try:
+            self._refuse_dynamic(proto, title, versions)
+            self._add(proto, title, versions)
+        except ModelError as error:
+            if not (self.fallback and whole):
+                raise
+            if isinstance(error, StaticInputError):
+                self.wanted |= self._origins(error.value)
+            del self.nodes[nodes:], self.opaque[opaque:]
+            for table, size in ((self.values, values), (self.names, names)):
+                for name in list(table)[size:]:
+                    del table[name]
+            self._add_opaque(proto, title, str(error), versions)
+
+    def _add(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
         opset = versions.get(_domain(proto.domain), 0)
         operators = list(self._operators(proto, title, opset))
         looks_at_shape = proto.op_type in ("Shape", "Size") and _domain(proto.domain) == ""
@@ -81,6 +123,50 @@ class _Walk:
         else:
             self._add_function(proto, operators[0], opset)
 
+    def _refuse_dynamic(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
+        for name in proto.input:
+            if name in self.dynamic:
+                opset = versions.get(_domain(proto.domain), 0)
+                raise ModelError(
+                    f"node '{title}' (operator {proto.op_type}, opset {opset}) reads '{name}', which is not a numeric tensor "
+                    "of a shape that is known when the model is compiled"
+                )
+
+    def _origins(self, value: str) -> set[str]:
+        """Everything that a value is computed from."""
+        readings: dict[str, tuple[str, ...]] = {node.output: node.reads for node in self.nodes}
+        for opaque in self.opaque:
+            readings.update((name, tuple(opaque.inputs.values())) for name in opaque.outputs.values())
+        found, waiting = set[str](), [value]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting.extend(readings.get(name, ()))
+        return found
+
+    def _add_opaque(self, proto: NodeProto, title: str, reason: str, versions: Mapping[str, int]) -> None:
+        """A node for the reference evaluator, or its results if all that it reads is known."""
+        read = {name: self.values[name] for name in values_read(proto) if name in self.values}
+        constants = {name: value.constant for name, value in read.items() if value.constant is not None}
+        types = {name: _type_proto(value) for name, value in read.items()}
+        types.update((name, self.dynamic[name]) for name in values_read(proto) if name in self.dynamic)
+        context = Context(versions, tuple(self.functions.values()), self.ir_version)
+        made = make_opaque(proto, self._unique(title), reason, context, types, constants)
+        if len(constants) == len(made.node.inputs) and not operators_in(proto) & NONDETERMINISTIC:
+            results = evaluate_opaque(made.node, constants)
+            if all(isinstance(array, np.ndarray) and str(array.dtype) in DTYPE_BYTES for array in results.values()):
+                for name, array in results.items():
+                    self.add_constant(name, np.asarray(array), title)
+                return
+        for name in made.node.outputs.values():
+            known = _static_value(name, self.types.get(name)) or _static_value(name, made.types.get(name))
+            if known is not None:
+                self.values[name] = known
+            else:
+                self.dynamic[name] = made.types.get(name) or self.types.get(name) or TypeProto()
+        self.opaque.append(made.node)
+
     def _operators(self, proto: NodeProto, title: str, opset: int) -> Iterator[OperatorNode]:
         attributes = attributes_of(proto, f"node '{title}' (operator {proto.op_type}, opset {opset})")
         domain, inputs, count = _domain(proto.domain), tuple(proto.input), len(proto.output)
@@ -93,7 +179,7 @@ class _Walk:
         name, number = wanted, 1
         while name in self.names:
             name, number = f"{wanted}_{number}", number + 1
-        self.names.add(name)
+        self.names[name] = None
         return name
 
     def _known(self, node: OperatorNode) -> bool:
@@ -142,8 +228,10 @@ class _Walk:
             definition_of(node)  # raises the error that lists the supported operators
             raise ModelError(f"{describe(node)} is not supported")
         inner_opsets = {_domain(entry.domain): entry.version for entry in function.opset_import}
+        # A function of the model may be all of it; the standard's are one operator, and best run as one.
+        separable = (proto.domain, proto.op_type) in self.functions and not any(subgraphs_of(n) for n in function.node)
         for index, inner in enumerate(expand_function(proto, function, f"{node.name}/")):
-            self.add(inner, node_title(inner, index), inner_opsets)
+            self.add(inner, node_title(inner, index), inner_opsets, whole=separable)
 
 
 def resolve_static_inputs(node: OperatorNode, values: Mapping[str, Value]) -> OperatorNode:
@@ -159,9 +247,10 @@ def resolve_static_inputs(node: OperatorNode, values: Mapping[str, Value]) -> Op
             attributes[name] = array
             inputs[index] = ""
         elif index in definition.static:
-            raise ModelError(
+            raise StaticInputError(
                 f"{describe(node)}: its input '{inputs[index]}' ({name}) is computed while the model runs; "
-                "it has to be known when the model is compiled"
+                "it has to be known when the model is compiled",
+                inputs[index],
             )
     while inputs and not inputs[-1]:
         inputs.pop()
@@ -174,6 +263,17 @@ def _stand_in(value: Value) -> Tensor:
 
 def _type_proto(value: Value) -> TypeProto:
     return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype)), value.shape)
+
+
+def _static_value(name: str, kind: TypeProto | None) -> Value | None:
+    """The value of a type that states a supported dtype and all extents, else None."""
+    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    tensor = kind.tensor_type
+    dtype = supported_dtype(tensor.elem_type)
+    if dtype is None or not all(dimension.HasField("dim_value") for dimension in tensor.shape.dim):
+        return None
+    return Value(name, tuple(dimension.dim_value for dimension in tensor.shape.dim), dtype)
 
 
 def _static_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
@@ -202,6 +302,9 @@ def _add_constants(walk: _Walk, graph: GraphProto) -> None:
         raise ModelError(f"initialiser '{graph.sparse_initializer[0].values.name}' is sparse, which is not supported")
     for tensor in graph.initializer:
         owner = f"initialiser '{tensor.name}'"
+        if walk.fallback and tensor.data_type == TensorProto.STRING:
+            walk.add(helper.make_node("Constant", [], [tensor.name], value=tensor), owner)
+            continue
         dtype_name(tensor.data_type, owner)
         walk.add_constant(tensor.name, _array(tensor, owner), owner)
 
@@ -214,6 +317,9 @@ def _array(tensor: TensorProto, owner: str) -> Array:
 
 
 def _add_input(walk: _Walk, info: ValueInfoProto) -> str:
+    if walk.fallback and not _is_numeric(info):
+        walk.dynamic[info.name] = info.type
+        return info.name
     if not info.type.HasField("tensor_type"):
         raise ModelError(f"input '{info.name}' is a {info.type.WhichOneof('value')}, not a tensor; only tensors are supported")
     kind = info.type.tensor_type
@@ -222,13 +328,18 @@ def _add_input(walk: _Walk, info: ValueInfoProto) -> str:
     return info.name
 
 
+def _is_numeric(info: ValueInfoProto) -> bool:
+    """Whether an input is a tensor, and not of strings."""
+    return info.type.HasField("tensor_type") and info.type.tensor_type.elem_type != TensorProto.STRING
+
+
 def _with_fixed_shapes(model: ModelProto, shapes: Shapes) -> ModelProto:
     """The model with every dimension of its inputs a number. Raises ModelError naming those that are still unknown."""
     fixed = ModelProto()
     fixed.CopyFrom(model)
     unused, unknown = set(shapes), []
     for info in _fed_inputs(fixed.graph):
-        if not info.type.HasField("tensor_type"):
+        if not _is_numeric(info):
             continue
         kind = info.type.tensor_type
         if info.name in shapes:

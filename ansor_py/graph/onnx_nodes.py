@@ -17,17 +17,21 @@ from ansor_py.graph.ir import AttributeValue, OperatorNode
 from ansor_py.te.expr import DTYPE_BYTES
 
 
-def dtype_name(element_type: int, owner: str) -> str:
-    """The NumPy name of an ONNX element type; ModelError naming `owner` if it is not among the supported ones."""
+def supported_dtype(element_type: int) -> str | None:
+    """The NumPy name of an ONNX element type, or None if it is not among the supported ones."""
     try:
         name = str(helper.tensor_dtype_to_np_dtype(element_type))
     except (KeyError, ValueError, TypeError):
-        name = "unknown"
-    if name not in DTYPE_BYTES:
-        kinds = {number: kind.lower() for kind, number in TensorProto.DataType.items()}
-        raise ModelError(
-            f"{owner} has dtype {kinds.get(element_type, name)}, which is not supported; supported are {', '.join(DTYPE_BYTES)}"
-        )
+        return None
+    return name if name in DTYPE_BYTES else None
+
+
+def dtype_name(element_type: int, owner: str) -> str:
+    """The NumPy name of an ONNX element type; ModelError naming `owner` if it is not among the supported ones."""
+    name = supported_dtype(element_type)
+    if name is None:
+        kind = {number: kind.lower() for kind, number in TensorProto.DataType.items()}.get(element_type, "unknown")
+        raise ModelError(f"{owner} has dtype {kind}, which is not supported; supported are {', '.join(DTYPE_BYTES)}")
     return name
 
 

@@ -10,7 +10,7 @@ and the weights (by byte offset). The plan is plain data that is stored as JSON 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ansor_py.errors import ModelError
@@ -53,11 +53,55 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Slot:
+    """An input or output of a fallback node: the name in its ONNX model, and the value of the graph that it is.
+
+    `location`, `shape` and `dtype` are those of a value in compiled code's memory; a dynamic value has no location and is
+    held by name while the model runs.
+    """
+
+    formal: str
+    value: str
+    location: Location | None = None
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+
+
+@dataclass(frozen=True)
+class FallbackNode:
+    """A node that ONNX's reference evaluator runs after the first `after_calls` kernel calls; `reason` says why."""
+
+    name: str
+    op_type: str
+    domain: str
+    opset: int
+    reason: str
+    after_calls: int
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+
+    def __str__(self) -> str:
+        operator = f"{self.domain}.{self.op_type}" if self.domain else self.op_type
+        return f"node '{self.name}' (operator {operator}, opset {self.opset})"
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What a model that is not compiled completely needs besides: its uncompiled nodes in order of execution, its dynamic
+    inputs, and its dynamic outputs (public name -> value)."""
+
+    nodes: tuple[FallbackNode, ...]
+    dynamic_inputs: tuple[str, ...] = ()
+    dynamic_outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that is needed to run a model but its machine code and its weights. Sizes are bytes.
 
     `live_bytes` is the largest sum of intermediates that are alive at once, below which no arena can be. `schedules` says for
-    each kernel where its schedule comes from: "default", or the trial of a record.
+    each kernel where its schedule comes from: "default", or the trial of a record. `fallback` is None for a model that is
+    compiled completely.
     """
 
     name: str
@@ -72,6 +116,7 @@ class Plan:
     threads: int
     target: Mapping[str, str | int]
     schedules: Mapping[str, str]
+    fallback: Fallback | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -88,6 +133,7 @@ class Plan:
             fields["copies"] = tuple(
                 Copy(_location(copy["source"]), _location(copy["destination"]), copy["bytes"]) for copy in data["copies"]
             )
+            fields["fallback"] = _fallback(data.get("fallback"))
             return Plan(**fields)
         except (KeyError, TypeError) as error:
             raise ModelError(f"the plan of the compiled model is not one of this version: {error}") from error
@@ -95,6 +141,21 @@ class Plan:
 
 def _location(data: Mapping[str, Any]) -> Location:
     return Location(data["region"], data["at"])
+
+
+def _fallback(data: Mapping[str, Any] | None) -> Fallback | None:
+    if data is None:
+        return None
+    nodes = []
+    for node in data["nodes"]:
+        slots = {key: tuple(_slot(slot) for slot in node[key]) for key in ("inputs", "outputs")}
+        nodes.append(FallbackNode(**{**node, **slots}))
+    return Fallback(tuple(nodes), tuple(data["dynamic_inputs"]), dict(data["dynamic_outputs"]))
+
+
+def _slot(data: Mapping[str, Any]) -> Slot:
+    location = None if data["location"] is None else _location(data["location"])
+    return Slot(data["formal"], data["value"], location, tuple(data["shape"]), data["dtype"])
 
 
 def kernels_of(plan: Plan) -> Sequence[str]:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.codegen.memory import aligned_array
+from ansor_py.graph.execution_order import execution_order, reads, writes
 from ansor_py.graph.ir import Graph
 from ansor_py.graph.memory import Buffer, aligned, plan_memory
-from ansor_py.graph.partition import Partition
-from ansor_py.graph.plan import Call, Copy, Location, Plan, Port
+from ansor_py.graph.partition import Partition, Subgraph
+from ansor_py.graph.plan import Call, Copy, Fallback, FallbackNode, Location, Plan, Port, Slot
 
 if TYPE_CHECKING:
     from ansor_py.codegen.kernel import CompiledKernel
@@ -38,11 +39,12 @@ def lifetimes(parts: Partition) -> list[Buffer]:
     Values that are outputs, or whose views are, lie in the caller's buffers instead.
     """
     graph = parts.graph
-    outside = {parts.owner(name) for name in graph.output_values}
-    first = {subgraph.output: step for step, subgraph in enumerate(parts.subgraphs)}
+    outside = {parts.owner(name) for name in graph.outputs.values()}
+    steps = execution_order(parts)
+    first = {name: step for step, item in enumerate(steps) for name in writes(item) if name in graph.values}
     last = dict(first)
-    for step, subgraph in enumerate(parts.subgraphs):
-        for name in subgraph.inputs:
+    for step, item in enumerate(steps):
+        for name in reads(item):
             if parts.owner(name) in first:
                 last[parts.owner(name)] = step
     return [Buffer(name, graph.values[name].bytes, first[name], last[name]) for name in first if name not in outside]
@@ -71,7 +73,8 @@ def make_plan(
             kernels[subgraph.workload_key].symbol,
             tuple(places[parts.owner(name)] for name in (*subgraph.inputs, subgraph.output)),
         )
-        for subgraph in parts.subgraphs
+        for subgraph in execution_order(parts)
+        if isinstance(subgraph, Subgraph)
     )
     plan = Plan(
         name=graph.name,
@@ -86,8 +89,34 @@ def make_plan(
         threads=threads,
         target=target.to_json(),
         schedules={kernels[key].symbol: text for key, text in schedules.items()},
+        fallback=_plan_fallback(parts, places),
     )
     return PlannedModel(plan, weight_offsets)
+
+
+def _plan_fallback(parts: Partition, places: Mapping[str, Location]) -> Fallback | None:
+    """The opaque nodes with where their inputs and outputs lie; None if there are none and nothing is dynamic."""
+    graph = parts.graph
+    if not (graph.opaque or graph.dynamic_inputs or graph.dynamic_outputs):
+        return None
+
+    def slots(names: Mapping[str, str]) -> tuple[Slot, ...]:
+        return tuple(slot(formal, name) for formal, name in names.items())
+
+    def slot(formal: str, name: str) -> Slot:
+        value = graph.values.get(name)
+        if value is None:
+            return Slot(formal, name)
+        return Slot(formal, name, places[parts.owner(name)], value.shape, value.dtype)
+
+    nodes, calls = [], 0
+    for step in execution_order(parts):
+        if isinstance(step, Subgraph):
+            calls += 1
+        else:
+            identity = (step.name, step.op_type, step.domain, step.opset, step.reason)
+            nodes.append(FallbackNode(*identity, calls, slots(step.inputs), slots(step.outputs)))
+    return Fallback(tuple(nodes), graph.dynamic_inputs, dict(graph.dynamic_outputs))
 
 
 def pack_weights(graph: Graph, planned: PlannedModel) -> NDArray[np.uint8]:
@@ -108,13 +137,13 @@ def pack_weights(graph: Graph, planned: PlannedModel) -> NDArray[np.uint8]:
 def _weight_layout(parts: Partition) -> tuple[dict[str, int], int]:
     """Offsets of the constants that kernels read or that are outputs, in order of first use; and the total size."""
     graph = parts.graph
-    used = [parts.owner(name) for subgraph in parts.subgraphs for name in subgraph.inputs]
+    used = [parts.owner(name) for step in execution_order(parts) for name in reads(step)]
     used += [parts.owner(name) for name in graph.outputs.values()]
     offsets: dict[str, int] = {}
     end = 0
     for name in dict.fromkeys(used):
-        value = graph.values[name]
-        if value.constant is not None:
+        value = graph.values.get(name)
+        if value is not None and value.constant is not None:
             offsets[name] = end
             end += aligned(value.bytes)
     return offsets, end

@@ -67,11 +67,20 @@ def corrected_operators(opset: int) -> list[type[OpRun]]:
     return [LRN, *([Softmax] if opset < 13 else []), *([BatchNormalization] if opset < 14 else [])]
 
 
+def evaluator_of(model: bytes | ModelProto) -> ReferenceEvaluator:
+    """ONNX's evaluator for a model, with the corrected operators."""
+    parsed = ModelProto.FromString(model) if isinstance(model, bytes) else model
+    return ReferenceEvaluator(parsed, new_ops=corrected_operators(opset_of(parsed)))
+
+
+def opset_of(model: ModelProto) -> int:
+    """The version of the standard operator set that a model uses; 0 if it uses none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
 def reference_outputs(model: ModelProto, feed: Mapping[str, Array], names: Sequence[str] | None = None) -> dict[str, Array]:
     """The model's outputs for the given inputs, or the values `names` inside of it."""
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    wanted = model if names is None else _with_outputs(model, names)
-    evaluator = ReferenceEvaluator(wanted, new_ops=corrected_operators(opset))
+    evaluator = evaluator_of(model if names is None else _with_outputs(model, names))
     results = evaluator.run(None, dict(feed))
     return {name: np.asarray(result) for name, result in zip(evaluator.output_names, results, strict=True)}
 

@@ -7,6 +7,8 @@
 buffers are the arena, the weights and the ports.
 
     code = compile_module(run_function_ir(plan), target)
+
+A model with fallback nodes has a function for each run of kernels between them instead, `model_segment0` and so on.
 """
 
 from __future__ import annotations
@@ -15,23 +17,40 @@ from ansor_py.graph.plan import Call, Copy, Location, Plan, kernels_of
 
 RUN_SYMBOL = "model_run"
 KERNEL_SYMBOL = "model_kernel"
+SEGMENT_SYMBOL = "model_segment"
+
+
+def segments_of(plan: Plan) -> list[range]:
+    """The calls before, between and after the fallback nodes: a segment more than there are nodes, some may be empty."""
+    ends = [node.after_calls for node in plan.fallback.nodes] if plan.fallback is not None else []
+    return [range(begin, end) for begin, end in zip([0, *ends], [*ends, len(plan.calls)], strict=True)]
+
+
+def entry_points(plan: Plan) -> list[str]:
+    """The symbols of the functions that a run calls, in order."""
+    return [RUN_SYMBOL] if plan.fallback is None else [f"{SEGMENT_SYMBOL}{index}" for index in range(len(segments_of(plan)))]
 
 
 def run_function_ir(plan: Plan) -> str:
-    """The module's text: declarations of the kernels, `model_run` and `model_kernel`."""
+    """The module's text: declarations of the kernels, the entry points, and `model_kernel` for a complete model."""
     declarations = [f"declare i32 @{symbol}(ptr, ptr, i32, ptr)" for symbol in kernels_of(plan)]
     declarations.append("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
     longest = max((len(call.buffers) for call in plan.calls), default=0)
-    body = [f"  %table = alloca [{max(longest, 1)} x ptr], align 64"]
-    for step, call in enumerate(plan.calls):
-        body += _call(step, call, len(plan.inputs))
-    for step, copy in enumerate(plan.copies):
-        body += _copy(step, copy, len(plan.inputs))
-    return "\n".join([*declarations, "", *_run(body), "", *_timed_entry(), ""])
+    lines = [*declarations, ""]
+    segments = segments_of(plan)
+    for index, (symbol, segment) in enumerate(zip(entry_points(plan), segments, strict=True)):
+        body = [f"  %table = alloca [{max(longest, 1)} x ptr], align 64"]
+        for step in segment:
+            body += _call(step, plan.calls[step], len(plan.inputs))
+        if index == len(segments) - 1:
+            for step, copy in enumerate(plan.copies):
+                body += _copy(step, copy, len(plan.inputs))
+        lines += [*_function(symbol, body), ""]
+    return "\n".join([*lines, *(_timed_entry() if plan.fallback is None else []), ""])
 
 
-def _run(body: list[str]) -> list[str]:
-    head = f"define i32 @{RUN_SYMBOL}(ptr %ports, ptr %arena, ptr %weights, ptr %workspace, i32 %threads, ptr %abort) {{"
+def _function(symbol: str, body: list[str]) -> list[str]:
+    head = f"define i32 @{symbol}(ptr %ports, ptr %arena, ptr %weights, ptr %workspace, i32 %threads, ptr %abort) {{"
     return [head, "entry:", *body, "  ret i32 0", "}"]
 
 

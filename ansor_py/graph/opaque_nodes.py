@@ -1,0 +1,144 @@
+"""ONNX nodes that are not compiled: each becomes an `OpaqueNode`, a small ONNX model of its own.
+
+The model's inputs are what the node reads, the names that its subgraphs capture included; its opsets and functions are the
+whole model's. What its outputs are is asked of ONNX's inference with all that is known of the inputs.
+
+    made = make_opaque(node, "if1", reason, context, types, constants)
+    made.node.model                  # bytes for the reference evaluator
+    made.types["y"]                  # TypeProto; a value without static extents is dynamic
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
+
+from ansor_py.errors import ModelError
+from ansor_py.graph.ir import Array, OpaqueNode
+from ansor_py.graph.reference import evaluator_of
+
+# Constants of at most so many elements are given to shape inference: shapes, axes, sizes.
+_SHAPE_ELEMENTS = 64
+
+
+@dataclass(frozen=True)
+class Context:
+    """What surrounds a node: the versions of the operator sets, the model's functions, and the version of the format."""
+
+    opsets: Mapping[str, int]
+    functions: Sequence[FunctionProto]
+    ir_version: int
+
+
+@dataclass(frozen=True, eq=False)
+class MadeNode:
+    """An opaque node, and the types of the values that it computes where they are known."""
+
+    node: OpaqueNode
+    types: Mapping[str, TypeProto]
+
+
+def make_opaque(
+    proto: NodeProto,
+    title: str,
+    reason: str,
+    context: Context,
+    types: Mapping[str, TypeProto],
+    constants: Mapping[str, Array],
+) -> MadeNode:
+    """The node as a model of its own. `types` are those of the values it reads, as far as they are known."""
+    model = _model_of(proto, title, context, types)
+    outputs = [name for name in proto.output if name]
+    names = [info.name for info in model.graph.input]
+    domain = "" if proto.domain == "ai.onnx" else proto.domain
+    opset = context.opsets.get(domain, 0)
+    content = model.SerializeToString()
+    node = OpaqueNode(
+        title, proto.op_type, domain, opset, reason, content, {name: name for name in names}, {name: name for name in outputs}
+    )
+    return MadeNode(node, _inferred_types(model, constants))
+
+
+def evaluate_opaque(node: OpaqueNode, constants: Mapping[str, Array]) -> dict[str, object]:
+    """The outputs of a node all of whose inputs are known. Raises ModelError when the evaluator fails."""
+    try:
+        results = evaluator_of(node.model).run(None, {name: constants[value] for name, value in node.inputs.items()})
+    except Exception as error:  # the evaluator raises whatever the operator's NumPy code raises
+        raise ModelError(f"node '{node.name}' (operator {node.op_type}) cannot be evaluated: {error}") from error
+    return dict(zip(node.outputs.values(), results, strict=True))
+
+
+def values_read(node: NodeProto) -> tuple[str, ...]:
+    """What a node reads of the graph that it stands in: its inputs, and what its subgraphs take from outside."""
+    names = [name for name in node.input if name]
+    for graph in subgraphs_of(node):
+        names += _captured(graph)
+    return tuple(dict.fromkeys(names))
+
+
+def subgraphs_of(node: NodeProto) -> list[GraphProto]:
+    """The graphs among a node's attributes (branches of If, bodies of Loop and Scan)."""
+    found = []
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            found.append(attribute.g)
+        elif attribute.type == AttributeProto.GRAPHS:
+            found.extend(attribute.graphs)
+    return found
+
+
+def operators_in(node: NodeProto) -> set[str]:
+    """The operator types of a node and of all nodes in its subgraphs."""
+    return {node.op_type}.union(*(operators_in(inner) for graph in subgraphs_of(node) for inner in graph.node))
+
+
+def _captured(graph: GraphProto) -> list[str]:
+    own = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {tensor.values.name for tensor in graph.sparse_initializer}
+    own |= {name for node in graph.node for name in node.output}
+    read = [name for node in graph.node for name in values_read(node)] + [info.name for info in graph.output]
+    return [name for name in read if name not in own]
+
+
+def _model_of(proto: NodeProto, title: str, context: Context, types: Mapping[str, TypeProto]) -> ModelProto:
+    inputs = [_value_info(name, types.get(name)) for name in values_read(proto)]
+    outputs = [_value_info(name, None) for name in proto.output if name]
+    graph = helper.make_graph([proto], title, inputs, outputs)
+    opsets = [helper.make_opsetid(domain, version) for domain, version in context.opsets.items()]
+    uses_functions = any(function.name in operators_in(proto) for function in context.functions)
+    functions = list(context.functions) if uses_functions else []
+    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=context.ir_version)
+
+
+def _value_info(name: str, kind: TypeProto | None) -> ValueInfoProto:
+    info = ValueInfoProto(name=name)
+    if kind is not None:
+        info.type.CopyFrom(kind)
+    return info
+
+
+def _inferred_types(model: ModelProto, constants: Mapping[str, Array]) -> dict[str, TypeProto]:
+    """The types of the model's outputs that inference finds, with small constants given to it."""
+    known = ModelProto()
+    known.CopyFrom(model)
+    names = [info.name for info in known.graph.input]
+    small = [name for name in names if name in constants and constants[name].size <= _SHAPE_ELEMENTS]
+    known.graph.initializer.extend(numpy_helper.from_array(constants[name], name) for name in small)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(known, data_prop=True)
+    except onnx.shape_inference.InferenceError:
+        return {}
+    return {info.name: info.type for info in inferred.graph.output if info.type.WhichOneof("value")}

@@ -1,0 +1,173 @@
+"""Nodes that are not compiled: run by ONNX's reference evaluator between native segments, listed, stored, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from ansor_py.errors import FeedError, ModelError
+from ansor_py.graph import CompiledModel, compile, load, partition_model
+from ansor_py.graph.plan import Plan
+from ansor_py.graph.run_function import segments_of
+from graph_interpreter import Array, floats, make_model, reference
+
+
+def inverse_between_kernels() -> tuple[ModelProto, dict[str, Array]]:
+    """A matrix inverse (no tensor expression) between compiled layers, one of which goes around it."""
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["squares"]),
+        helper.make_node("Add", ["squares", "eye"], ["a"]),
+        helper.make_node("Det", ["a"], ["d"], name="determinant"),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Mul", ["r", "d"], ["scaled"]),
+        helper.make_node("Det", ["scaled"], ["e"], name="second"),
+        helper.make_node("Tanh", ["e"], ["y"]),
+    ]
+    data = {"x": floats(3, 3)}
+    return make_model(nodes, data, ["y", "scaled", "d"], {"eye": np.eye(3, dtype=np.float32) * 2}), data
+
+
+def branches(condition: Array | None = None) -> tuple[ModelProto, dict[str, Array]]:
+    """An If that captures a computed value; its condition is an input, or constant."""
+    then = helper.make_graph([helper.make_node("Neg", ["a"], ["t"])], "then", [], [_float("t", 2, 3)])
+    other = helper.make_graph([helper.make_node("Exp", ["a"], ["o"])], "else", [], [_float("o", 2, 3)])
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("If", ["c"], ["b"], name="choice", then_branch=then, else_branch=other),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    data: dict[str, Array] = {"x": floats(2, 3)}
+    if condition is not None:
+        return make_model(nodes, data, ["y"], {"c": condition}), data
+    data["c"] = np.array(True)
+    return make_model(nodes, data, ["y"]), data
+
+
+def _float(name: str, *shape: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def check(compiled: CompiledModel, model: ModelProto, data: dict[str, Any]) -> None:
+    got, expected = compiled.run(data), reference(model, data)
+    assert set(got) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(got[name], array, rtol=1e-5, atol=1e-5, strict=True)
+
+
+def test_compiled_segments_around_uncompiled_nodes() -> None:
+    model, data = inverse_between_kernels()
+    told: list[str] = []
+    compiled = compile(model, threads=1, workers=0, progress=told.append)
+    check(compiled, model, data)
+    check(compiled, model, {"x": floats(3, 3, seed=1)})
+    assert [node.name for node in compiled.fallback_nodes] == ["determinant", "second"]
+    assert all(node.op_type == "Det" and "not supported" in node.reason for node in compiled.fallback_nodes)
+    assert len([segment for segment in segments_of(compiled.plan) if segment]) == 3
+    assert any("reference evaluator: node 'determinant' (operator Det, opset 17), node 'second'" in text for text in told)
+    assert compiled.benchmark(repeats=3).min > 0
+
+
+def test_without_fallback_an_uncompiled_node_is_one_clear_error() -> None:
+    with pytest.raises(ModelError, match=r"node 'determinant' \(operator Det, opset 17\) is not supported"):
+        compile(inverse_between_kernels()[0], workers=0, fallback=False)
+    with pytest.raises(ModelError, match=r"node 'choice' \(operator If, opset 17\)"):
+        compile(branches()[0], workers=0, fallback=False)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_control_flow_that_captures_values(condition: bool) -> None:
+    model, data = branches()
+    compiled = compile(model, threads=1, workers=0)
+    check(compiled, model, data | {"c": np.array(condition)})
+    assert [node.op_type for node in compiled.fallback_nodes] == ["If"]
+
+
+def test_uncompiled_nodes_with_known_inputs_run_at_compile_time() -> None:
+    nodes = [helper.make_node("Det", ["k"], ["d"]), helper.make_node("Mul", ["x", "d"], ["y"])]
+    data = {"x": floats(2, 3)}
+    model = make_model(nodes, data, ["y"], {"k": floats(3, 3, seed=1)})
+    compiled = compile(model, threads=1, workers=0)
+    assert compiled.plan.fallback is None
+    check(compiled, model, data)
+
+
+def test_data_dependent_shapes_strings_and_sequences() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("NonZero", ["a"], ["where"]),
+        helper.make_node("Transpose", ["where"], ["rows"]),
+        helper.make_node("SequenceConstruct", ["a", "a"], ["both"]),
+        helper.make_node("Exp", ["a"], ["e"]),
+        helper.make_node("SequenceInsert", ["both", "e"], ["three"]),
+        helper.make_node("ConcatFromSequence", ["three"], ["y"], axis=0),
+        helper.make_node("StringNormalizer", ["s"], ["upper"], case_change_action="UPPER"),
+    ]
+    infos = [_float("x", 2, 3), helper.make_tensor_value_info("s", TensorProto.STRING, [None])]
+    results = [
+        helper.make_tensor_value_info("rows", TensorProto.INT64, [None, 2]),
+        _float("y", 6, 3),
+        helper.make_tensor_value_info("upper", TensorProto.STRING, [None]),
+        helper.make_tensor_sequence_value_info("three", TensorProto.FLOAT, None),
+    ]
+    graph = helper.make_graph(nodes, "dynamic", infos, results)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data = {"x": floats(2, 3), "s": np.array(["one", "two"], dtype=object)}
+    compiled = compile(model, threads=1, workers=0)
+    got, expected = compiled.run(data), reference(model, data)
+    assert set(got) == set(expected)
+    np.testing.assert_array_equal(got["rows"], expected["rows"])
+    np.testing.assert_allclose(got["y"], expected["y"], rtol=1e-6)
+    assert got["upper"].tolist() == ["ONE", "TWO"]
+    for one, other in zip(got["three"], expected["three"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    with pytest.raises(FeedError, match="input 's' is missing"):
+        compiled.run({"x": data["x"]})
+    with pytest.raises(FeedError, match="input 's' is not a numeric tensor"):
+        compiled.benchmark()
+
+
+def test_saved_with_the_model_and_loaded(tmp_path: Path) -> None:
+    model, data = inverse_between_kernels()
+    compiled = compile(model, threads=1, workers=0)
+    compiled.save(tmp_path / "m.ansor")
+    loaded = load(tmp_path / "m.ansor")
+    assert loaded.plan == compiled.plan == Plan.from_json(compiled.plan.to_json())
+    check(loaded, model, data)
+
+
+def test_a_result_of_another_shape_than_stated_is_an_error() -> None:
+    nodes = [helper.make_node("NonZero", ["x"], ["where"], name="find"), helper.make_node("Neg", ["where"], ["y"])]
+    graph = helper.make_graph(nodes, "lying", [_float("x", 4)], [helper.make_tensor_value_info("y", TensorProto.INT64, [1, 4])])
+    graph.value_info.append(helper.make_tensor_value_info("where", TensorProto.INT64, [1, 4]))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    compiled = compile(model, threads=1, workers=0)
+    assert compiled.run({"x": np.ones(4, np.float32)})["y"].tolist() == [[0, -1, -2, -3]]
+    with pytest.raises(ModelError, match=r"node 'find'.*'where' is int64\[1, 2\], but the model states int64\[1, 4\]"):
+        compiled.run({"x": np.array([0, 1, 1, 0], np.float32)})
+
+
+def test_inputs_that_would_let_more_be_compiled_are_known() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Reshape", ["a", "shape"], ["y"])]
+    model = make_model(nodes, {"x": floats(2, 3), "shape": np.array([3, 2])}, ["y"])
+    graph = partition_model(model).graph
+    assert graph.wanted == {"shape"}
+    assert [node.op_type for node in graph.opaque] == ["Reshape"]
+
+
+def test_constants_and_weights_reach_uncompiled_nodes() -> None:
+    nodes = [
+        helper.make_node("Compress", ["w", "mask"], ["picked"], axis=0),
+        helper.make_node("Relu", ["picked"], ["r"]),
+        helper.make_node("Mul", ["x", "w"], ["y"]),
+    ]
+    data = {"x": floats(4, 3), "mask": np.array([True, False, True, False])}
+    model = make_model(nodes, data, ["y"], {"w": floats(4, 3, seed=1)})
+    model.graph.output.append(helper.make_tensor_value_info("r", TensorProto.FLOAT, [None, 3]))
+    compiled = compile(model, threads=1, workers=0)
+    check(compiled, model, data)
+    assert [node.op_type for node in compiled.fallback_nodes] == ["Compress", "Relu"]
