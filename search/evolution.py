@@ -22,7 +22,7 @@ from ansor_py.search.mutation import MUTATIONS, mutate
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policy import ScoreFunction
 from ansor_py.search.space import Space
-from ansor_py.search.validity import plausible, repair, within_bounds
+from ansor_py.search.validity import Mask, plausible, repair, within_bounds
 
 Scores = NDArray[np.float64]
 NO_PARENT = -1
@@ -65,11 +65,14 @@ def evolve(
     rng: np.random.Generator,
     options: SearchOptions,
     measured: Keys | None = None,
+    structures: Sequence[Mask] | None = None,
 ) -> list[Candidate]:
     """The best programs over all generations, best first, at most `options.best_kept`, none whose key is in `measured`.
 
     `generation` holds the first generation, one breed a space. Raises nothing for empty ones; the result may be empty.
+    Children keep to `structures` (one mask over structure keys a space; all legal ones by default).
     """
+    allowed = [space.legal_structures for space in spaces] if structures is None else structures
     seen = np.zeros(0, dtype=np.uint64) if measured is None else measured
     best: list[Candidate] = []
     for iteration in range(options.iterations + 1):
@@ -77,7 +80,7 @@ def evolve(
         scores = [np.nan_to_num(values.astype(np.float64), nan=-np.inf) for values in score(populations)]
         best = _keep_best(best, generation, scores, seen, options.best_kept)
         if iteration < options.iterations and any(len(rows) for rows in generation):
-            generation = next_generation(spaces, generation, scores, rng, options)
+            generation = next_generation(spaces, generation, scores, rng, options, allowed)
     return best
 
 
@@ -111,6 +114,7 @@ def next_generation(
     scores: Sequence[Scores],
     rng: np.random.Generator,
     options: SearchOptions,
+    structures: Sequence[Mask],
 ) -> list[Breed]:
     """`options.population` children of parents drawn in proportion to their (positive) scores over all sketches."""
     weights = np.concatenate([np.where(np.isfinite(values), np.maximum(values, 0.0), 0.0) for values in scores])
@@ -119,20 +123,22 @@ def next_generation(
     drawn = rng.choice(len(weights), options.population, p=probabilities)
     children: list[Breed] = []
     start = 0
-    for space, rows, values in zip(spaces, generation, scores, strict=True):
+    for space, rows, values, allowed in zip(spaces, generation, scores, structures, strict=True):
         mine = drawn[(drawn >= start) & (drawn < start + len(rows))] - start
-        children.append(_children(space, rows, values, mine, rng) if len(mine) else rows.take(mine))
+        children.append(_children(space, rows, values, mine, rng, allowed) if len(mine) else rows.take(mine))
         start += len(rows)
     return children
 
 
-def _children(space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator) -> Breed:
+def _children(
+    space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator, allowed: Mask
+) -> Breed:
     """One valid child for every parent. What stays invalid after some attempts is replaced by a copy of its parent."""
     parts: list[Breed] = []
     pending = parents
     for _ in range(space.options.attempts + 1):
         made = _attempt(space, rows, values, pending, rng)
-        good = plausible(space, made.genes)
+        good = plausible(space, made.genes, allowed)
         parts.append(made.take(np.flatnonzero(good)))
         pending = pending[~good]
         if not len(pending):

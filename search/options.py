@@ -43,6 +43,8 @@ class SearchOptions:
         best_kept: programs kept over all generations; at least twice the measured batch.
         eps_greedy: share of random programs in a measured batch.
         attempts: how often an invalid child is made again before a copy of a parent takes its place.
+        max_structures: bound on the loop structures (a sketch with its locations and factors) of one evolution; each costs
+            some milliseconds a generation however few its programs. Others get their turn in later rounds.
         max_instructions: bound on the estimated vector instructions of a program's module.
         max_padding: bound on iterations of the tiled loops, the wasted ones included, over useful ones.
         max_local_bytes: bound on the bytes of one buffer that is computed inside a loop; 0 stands for the L2 cache's size.
@@ -58,12 +60,13 @@ class SearchOptions:
     best_kept: int = 128
     eps_greedy: float = 0.05
     attempts: int = 3
+    max_structures: int = 24
     max_instructions: int = 2048
     max_padding: float = 1.5
     max_local_bytes: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("population", "best_kept", "max_instructions"):
+        for name in ("population", "best_kept", "max_structures", "max_instructions"):
             if getattr(self, name) < 1:
                 raise OptionError(f"search option '{name}' must be at least 1, not {getattr(self, name)}")
         for name in ("iterations", "attempts", "max_local_bytes"):

@@ -19,7 +19,7 @@ from ansor_py.search.options import SearchOptions
 from ansor_py.search.policy import ScoreFunction, policy
 from ansor_py.search.sampling import sample
 from ansor_py.search.space import Space
-from ansor_py.search.validity import accepts
+from ansor_py.search.validity import Mask, accepts
 from ansor_py.target import Target
 
 # Random programs drawn for every one that is wanted, as some were measured before.
@@ -57,10 +57,31 @@ class _Sampler:
             if item.sketch_id is not None and item.sketch_id < len(self.sketches):
                 self._mark(Candidate(item.sketch_id, np.asarray(item.genes, dtype=np.int32)))
 
-    def random_generation(self, count: int) -> list[Breed]:
-        """About `count` valid random programs, an equal share of each sketch."""
-        share = math.ceil(count / max(1, len(self.spaces)))
-        return [breed(sample(space, share, self.rng)) for space in self.spaces]
+    def choose_structures(self, wanted: Sequence[tuple[int, int]] = ()) -> list[Mask]:
+        """A mask over structure keys for each space: all legal structures, or `max_structures` of them if there are more.
+
+        Of these at most half are the `wanted` ones (pairs of sketch and key, best first); the rest is random.
+        """
+        masks = [space.legal_structures for space in self.spaces]
+        pairs = [(number, int(key)) for number, mask in enumerate(masks) for key in np.flatnonzero(mask)]
+        if len(pairs) <= self.options.max_structures:
+            return masks
+        order = [pairs[int(index)] for index in self.rng.permutation(len(pairs))]
+        legal = set(pairs)
+        first = list(dict.fromkeys(pair for pair in wanted if pair in legal))[: self.options.max_structures // 2]
+        chosen = list(dict.fromkeys([*first, *order]))[: self.options.max_structures]
+        restricted = [np.zeros_like(mask) for mask in masks]
+        for number, key in chosen:
+            restricted[number][key] = True
+        return restricted
+
+    def random_generation(self, count: int, structures: Sequence[Mask]) -> list[Breed]:
+        """About `count` valid random programs, an equal share of each sketch that has a structure to choose."""
+        share = math.ceil(count / max(1, sum(bool(mask.any()) for mask in structures)))
+        return [
+            breed(sample(space, share if mask.any() else 0, self.rng, mask))
+            for space, mask in zip(self.spaces, structures, strict=True)
+        ]
 
     def pick_random(self, generation: Sequence[Breed], count: int) -> list[Candidate]:
         """At most `count` programs of a generation that were not proposed yet, in random order; they count as proposed."""
@@ -89,7 +110,7 @@ class RandomPolicy(_Sampler):
 
     def propose(self, count: int) -> list[Candidate]:
         """At most `count` programs that were not proposed before."""
-        return self.pick_random(self.random_generation(RANDOM_SPARE * count), count)
+        return self.pick_random(self.random_generation(RANDOM_SPARE * count, self.choose_structures()), count)
 
 
 @policy("evolution")
@@ -119,11 +140,13 @@ class EvolutionPolicy(_Sampler):
 
     def propose(self, count: int) -> list[Candidate]:
         """At most `count` programs that were not proposed before: the best of an evolution and `eps_greedy` random ones."""
-        sampled = self.random_generation(self.options.population)
+        structures = self.choose_structures(self._best_structures())
+        sampled = self.random_generation(self.options.population, structures)
         generation = [
-            join([rows, seeds]) if len(seeds) else rows for rows, seeds in zip(sampled, self._best_measured(), strict=True)
+            join([rows, seeds]) if len(seeds) else rows
+            for rows, seeds in zip(sampled, self._best_measured(structures), strict=True)
         ]
-        best = evolve(self.spaces, generation, self.score, self.rng, self.options, self.seen)
+        best = evolve(self.spaces, generation, self.score, self.rng, self.options, self.seen, structures)
         random_share = math.ceil(self.options.eps_greedy * count)
         chosen = [candidate for candidate in best[: count - random_share] if self._mark(candidate)]
         rest = best[len(chosen) :]
@@ -132,7 +155,11 @@ class EvolutionPolicy(_Sampler):
         chosen += [candidate for candidate in rest if len(chosen) < count and self._mark(candidate)][: count - len(chosen)]
         return chosen
 
-    def _best_measured(self) -> list[Breed]:
+    def _best_structures(self) -> list[tuple[int, int]]:
+        """The structures of the measured programs, best first."""
+        return [(sketch, int(self.spaces[sketch].structure_keys(genes[None, :])[0])) for _, _, sketch, genes in self._measured]
+
+    def _best_measured(self, structures: Sequence[Mask]) -> list[Breed]:
         """The best measured programs by sketch, as parents that name their trials."""
         kept = self._measured[: int(self.options.measured_share * self.options.population)]
         breeds = []
@@ -145,7 +172,7 @@ class EvolutionPolicy(_Sampler):
             origins = np.array([trial for trial, _ in mine], dtype=np.int64)
             inside = np.all((genes >= 0) & (genes < space.sketch.sizes), axis=1)
             good = np.flatnonzero(inside)
-            good = good[accepts(space, genes[good])]
+            good = good[accepts(space, genes[good], structures[number])]
             breeds.append(Breed(genes[good], origins[good], np.full(len(good), "copy", dtype="U32")))
         return breeds
 

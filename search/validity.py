@@ -57,17 +57,21 @@ def repair(space: Space, genes: Genes, rng: np.random.Generator) -> Genes:
     return genes
 
 
-def accepts(space: Space, genes: Genes) -> Mask:
+def accepts(space: Space, genes: Genes, structures: Mask | None = None) -> Mask:
     """Which rows are valid, bool[n]. Bounds are inferred only for rows that pass the cheap checks."""
-    valid = plausible(space, genes)
+    valid = plausible(space, genes, structures)
     rows = np.flatnonzero(valid)
     valid[rows] = within_bounds(space, genes[rows])
     return valid
 
 
-def plausible(space: Space, genes: Genes) -> Mask:
-    """The cheap checks, which look at single columns: locations and parallel loops agree, tiles waste little. bool[n]."""
-    structure = space.legal_structures[space.structure_keys(genes)]
+def plausible(space: Space, genes: Genes, structures: Mask | None = None) -> Mask:
+    """The cheap checks, which look at single columns: locations and parallel loops agree, tiles waste little. bool[n].
+
+    `structures` says which structures may occur (by structure key); all legal ones by default.
+    """
+    allowed = space.legal_structures if structures is None else structures
+    structure = allowed[space.structure_keys(genes)]
     return np.asarray(structure & _parallel_fits(space, genes) & _tiles_fit(space, genes))
 
 

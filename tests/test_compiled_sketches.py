@@ -49,4 +49,10 @@ def test_random_programs_compute_what_numpy_computes(spec: str, rules: str) -> N
         for row in sample(Space(sketch, target, SearchOptions()), 2, rng):
             kernel = LoadedKernel(build_kernel(dag, sketch.concretise(row), target, THREADS))
             (result,) = kernel.run([feeds[tensor.name] for tensor in dag.inputs])
-            np.testing.assert_allclose(result, expected, rtol=2e-4, atol=2e-4, err_msg=f"{sketch.name}, genes {row.tolist()}")
+            np.testing.assert_allclose(
+                np.asarray(result, dtype=np.float64),
+                expected,
+                rtol=2e-4,
+                atol=2e-4,
+                err_msg=f"{sketch.name}, genes {row.tolist()}",
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -238,6 +238,26 @@ def test_a_batch_holds_random_programs_and_descendants_name_their_parents() -> N
     policy.observe([Measured(None, (), 1.0, 99)])
     parents = {candidate.parent for candidate in policy.propose(40)}
     assert any(parent is not None and 100 < parent < 140 for parent in parents)
+
+
+def test_an_evolution_keeps_to_a_bounded_number_of_structures() -> None:
+    options = replace(OPTIONS, max_structures=3)
+    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec("softmax:4,6,160")), TARGET)
+    occurring: list[set[tuple[int, ...]]] = []
+
+    def score(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
+        rows = [(number, p.genes[:, p.sketch.structural]) for number, p in enumerate(populations)]
+        occurring.append({(number, *map(int, row)) for number, part in rows for row in np.unique(part, axis=0)})
+        return synthetic(populations)
+
+    policy = create_policy("evolution", sketches, TARGET, score, np.random.default_rng(0), options)
+    rounds = []
+    for _ in range(6):
+        occurring.clear()
+        assert policy.propose(8)
+        rounds.append(set().union(*occurring))
+        assert len(rounds[-1]) <= 3
+    assert len(set().union(*rounds)) > 3
 
 
 def test_draws_are_uniform_over_legal_structures() -> None:
