@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ansor_py import __version__
-from ansor_py.errors import AnsorError, OptionError
+from ansor_py.errors import AnsorError, ModelError, OptionError
 from ansor_py.search.settings import folder_names, free_folder, parse_search_options, parse_shapes, read_batch_file
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Settings:
     runner: str
     tuning: TuningOptions
     shapes: Mapping[str, int | Sequence[int]]
+    fallback: bool
     resume: bool
     config: Mapping[str, Any]
 
@@ -93,6 +94,7 @@ def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | 
 @click.option("--objective", default="latency-sum", show_default=True, help="What the task scheduler minimises.")
 @click.option("--batch", type=int, metavar="N", help="Candidates a round. [default: from trials and tasks]")
 @click.option("--shape", multiple=True, metavar="NAME=EXTENT", help="Fix a dynamic dimension, or an input: NAME=1x3x224x224.")
+@click.option("--fallback/--no-fallback", default=True, help="Let onnx.reference run what cannot be compiled, or refuse it.")
 @click.option("--target", metavar="TEXT", help="Target such as 'host' or 'x86-64 cpu=skylake'. [default: host]")
 @click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the search, such as population=1024.")
 @click.version_option(__version__, prog_name="ansor-py")
@@ -133,6 +135,7 @@ def make_settings(
     objective: str,
     batch: int | None,
     shape: Sequence[str],
+    fallback: bool,
     target: str | None,
     search: Sequence[str],
 ) -> Settings:
@@ -149,6 +152,8 @@ def make_settings(
     if threads is not None and threads < 1:
         raise OptionError(f"--threads is {threads}; a kernel needs at least one")
     machine = Target.parse(target) if target is not None else Target.detect()
+    if threads is not None and threads > (available := Target.detect().cores):
+        click.echo(f"warning: --threads is {threads}, but this machine has {available} cores; threads will wait", err=True)
     machine = machine if threads is None else machine.with_cores(threads)
     tuning = TuningOptions(
         trials=trials,
@@ -163,7 +168,7 @@ def make_settings(
     )
     tuning.check_names()
     config = {**given, "threads": machine.cores, "target": str(machine), "engine": __version__}
-    return Settings(machine, runner, tuning, parse_shapes(shape), resume, config)
+    return Settings(machine, runner, tuning, parse_shapes(shape), fallback, resume, config)
 
 
 def run_model(model: str, path: Path, settings: Settings, console: Console) -> bool:
@@ -173,16 +178,22 @@ def run_model(model: str, path: Path, settings: Settings, console: Console) -> b
 
     timer = PhaseTimer()
     with timer.phase("import"):
-        parts = partition_model(model, settings.shapes)
+        parts = partition_model(model, settings.shapes, fallback=settings.fallback)
         tasks = extract_tasks(parts, settings.target)
+    if parts.graph.dynamic_inputs:
+        raise ModelError(
+            f"{model}: input '{parts.graph.dynamic_inputs[0]}' is not a numeric tensor, so the model cannot be benchmarked; "
+            "compile it from Python by ansor_py.compile"
+        )
     with open_run(path, settings, model, tasks, console) as run:
         with timer.phase("compile"):
             untuned = compile_partition(parts, None, settings.target.cores, settings.target)
+        list_fallback(model, untuned, console)
         with timer.phase("benchmark"):
             first = benchmark([untuned])[0]
         say(console, f"{model}: {len(tasks)} tasks; untuned {first:.4g} ms on {settings.target.summary()}")
         result = search_tasks(tasks, settings, run, console)
-        write_summary(run, settings, model, result, timer, first / 1e3, None)  # in case that what follows fails
+        write_summary(run, settings, model, result, timer, first / 1e3, None, parts)  # in case that what follows fails
         compiled = [untuned]
         if result.best_records:
             with timer.phase("compile"):
@@ -193,7 +204,7 @@ def run_model(model: str, path: Path, settings: Settings, console: Console) -> b
             say(console, f"{model}: the best programs together are not faster than the default schedules, which are kept")
             compiled, latencies = compiled[:1], latencies[:1]
         compiled[-1].save(run.model_path)
-        write_summary(run, settings, model, result, timer, latencies[0], latencies[-1])
+        write_summary(run, settings, model, result, timer, latencies[0], latencies[-1], parts)
         say_result(console, model, run, result, latencies[0], latencies[-1])
     return result.interrupted
 
@@ -242,6 +253,15 @@ def search_tasks(tasks: Sequence[Task], settings: Settings, run: RunDirectory, c
         return tune_tasks(tasks, settings.tuning, settings.runner, observer=progress.show, sink=run, restored=run.restored)
 
 
+def list_fallback(name: str, model: CompiledModel, console: Console) -> None:
+    """Say which nodes of a model are not compiled."""
+    nodes = model.fallback_nodes
+    if nodes:
+        say(console, f"{name}: {len(nodes)} nodes are not compiled; ONNX's reference evaluator, which is slow, runs them:")
+    for node in nodes:
+        say(console, f"  {node}")
+
+
 def compile_tuned(parts: Partition, result: TuningResult, settings: Settings) -> CompiledModel:
     """The model with the best program of each task."""
     from ansor_py.graph import compile_partition
@@ -253,7 +273,7 @@ def benchmark(models: Sequence[CompiledModel]) -> list[float]:
     """Median latency of each model in milliseconds; they take turns, so that a slow moment meets all of them."""
     started = time.monotonic()
     fastest = min(model.benchmark(repeats=1).median for model in models) / 1e3
-    repeats = int(min(max(BENCHMARK_SECONDS / BENCHMARK_TURNS / fastest, FEWEST_REPEATS), MOST_REPEATS))
+    repeats = int(min(max(BENCHMARK_SECONDS / BENCHMARK_TURNS / max(fastest, 1e-9), FEWEST_REPEATS), MOST_REPEATS))
     samples: list[list[float]] = [[] for _ in models]
     while len(samples[0]) < repeats * BENCHMARK_TURNS:
         for model, taken in zip(models, samples, strict=True):
@@ -284,13 +304,20 @@ def write_summary(
     timer: PhaseTimer,
     untuned: float | None,
     tuned: float | None,
+    parts: Partition | None = None,
 ) -> None:
-    """Write `summary.json`, with the phases before and after the search. Latencies are seconds."""
+    """Write `summary.json`, with the phases before and after the search. Latencies are seconds; an operator has no `parts`."""
     from ansor_py.search.run_directory import summarise
 
     outside = {phase: seconds for phase, seconds in timer.summary().items() if phase in ("import", "compile", "benchmark")}
     result = replace(result, phases={**outside, **result.phases})
-    run.write_summary(summarise(result, name, str(settings.target), settings.target.cores, untuned, tuned))
+    summary = summarise(result, name, str(settings.target), settings.target.cores, untuned, tuned)
+    if parts is not None:
+        summary["fallback_nodes"] = [
+            {"name": node.name, "operator": node.op_type, "opset": node.opset, "reason": node.reason}
+            for node in parts.graph.opaque
+        ]
+    run.write_summary(summary)
 
 
 def say_result(

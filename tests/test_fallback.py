@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ansor_py.errors import FeedError, ModelError
 from ansor_py.graph import CompiledModel, compile, load, partition_model
 from ansor_py.graph.plan import Plan
 from ansor_py.graph.run_function import segments_of
+from ansor_py.search.__main__ import main
 from graph_interpreter import Array, floats, make_model, reference
 
 
@@ -66,7 +68,7 @@ def test_compiled_segments_around_uncompiled_nodes() -> None:
     check(compiled, model, data)
     check(compiled, model, {"x": floats(3, 3, seed=1)})
     assert [node.name for node in compiled.fallback_nodes] == ["determinant", "second"]
-    assert all(node.op_type == "Det" and "not supported" in node.reason for node in compiled.fallback_nodes)
+    assert all(node.op_type == "Det" and "neither a tensor expression" in node.reason for node in compiled.fallback_nodes)
     assert len([segment for segment in segments_of(compiled.plan) if segment]) == 3
     assert any("reference evaluator: node 'determinant' (operator Det, opset 17), node 'second'" in text for text in told)
     assert compiled.benchmark(repeats=3).min > 0
@@ -171,3 +173,16 @@ def test_constants_and_weights_reach_uncompiled_nodes() -> None:
     compiled = compile(model, threads=1, workers=0)
     check(compiled, model, data)
     assert [node.op_type for node in compiled.fallback_nodes] == ["Compress", "Relu"]
+
+
+def test_the_command_line_lists_or_refuses_uncompiled_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(inverse_between_kernels()[0], tmp_path / "m.onnx")
+    words = [str(tmp_path / "m.onnx"), "--trials", "0", "--threads", "1", "--runner", "inline"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert "2 nodes are not compiled" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [node["name"] for node in summary["fallback_nodes"]] == ["determinant", "second"]
+    assert len(load(tmp_path / "run" / "model.ansor").fallback_nodes) == 2
+    assert main([*words, "--no-fallback", "--out", str(tmp_path / "none")]) == 2
+    assert "node 'determinant' (operator Det, opset 17) is not supported" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

@@ -225,6 +225,8 @@ class _Walk:
         types = [_type_proto(self.values[name]) if name else TypeProto() for name in proto.input]
         function = function_of(proto, opset, types, self.functions)
         if function is None:
+            if self.fallback:
+                raise ModelError(f"{describe(node)} has neither a tensor expression nor a function body")
             definition_of(node)  # raises the error that lists the supported operators
             raise ModelError(f"{describe(node)} is not supported")
         inner_opsets = {_domain(entry.domain): entry.version for entry in function.opset_import}
