@@ -37,6 +37,11 @@ BINARY: dict[str, Callable[..., Array]] = {
     "pow": np.power,
     "and": np.logical_and,
     "or": np.logical_or,
+    "bitand": np.bitwise_and,
+    "bitor": np.bitwise_or,
+    "bitxor": np.bitwise_xor,
+    "shl": np.left_shift,
+    "shr": np.right_shift,
 }
 COMPARE: dict[str, Callable[..., Array]] = {
     "lt": np.less,
@@ -61,6 +66,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "round": np.round,
     "sin": np.sin,
     "cos": np.cos,
+    "atan": np.arctan,
 }
 
 

@@ -84,6 +84,7 @@ def _reference(function: str, x: np.ndarray, y: np.ndarray | None = None) -> np.
         "rsqrt": lambda a: 1 / np.sqrt(a),
         "round": np.rint,
         "abs": np.abs,
+        "atan": np.arctan,
     }
     return np.asarray((functions.get(function) or getattr(np, function))(wide))
 
@@ -130,6 +131,8 @@ RANGES32 = [
     ("sin", -2.7e11, 2.7e11, 2.0),
     ("cos", -10.0, 10.0, 2.0),
     ("cos", -2.7e11, 2.7e11, 2.0),
+    ("atan", -10.0, 10.0, 2.5),
+    ("atan", -1e30, 1e30, 2.5),
 ]
 RANGES64 = [
     ("exp", -745.0, 710.0, 2.0),
@@ -142,6 +145,7 @@ RANGES64 = [
     ("erf", -6.0, 6.0, 2.0),
     ("sin", -1e6, 1e6, 2.0),
     ("cos", -1e6, 1e6, 2.0),
+    ("atan", -10.0, 10.0, 2.5),
     ("round", -100.0, 100.0, 0.0),
 ]
 
@@ -216,7 +220,7 @@ def test_scalar_and_vector_code_agree(function: str) -> None:
         np.testing.assert_array_equal(_apply(function, llvm_type, x), scalar)
 
 
-@pytest.mark.parametrize("function", ["exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "pow"])
+@pytest.mark.parametrize("function", ["exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "atan", "pow"])
 def test_float32_expansion_stays_vector_code(function: str) -> None:
     text = emit_optimised_ir(_module(function, "<16 x float>"), HOST)
     assert "extractelement" not in text

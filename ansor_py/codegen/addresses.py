@@ -28,6 +28,10 @@ REGISTER_TYPES = {
     "bool": "i1",
 }
 
+# Binary operators that are one instruction on integers.
+INTEGER_INSTRUCTIONS = {word: word for word in ("add", "sub", "mul", "and", "or", "shl")}
+INTEGER_INSTRUCTIONS |= {"bitand": "and", "bitor": "or", "bitxor": "xor", "shr": "lshr"}
+
 
 @dataclass(frozen=True)
 class Value:
@@ -135,12 +139,18 @@ class AddressEmitter(ABC):
         if isinstance(atom, Var):
             at = self.coordinates[atom.name]
             return at.name, at.offset
-        if isinstance(atom, Binary) and atom.op in ("floordiv", "mod", "min", "max"):
+        if isinstance(atom, Binary):
             left, right = self.index(atom.left), self.index(atom.right)
             key = (atom.op, left, right)
             known = self._known_integer(key)
             if known is None:
-                known = self._integers[-1][key] = self.integer_operation(atom, left, right, INDEX, 0)
+                word = INTEGER_INSTRUCTIONS.get(atom.op)
+                made = (
+                    self.text.emit(f"{word} i64 {left}, {right}")
+                    if word
+                    else self.integer_operation(atom, left, right, INDEX, 0)
+                )
+                known = self._integers[-1][key] = made
             return known, 0
         return self.value(atom, None).name, 0
 
@@ -164,8 +174,35 @@ class AddressEmitter(ABC):
             intrinsic = f"llvm.{'u' if unsigned else 's'}{node.op}.{intrinsic_suffix(kind)}"
             return self.text.call(kind, intrinsic, f"{kind} {left}, {kind} {right}", f"{kind}, {kind}")
         is_positive = isinstance(node.right, Const) and node.right.value > 0
-        if unsigned or (dtype == INDEX and is_positive and self.simplifier.interval(node.left)[0] >= 0):
+        if not is_positive:
+            return self._guarded_division(node.op, left, right, dtype, lanes)
+        if unsigned or (dtype == INDEX and self.simplifier.interval(node.left)[0] >= 0):
             return self.text.emit(f"{'udiv' if node.op == 'floordiv' else 'urem'} {kind} {left}, {right}")
+        return self._floored_division(node.op, left, right, dtype, lanes)
+
+    def _guarded_division(self, op: str, left: str, right: str, dtype: str, lanes: int) -> str:
+        """Division by a value that may be 0, also in a lane that does not count; the processor traps on 0 and on lowest / -1.
+
+        The quotient by 0 is unspecified.
+        """
+        kind, condition = shaped(REGISTER_TYPES[dtype], lanes), shaped("i1", lanes)
+        one = constant(1, kind)
+        if dtype in ("uint8", "bool"):
+            bad = self.text.emit(f"icmp eq {kind} {right}, {constant(0, kind)}")
+            safe = self.text.emit(f"select {condition} {bad}, {kind} {one}, {kind} {right}")
+            return self.text.emit(f"{'udiv' if op == 'floordiv' else 'urem'} {kind} {left}, {safe}")
+        next_one = self.text.emit(f"add {kind} {right}, {one}")
+        bad = self.text.emit(f"icmp ule {kind} {next_one}, {one}")
+        safe = self.text.emit(f"select {condition} {bad}, {kind} {one}, {kind} {right}")
+        result = self._floored_division(op, left, safe, dtype, lanes)
+        if op == "mod":
+            return result
+        negated = self.text.emit(f"sub {kind} {constant(0, kind)}, {left}")
+        minus_one = self.text.emit(f"icmp eq {kind} {right}, {constant(-1, kind)}")
+        return self.text.emit(f"select {condition} {minus_one}, {kind} {negated}, {kind} {result}")
+
+    def _floored_division(self, op: str, left: str, right: str, dtype: str, lanes: int) -> str:
+        kind = shaped(REGISTER_TYPES[dtype], lanes)
         rest = self.text.emit(f"srem {kind} {left}, {right}")
         flips = self.text.emit(f"xor {kind} {rest}, {right}")
         zero = constant(0, kind)
@@ -173,7 +210,7 @@ class AddressEmitter(ABC):
         negative = self.text.emit(f"icmp slt {kind} {flips}, {zero}")
         inexact = self.text.emit(f"icmp ne {kind} {rest}, {zero}")
         adjust = self.text.emit(f"and {condition} {negative}, {inexact}")
-        if node.op == "mod":
+        if op == "mod":
             added = self.text.emit(f"add {kind} {rest}, {right}")
             return self.text.emit(f"select {condition} {adjust}, {kind} {added}, {kind} {rest}")
         quotient = self.text.emit(f"sdiv {kind} {left}, {right}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansor_py.codegen.addresses import REGISTER_TYPES, AddressEmitter, Value, memory_type
+from ansor_py.codegen.addresses import INTEGER_INSTRUCTIONS, REGISTER_TYPES, AddressEmitter, Value, memory_type
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.vector_math import declarations, expand
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
@@ -157,9 +157,10 @@ class ExpressionEmitter(AddressEmitter):
             return self._emitted(f"{word} {kind} {a.name}, {b.name}", dtype, lanes)
         if node.op in ("floordiv", "mod", "min", "max"):
             return Value(self.integer_operation(node, a.name, b.name, dtype, lanes), dtype, lanes)
-        if node.op not in ("add", "sub", "mul", "and", "or"):
+        instruction = INTEGER_INSTRUCTIONS.get(node.op)
+        if instruction is None:
             raise CodegenError(f"operator '{node.op}' is not defined on {dtype}")
-        return self._emitted(f"{node.op} {kind} {a.name}, {b.name}", dtype, lanes)
+        return self._emitted(f"{instruction} {kind} {a.name}, {b.name}", dtype, lanes)
 
     def extreme(self, op: str, a: Value, b: Value) -> Value:
         """Minimum or maximum of floats. A NaN in the second operand wins, so that constants go first."""

@@ -7,10 +7,10 @@ vector loop around it stays a vector loop. It appends instructions through the e
     name = expand("tanh", "%x", "<16 x float>", emit)
     module_head += declarations("tanh", "<16 x float>")   # `declare` lines; may repeat between calls: keep a set
 
-float32: exp, log, sin, cos, erf, tanh, sigmoid and rsqrt are within 4 units in the last place, pow within 1. float64: exp,
-log, tanh and sigmoid are vector code within 4 units; sin, cos, erf and pow call libm element by element. Infinities, NaN,
-overflow and negative zero follow C99; subnormal inputs and results are right unless the thread flushes them. float32 sin
-and cos are accurate for |x| < 2**38 and stay in [-1, 1] beyond. sigmoid flushes results below 2**-126.
+float32: exp, log, sin, cos, atan, erf, tanh, sigmoid and rsqrt are within 4 units in the last place, pow within 1. float64:
+exp, log, tanh and sigmoid are vector code within 4 units; sin, cos, atan, erf and pow call libm element by element.
+Infinities, NaN, overflow and negative zero follow C99; subnormal inputs and results are right unless the thread flushes them.
+float32 sin and cos are accurate for |x| < 2**38 and stay in [-1, 1] beyond. sigmoid flushes results below 2**-126.
 
 Polynomials for float32 are minimax fits (iteratively re-weighted least squares on Chebyshev nodes, coefficients rounded to
 float32 one at a time and the rest refitted); those for float64 are series, whose coefficients are computed here.
@@ -25,9 +25,9 @@ from collections.abc import Callable, Sequence
 from ansor_py.codegen.vector_operations import Emit, Vector, intrinsic_suffix, shaped, split_type
 from ansor_py.errors import CodegenError
 
-FUNCTIONS = ("exp", "log", "sqrt", "rsqrt", "tanh", "erf", "sigmoid", "abs", "floor", "ceil", "round", "sin", "cos", "pow")
+FUNCTIONS = tuple("exp log sqrt rsqrt tanh erf sigmoid abs floor ceil round sin cos atan pow".split())
 _INTRINSICS = {"sqrt": "sqrt", "abs": "fabs", "floor": "floor", "ceil": "ceil", "round": "roundeven"}
-_LIBM_DOUBLE = ("erf", "sin", "cos", "pow")
+_LIBM_DOUBLE = ("erf", "sin", "cos", "atan", "pow")
 _ARGUMENTS = {"pow": 2}
 
 _LN2 = {"float": (0.693359375, -2.12194440054690583e-4), "double": (0.6931471805599453, 2.3190468138462996e-17)}
@@ -67,6 +67,15 @@ _ERF_LARGE = (
 # (sin(r) - r) / r^3 and (cos(r) - 1 + r^2 / 2) / r^4 in powers of r^2, for |r| <= pi / 4.
 _SIN = (-0.16666655242443085, 0.008332190103828907, -0.0001951840822584927)
 _COS = (0.04166664555668831, -0.00138873013202101, 2.443066841806285e-05)
+# (atan(t) - t) / t^3 in powers of t^2, for |t| <= tan(pi / 8).
+_ATAN = (
+    -0.33333316445350647,
+    0.19998528063297272,
+    -0.1424439251422882,
+    0.1059919148683548,
+    -0.06090138852596283,
+)
+_TAN_PI_8 = 0.4142135623730951
 _HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
 
 
@@ -255,6 +264,20 @@ def _sin_of_quadrant(v: Vector, x: str, turn: int) -> str:
     return v.from_bits(v.integer_op("xor", v.bits(v.select(odd, cosine, sine)), sign))
 
 
+def _atan(v: Vector, x: str) -> str:
+    """atan(|x|) = pi/4 + atan((|x| - 1) / (|x| + 1)) or pi/2 - atan(1 / |x|) brings the argument below tan(pi / 8)."""
+    size, one = v.call("fabs", x), v.constant(1.0)
+    middle = v.compare("ogt", size, v.constant(_TAN_PI_8))
+    large = v.compare("ogt", size, v.constant(1.0 / _TAN_PI_8))
+    above = v.select(large, v.constant(-1.0), v.select(middle, v.sub(size, one), size))
+    below = v.select(large, size, v.select(middle, v.add(size, one), one))
+    offset = v.select(large, v.constant(math.pi / 2), v.select(middle, v.constant(math.pi / 4), v.constant(0.0)))
+    t = v.div(above, below)
+    z = v.mul(t, t)
+    angle = v.fma(v.mul(z, t), v.polynomial(z, _ATAN), t)
+    return v.call("copysign", v.add(offset, angle), x)
+
+
 def _pow(v: Vector, base: str, exponent: str) -> str:
     """exp(y log |x|) in float64, then the special cases of C99."""
     w = Vector(shaped("double", v.lanes), v.emit)
@@ -288,6 +311,7 @@ _EXPANSIONS: dict[str, Callable[..., str]] = {
     "erf": _erf,
     "sin": _sin,
     "cos": _cos,
+    "atan": _atan,
     "pow": _pow,
     "rsqrt": _rsqrt,
 }

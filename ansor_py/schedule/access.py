@@ -16,7 +16,7 @@ from ansor_py.te.expr import Binary, Call, Const, Expr, Read, Select, Var, reads
 from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
 # Functions that cost many instructions; recomputing them at every read would be a loss. Ansor lists only `exp`.
-EXPENSIVE_FUNCTIONS = frozenset({"exp", "log", "tanh", "erf", "sigmoid", "sin", "cos"})
+EXPENSIVE_FUNCTIONS = frozenset({"exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "atan"})
 
 
 @dataclass(frozen=True)

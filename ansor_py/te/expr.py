@@ -123,7 +123,8 @@ class Axis(Var):
 
 @dataclass(frozen=True)
 class Binary(Expr):
-    """Two operands of one dtype. `floordiv` and `mod` round towards minus infinity; `and`/`or` are on bool."""
+    """Two operands of one dtype. `floordiv` and `mod` round towards minus infinity; `and`/`or` are on bool, the `bit...`
+    operators and the shifts (by less than the width, filling with zeros) on integers."""
 
     op: str
     left: Expr
@@ -134,7 +135,7 @@ class Binary(Expr):
         return self.left.dtype
 
     def __str__(self) -> str:
-        if self.op in ("min", "max", "pow"):
+        if self.op not in BINARY_SYMBOLS:
             return f"{self.op}({self.left}, {self.right})"
         return f"({self.left} {BINARY_SYMBOLS[self.op]} {self.right})"
 
@@ -236,12 +237,24 @@ class Reduce(Expr):
         return f"{self.combiner}({self.source}, axes=[{', '.join(a.name for a in self.axes)}])"
 
 
-BINARY_SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "and": "&&", "or": "||"}
+# Binary operators that are missing here are written as functions.
+BINARY_SYMBOLS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "and": "&&",
+    "or": "||",
+}
 COMPARE_SYMBOLS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 # The binary operator by which a reduction combines two partial results.
 COMBINERS = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
 # Unary functions that code generation knows; `erf`, `exp`, `log`, `tanh`, `sigmoid` are vectorised approximations.
-FUNCTIONS = ("exp", "log", "sqrt", "rsqrt", "tanh", "erf", "sigmoid", "abs", "floor", "ceil", "round", "sin", "cos")
+FUNCTIONS = ("exp", "log", "sqrt", "rsqrt", "tanh", "erf", "sigmoid", "abs", "floor", "ceil", "round", "sin", "cos", "atan")
+# Binary operators on the bits of integers.
+BIT_OPERATORS = ("bitand", "bitor", "bitxor", "shl", "shr")
 
 _FOLD: dict[str, Callable[[float, float], float]] = {
     "add": operator.add,

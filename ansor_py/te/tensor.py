@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ansor_py.errors import ExpressionError
-from ansor_py.te.expr import DTYPE_BYTES, INDEX, Axis, Expr, Operand, Read, Reduce, as_expr, walk
+from ansor_py.te.expr import DTYPE_BYTES, INDEX, Axis, Expr, Operand, Read, Reduce, as_expr, reduction_identity, walk
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ def _reduce(combiner: str, source: Expr, axes: Axis | Sequence[Axis]) -> Expr:
     for axis in listed:
         if axis.kind != "reduction":
             raise ExpressionError(f"axis '{axis.name}' is not a reduction axis; make it with te.reduce_axis")
+    if any(axis.extent == 0 for axis in listed):  # of nothing
+        return reduction_identity(combiner, source.dtype)
     return Reduce(combiner, source, listed)
 
 

@@ -19,11 +19,11 @@ class Window:
 
 
 def window_of(call: OperatorCall, kernel: tuple[int, ...]) -> Window:
-    """The node's window over the first input; `auto_pad` is worked out. Raises ModelError unless it is two-dimensional."""
+    """The node's window over the spatial dimensions of the first input; `auto_pad` is worked out."""
     spatial = call.x.shape[2:]
-    if len(spatial) != 2:
-        raise ModelError(f"{describe(call.node)} has {len(spatial)} spatial dimensions; supported are 2")
     rank = len(spatial)
+    if rank < 1:
+        raise ModelError(f"{describe(call.node)} needs spatial dimensions, but its input has shape {list(call.x.shape)}")
     strides = call.integers("strides", [1] * rank)
     dilations = call.integers("dilations", [1] * rank)
     mode = call.text("auto_pad", "NOTSET")
@@ -31,6 +31,14 @@ def window_of(call: OperatorCall, kernel: tuple[int, ...]) -> Window:
         padding = _same_padding(spatial, kernel, strides, dilations, upper=mode == "SAME_UPPER")
     else:
         padding = call.integers("pads", [0] * (2 * rank)) if mode == "NOTSET" else (0,) * (2 * rank)
+    for what, given, length in (
+        ("kernel_shape", kernel, rank),
+        ("strides", strides, rank),
+        ("dilations", dilations, rank),
+        ("pads", padding, 2 * rank),
+    ):
+        if len(given) != length:
+            raise ModelError(f"{describe(call.node)}: '{what}' has {len(given)} numbers, but {length} are needed")
     return Window(kernel, strides, dilations, padding)
 
 
@@ -38,11 +46,14 @@ def _same_padding(
     spatial: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], upper: bool
 ) -> tuple[int, ...]:
     """So much padding that the result has ceil(extent / stride) elements; an odd rest goes to the end (`upper`) or front."""
-    begins, ends = [], []
+    totals = []
     for extent, size, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True):
         count = -(-extent // stride)
-        total = max((count - 1) * stride + (size - 1) * dilation + 1 - extent, 0)
-        small, large = total // 2, total - total // 2
-        begins.append(small if upper else large)
-        ends.append(large if upper else small)
-    return (*begins, *ends)
+        totals.append(max((count - 1) * stride + (size - 1) * dilation + 1 - extent, 0))
+    return shared_out(totals, upper)
+
+
+def shared_out(totals: list[int], upper: bool) -> tuple[int, ...]:
+    """Total paddings as all begins, then all ends; an odd rest goes to the end (`upper`) or front."""
+    small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    return (*small, *large) if upper else (*large, *small)

@@ -1,7 +1,7 @@
 """Checks of operator arguments; every failure is an `ExpressionError` that names the operator and the shapes.
 
 axis = normalized_axis("softmax", -1, x)        # 0 <= axis < rank, or an error
-height, width = pair("conv2d", "stride", 2)     # (2, 2)
+height, width = per_dimension("conv2d", "stride", 2, rank=2)     # (2, 2)
 """
 
 from __future__ import annotations
@@ -64,20 +64,27 @@ def normalized_axes(operator: str, axes: int | Sequence[int] | None, tensor: Ten
     return result
 
 
-def pair(operator: str, what: str, value: int | Sequence[int], least: int = 1) -> tuple[int, int]:
-    """One number for both spatial axes, or one for each."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
+def per_dimension(operator: str, what: str, value: int | Sequence[int], rank: int, least: int = 1) -> tuple[int, ...]:
+    """One number for all spatial dimensions, or one for each."""
+    numbers = (value,) * rank if isinstance(value, int) else tuple(value)
     require(
-        len(both) == 2 and min(both) >= least, operator, f"{what} must be one or two numbers of at least {least}, got {value}"
+        len(numbers) == rank and min(numbers, default=least) >= least,
+        operator,
+        f"{what} must be one number or {rank} of at least {least}, got {value}",
     )
-    return both[0], both[1]
+    return numbers
 
 
-def four_sided(operator: str, padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    """Padding as (top, left, bottom, right), from one number, (vertical, horizontal) or all four."""
-    sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding) * 2 if len(padding) == 2 else tuple(padding)
-    require(len(sides) == 4 and min(sides) >= 0, operator, f"padding must be 1, 2 or 4 numbers of at least 0, got {padding}")
-    return sides[0], sides[1], sides[2], sides[3]
+def two_sided(operator: str, padding: int | Sequence[int], rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Padding before and after each spatial dimension, from one number, one a dimension, or all begins, then all ends."""
+    given = (padding,) * rank if isinstance(padding, int) else tuple(padding)
+    sides = given * 2 if len(given) == rank else given
+    require(
+        len(sides) == 2 * rank and min(sides, default=0) >= 0,
+        operator,
+        f"padding must be 1, {rank} or {2 * rank} numbers of at least 0, got {padding}",
+    )
+    return sides[:rank], sides[rank:]
 
 
 def broadcast_shape(operator: str, shapes: Sequence[tuple[int, ...]], *tensors: Tensor) -> tuple[int, ...]:

@@ -36,7 +36,8 @@ def map_elements(x: Tensor | Expr, function: Callable[[Expr], Expr], name: str) 
     return tensor_from_body(name, axes, function(x[axes]))
 
 
-def _float_function(x: Value, function: Callable[[Expr], Expr], name: str) -> Value:
+def float_function(x: Value, function: Callable[[Expr], Expr], name: str) -> Value:
+    """`map_elements` that refuses tensors of integers."""
     if isinstance(x, Tensor):
         require_float(name, x)
     return map_elements(x, function, name)
@@ -49,7 +50,7 @@ def relu(x: Value, name: str = "relu") -> Value:
 
 def leaky_relu(x: Value, alpha: float = 0.01, name: str = "leaky_relu") -> Value:
     """x where it is positive, else alpha * x."""
-    return _float_function(x, lambda v: select(v > 0, v, v * alpha), name)
+    return float_function(x, lambda v: select(v > 0, v, v * alpha), name)
 
 
 def clip(x: Value, low: float | None = None, high: float | None = None, name: str = "clip") -> Value:
@@ -65,42 +66,42 @@ def clip(x: Value, low: float | None = None, high: float | None = None, name: st
 
 def sigmoid(x: Value, name: str = "sigmoid") -> Value:
     """1 / (1 + exp(-x))."""
-    return _float_function(x, functools.partial(call, "sigmoid"), name)
+    return float_function(x, functools.partial(call, "sigmoid"), name)
 
 
 def tanh(x: Value, name: str = "tanh") -> Value:
     """Hyperbolic tangent."""
-    return _float_function(x, functools.partial(call, "tanh"), name)
+    return float_function(x, functools.partial(call, "tanh"), name)
 
 
 def exp(x: Value, name: str = "exp") -> Value:
     """Exponential."""
-    return _float_function(x, functools.partial(call, "exp"), name)
+    return float_function(x, functools.partial(call, "exp"), name)
 
 
 def log(x: Value, name: str = "log") -> Value:
     """Natural logarithm."""
-    return _float_function(x, functools.partial(call, "log"), name)
+    return float_function(x, functools.partial(call, "log"), name)
 
 
 def sqrt(x: Value, name: str = "sqrt") -> Value:
     """Square root."""
-    return _float_function(x, functools.partial(call, "sqrt"), name)
+    return float_function(x, functools.partial(call, "sqrt"), name)
 
 
 def erf(x: Value, name: str = "erf") -> Value:
     """The error function."""
-    return _float_function(x, functools.partial(call, "erf"), name)
+    return float_function(x, functools.partial(call, "erf"), name)
 
 
 def floor(x: Value, name: str = "floor") -> Value:
     """The next lower whole number."""
-    return _float_function(x, functools.partial(call, "floor"), name)
+    return float_function(x, functools.partial(call, "floor"), name)
 
 
 def ceil(x: Value, name: str = "ceil") -> Value:
     """The next higher whole number."""
-    return _float_function(x, functools.partial(call, "ceil"), name)
+    return float_function(x, functools.partial(call, "ceil"), name)
 
 
 def abs(x: Value, name: str = "abs") -> Value:
@@ -113,19 +114,38 @@ def neg(x: Value, name: str = "neg") -> Value:
     return map_elements(x, lambda v: -v, name)
 
 
-def gelu(x: Value, name: str = "gelu") -> Value:
-    """x * (1 + erf(x / sqrt(2))) / 2."""
-    return _float_function(x, lambda v: v * 0.5 * (call("erf", v * (1 / math.sqrt(2))) + 1.0), name)
+def reciprocal(x: Value, name: str = "reciprocal") -> Value:
+    """1 / x."""
+    return float_function(x, lambda v: 1 / v, name)
 
 
-def silu(x: Value, name: str = "silu") -> Value:
-    """x * sigmoid(x)."""
-    return _float_function(x, lambda v: v * call("sigmoid", v), name)
+def round(x: Value, name: str = "round") -> Value:
+    """The nearest whole number, halves to the even one."""
+    return float_function(x, functools.partial(call, "round"), name)
 
 
-def hard_sigmoid(x: Value, alpha: float = 0.2, beta: float = 0.5, name: str = "hard_sigmoid") -> Value:
-    """alpha * x + beta, limited to 0 and 1."""
-    return _float_function(x, lambda v: expr.minimum(expr.maximum(v * alpha + beta, 0), 1), name)
+def sign(x: Value, name: str = "sign") -> Value:
+    """1, 0 or -1."""
+    return map_elements(x, lambda v: select(v > 0, expr.const(1, v.dtype), _negative_sign(v)), name)
+
+
+def _negative_sign(v: Expr) -> Expr:
+    return v if v.dtype in ("uint8", "bool") else select(v < 0, expr.const(-1, v.dtype), v)
+
+
+def is_nan(x: Value, name: str = "is_nan") -> Value:
+    """Whether x is not a number."""
+    return float_function(x, lambda v: expr.compare("ne", v, v), name)
+
+
+def is_inf(x: Value, negative: bool = True, positive: bool = True, name: str = "is_inf") -> Value:
+    """Whether x is infinite, of one of the signs asked for."""
+
+    def infinite(v: Expr) -> Expr:
+        below = expr.equal(v, -math.inf) if negative else expr.const(False, "bool")
+        return expr.logical_or(below, expr.equal(v, math.inf)) if positive else below
+
+    return float_function(x, infinite, name)
 
 
 def cast(x: Value, dtype: str, name: str = "cast") -> Value:
@@ -165,10 +185,12 @@ def divide(a: TensorOrNumber, b: TensorOrNumber, name: str = "divide") -> Tensor
 
 
 def power(a: TensorOrNumber, b: TensorOrNumber, name: str = "power") -> Tensor:
-    """a to the power of b, broadcast; floats only. The exponents 2 and 0.5 are a product and a square root."""
+    """a to the power of b, broadcast; floats only. The exponents 2, 3 and 0.5 are products and a square root."""
     require_float(name, *(operand for operand in (a, b) if isinstance(operand, Tensor)))
-    if isinstance(a, Tensor) and not isinstance(b, Tensor) and b in (1, 2, 0.5):
-        return map_elements(a, lambda v: v if b == 1 else v * v if b == 2 else call("sqrt", v), name)
+    simple: dict[float, Callable[[Expr], Expr]] = {1: lambda v: v, 2: lambda v: v * v, 3: lambda v: v * v * v}
+    simple[0.5] = functools.partial(call, "sqrt")
+    if isinstance(a, Tensor) and not isinstance(b, Tensor) and b in simple:
+        return map_elements(a, simple[b], name)
     return broadcast(lambda x, y: expr.binary("pow", x, y), a, b, name)
 
 
@@ -211,7 +233,7 @@ def _binary_workload(function: Callable[[Tensor, Tensor], Tensor]) -> Builder:
     return lambda *shape: function(placeholder(shape, name="a"), placeholder(shape, name="b"))
 
 
-for _unary in (relu, leaky_relu, sigmoid, tanh, exp, log, sqrt, erf, abs, neg, gelu, silu):
+for _unary in (relu, leaky_relu, sigmoid, tanh, exp, log, sqrt, erf, abs, neg):
     _summary = f"Element-wise {_unary.__name__} of a tensor of any shape."
     operator(_unary.__name__, f"{_unary.__name__}:1,64,56,56", _summary)(_unary_workload(_unary))
 for _binary in (add, subtract, multiply, divide, maximum, minimum, power):

@@ -1,25 +1,28 @@
-"""Two-dimensional pooling in NCHW layout.
+"""Pooling over windows of one to three spatial dimensions (NCW, NCHW, NCDHW), and over all of them.
 
 y = max_pool2d(x, kernel=3, stride=2, padding=1)
-y = average_pool2d(x, kernel=2, stride=2, ceil_mode=True, count_include_pad=False)
+y = average_pool(x, kernel=(2, 2, 2), stride=2, ceil_mode=True, count_include_pad=False)     # x[n, c, d, h, w]
+y = lp_pool(x, kernel=3, p=2)
 y = global_average_pool(x)                                      # [n, c, 1, 1]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ansor_py.te import expr
 from ansor_py.te import tensor as te_tensor
-from ansor_py.te.expr import Axis, Const, Expr, const, reduction_identity
-from ansor_py.te.ops.checks import four_sided, pair, require, require_float, require_rank
+from ansor_py.te.expr import INDEX, Axis, Const, Expr, const, equal, reduction_identity, select
+from ansor_py.te.ops.checks import per_dimension, require, require_float, require_rank, two_sided
+from ansor_py.te.ops.convolution import spatial_names
 from ansor_py.te.ops.layout import pad
 from ansor_py.te.ops.reduction import ReduceExpression, reduce_max, reduce_mean
 from ansor_py.te.ops.registry import operator
+from ansor_py.te.ops.vector_norm import absolute_power, root
 from ansor_py.te.tensor import Tensor, placeholder, reduce_axis, tensor_from_body
 
-Pair = int | Sequence[int]
+Numbers = int | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -56,52 +59,130 @@ class _Window:
         low, high = (-self.before, self.extent + self.after) if include_pad else (0, self.extent)
         last = (self.count - 1) * self.stride - self.before + self.span
         if low <= -self.before and last <= high:
-            return const(self.kernel, expr.INDEX)
+            return const(self.kernel, INDEX)
         start = position * self.stride - self.before
         first = expr.maximum((low - start + (self.dilation - 1)) // self.dilation, 0) if -self.before < low else 0
         end = expr.minimum((high - 1 - start) // self.dilation + 1, self.kernel) if last > high else self.kernel
         return expr.binary("sub", end, first)
 
 
+def max_pool(
+    data: Tensor,
+    kernel: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
+    ceil_mode: bool = False,
+    name: str = "max_pool",
+) -> Tensor:
+    """The largest element of each window of data[n, c, ...]; padding never wins. `stride` is by default the kernel."""
+    windows = _windows(name, data, kernel, stride, padding, dilation, ceil_mode)
+    return _pool(data, windows, lambda v: v, te_tensor.reduce_max, reduction_identity("max", data.dtype), name)
+
+
+def max_pool_indices(
+    data: Tensor,
+    kernel: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
+    ceil_mode: bool = False,
+    column_major: bool = False,
+    name: str = "max_pool_indices",
+) -> Tensor:
+    """Where the elements that `max_pool` chooses lie: their numbers in all of data, of equal ones the first's.
+
+    `column_major` numbers the spatial dimensions of an image with the first of them fastest.
+    """
+    windows = _windows(name, data, kernel, stride, padding, dilation, ceil_mode)
+    lowest = reduction_identity("max", data.dtype)
+    largest = _pool(data, windows, lambda v: v, te_tensor.reduce_max, lowest, f"{name}_max")
+    axes, taps, places = _window_axes(data, windows)
+    inside = [expr.logical_and(p >= 0, p < w.extent) for p, w in zip(places, windows, strict=True)]
+    order = list(range(len(windows)))
+    number: Expr = axes[0] * data.shape[1] + axes[1]
+    for dimension in reversed(order) if column_major else order:
+        number = number * windows[dimension].extent + places[dimension]
+    found = equal(data[(*axes[:2], *places)], largest[axes])
+    outside = const(data.size, INDEX)
+    chosen = select(expr.logical_and(*inside), select(found, number, outside), outside)
+    return tensor_from_body(name, axes, te_tensor.reduce_min(chosen, taps))
+
+
+def average_pool(
+    data: Tensor,
+    kernel: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
+    ceil_mode: bool = False,
+    count_include_pad: bool = False,
+    name: str = "average_pool",
+) -> Tensor:
+    """The mean of each window of data[n, c, ...], over its elements inside the input, or inside the padding too.
+
+    What `ceil_mode` adds beyond the declared padding never counts.
+    """
+    require_float(name, data)
+    windows = _windows(name, data, kernel, stride, padding, dilation, ceil_mode)
+    total = _pool(data, windows, lambda v: v, te_tensor.reduce_sum, const(0, data.dtype), f"{name}_sum")
+    assert isinstance(total.op, te_tensor.Compute)
+    axes = total.op.axes
+    count: Expr = const(1, INDEX)
+    for window, place in zip(windows, axes[2:], strict=True):
+        count = count * window.elements(place, count_include_pad)
+    factor = (
+        const(1 / count.value, data.dtype) if isinstance(count, Const) else const(1, data.dtype) / expr.cast(count, data.dtype)
+    )
+    return tensor_from_body(name, axes, total[axes] * factor)
+
+
+def lp_pool(
+    data: Tensor,
+    kernel: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
+    ceil_mode: bool = False,
+    p: float = 2,
+    name: str = "lp_pool",
+) -> Tensor:
+    """The p-norm of each window of data[n, c, ...]."""
+    require_float(name, data)
+    windows = _windows(name, data, kernel, stride, padding, dilation, ceil_mode)
+    zero = const(0, data.dtype)
+    total = _pool(data, windows, lambda v: absolute_power(v, p), te_tensor.reduce_sum, zero, f"{name}_sum")
+    assert isinstance(total.op, te_tensor.Compute)
+    return tensor_from_body(name, total.op.axes, root(total[total.op.axes], p))
+
+
 def max_pool2d(
     data: Tensor,
-    kernel: Pair,
-    stride: Pair | None = None,
-    padding: int | Sequence[int] = 0,
-    dilation: Pair = 1,
+    kernel: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
     ceil_mode: bool = False,
     name: str = "max_pool2d",
 ) -> Tensor:
-    """The largest element of each window of data[n, c, h, w]; padding never wins. `stride` is by default the kernel."""
-    windows = _windows("max_pool2d", data, kernel, stride, padding, dilation, ceil_mode)
-    fill = reduction_identity("max", data.dtype).value
-    return _pool(data, windows, te_tensor.reduce_max, float(fill), name)
+    """`max_pool` of data[n, c, h, w]."""
+    require_rank(name, data, 4, "[n, c, h, w]")
+    return max_pool(data, kernel, stride, padding, dilation, ceil_mode, name)
 
 
 def average_pool2d(
     data: Tensor,
-    kernel: Pair,
-    stride: Pair | None = None,
-    padding: int | Sequence[int] = 0,
-    dilation: Pair = 1,
+    kernel: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
     name: str = "average_pool2d",
 ) -> Tensor:
-    """The mean of each window of data[n, c, h, w]: a sum, then a division by the number of elements in the window.
-
-    Padding counts as elements only if `count_include_pad`; what `ceil_mode` appends never does.
-    """
-    require_float("average_pool2d", data)
-    windows = _windows("average_pool2d", data, kernel, stride, padding, dilation, ceil_mode)
-    total = _pool(data, windows, te_tensor.reduce_sum, 0.0, f"{name}_sum")
-    assert isinstance(total.op, te_tensor.Compute)
-    n, c, y, x = total.op.axes
-    count = windows[0].elements(y, count_include_pad) * windows[1].elements(x, count_include_pad)
-    factor = (
-        const(1 / count.value, data.dtype) if isinstance(count, Const) else const(1, data.dtype) / expr.cast(count, data.dtype)
-    )
-    return tensor_from_body(name, (n, c, y, x), total[n, c, y, x] * factor)
+    """`average_pool` of data[n, c, h, w]."""
+    require_rank(name, data, 4, "[n, c, h, w]")
+    return average_pool(data, kernel, stride, padding, dilation, ceil_mode, count_include_pad, name)
 
 
 def global_average_pool(data: Tensor, name: str = "global_average_pool") -> Tensor:
@@ -117,32 +198,42 @@ def global_max_pool(data: Tensor, name: str = "global_max_pool") -> Tensor:
 
 
 def _windows(
-    operator_name: str, data: Tensor, kernel: Pair, stride: Pair | None, padding: Pair, dilation: Pair, ceil_mode: bool
-) -> tuple[_Window, _Window]:
-    require_rank(operator_name, data, 4, "[n, c, h, w]")
-    kernels, dilations = pair(operator_name, "kernel", kernel), pair(operator_name, "dilation", dilation)
-    strides = kernels if stride is None else pair(operator_name, "stride", stride)
-    sides = four_sided(operator_name, padding)
+    name: str, data: Tensor, kernel: Numbers, stride: Numbers | None, padding: Numbers, dilation: Numbers, ceil_mode: bool
+) -> list[_Window]:
+    rank = len(data.shape) - 2
+    require(rank >= 1, name, f"'{data.name}' must have dimensions [n, c, ...]", data)
+    kernels, dilations = per_dimension(name, "kernel", kernel, rank), per_dimension(name, "dilation", dilation, rank)
+    strides = kernels if stride is None else per_dimension(name, "stride", stride, rank)
+    before, after = two_sided(name, padding, rank)
     result = []
-    for d in (0, 1):
-        window = _Window(data.shape[2 + d], kernels[d], strides[d], dilations[d], sides[d], sides[2 + d], ceil_mode)
-        require(
-            max(sides[d], sides[2 + d]) < window.span, operator_name, f"padding {list(sides)} is as wide as the window", data
-        )
-        fits = window.span <= window.extent + window.before + window.after
-        require(fits, operator_name, f"the window of {window.span} elements is too large", data)
+    for i, extent in enumerate(data.shape[2:]):
+        window = _Window(extent, kernels[i], strides[i], dilations[i], before[i], after[i], ceil_mode)
+        widest = max(before[i], after[i])
+        require(widest < window.span, name, f"padding {[*before, *after]} is as wide as the window", data)
+        fits = window.span <= extent + before[i] + after[i] or (ceil_mode and window.count >= 1)
+        require(fits, name, f"the window of {window.span} elements is too large", data)
         result.append(window)
-    return result[0], result[1]
+    return result
 
 
-def _pool(data: Tensor, windows: tuple[_Window, _Window], reduce: ReduceExpression, fill: float, name: str) -> Tensor:
+def _window_axes(data: Tensor, windows: Sequence[_Window]) -> tuple[tuple[Axis, ...], list[Axis], list[Expr]]:
+    """The result's axes, the axes within a window, and the elements of data that these are (perhaps outside of it)."""
+    names = spatial_names(len(windows))
+    places = [Axis(axis, w.count) for axis, w in zip(names, windows, strict=True)]
+    taps = [reduce_axis(w.kernel, f"r{axis}") for axis, w in zip(names, windows, strict=True)]
+    elements = [a * w.stride + r * w.dilation - w.before for a, r, w in zip(places, taps, windows, strict=True)]
+    return (Axis("n", data.shape[0]), Axis("c", data.shape[1]), *places), taps, elements
+
+
+def _pool(
+    data: Tensor, windows: Sequence[_Window], prepare: Callable[[Expr], Expr], reduce: ReduceExpression, fill: Const, name: str
+) -> Tensor:
     before, after = [w.before for w in windows], [w.fill_after for w in windows]
-    padded = pad(data, (0, 0, *before), (0, 0, *after), fill, f"{name}_pad") if any(before) or any(after) else data
-    n, c = Axis("n", data.shape[0]), Axis("c", data.shape[1])
-    y, x = Axis("y", windows[0].count), Axis("x", windows[1].count)
-    ry, rx = reduce_axis(windows[0].kernel, "ry"), reduce_axis(windows[1].kernel, "rx")
-    row, column = (a * w.stride + r * w.dilation for a, r, w in zip((y, x), (ry, rx), windows, strict=True))
-    return tensor_from_body(name, (n, c, y, x), reduce(padded[n, c, row, column], (ry, rx)))
+    needs_pad = any(before) or any(after)
+    padded = pad(data, (0, 0, *before), (0, 0, *after), fill.value, f"{name}_pad") if needs_pad else data
+    axes, taps, _ = _window_axes(data, windows)
+    elements = [a * w.stride + r * w.dilation for a, r, w in zip(axes[2:], taps, windows, strict=True)]
+    return tensor_from_body(name, axes, reduce(prepare(padded[(*axes[:2], *elements)]), taps))
 
 
 @operator("max_pool2d", example="max_pool2d:1,64,112,112,3,stride=2,pad=1")
