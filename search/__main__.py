@@ -102,7 +102,7 @@ def command(models: tuple[str, ...], op: tuple[str, ...], out: str | None, confi
     """Search for fast programs of ONNX models or operators on this machine.
 
     Each MODEL and each --op is a run of its own with --trials candidates, and leaves config.json, records.jsonl, curve.csv,
-    summary.json and, for a model, the compiled model.ansor in its run directory.
+    summary.json and the compiled model.ansor in its run directory.
     """
     if not models and not op:
         raise OptionError("nothing to tune; name an ONNX model or give --op matmul:512,512,512 (--help lists the operators)")
@@ -210,7 +210,8 @@ def run_model(model: str, path: Path, settings: Settings, console: Console) -> b
 
 
 def run_operator(spec: str, path: Path, settings: Settings, console: Console) -> bool:
-    """Tune one operator and write its run directory (without a model). Returns whether the user interrupted it."""
+    """Tune one operator and write its run directory; the model holds one kernel. Returns whether the user interrupted it."""
+    from ansor_py.graph import compile_task
     from ansor_py.schedule.task import Task
     from ansor_py.search.phases import PhaseTimer
 
@@ -223,6 +224,11 @@ def run_operator(spec: str, path: Path, settings: Settings, console: Console) ->
         if not result.records and untuned is None:
             with timer.phase("benchmark"):
                 untuned = tuned = default_seconds(task, settings)
+        write_summary(run, settings, spec, result, timer, untuned, tuned)  # in case that what follows fails
+        with timer.phase("compile"):
+            workers = 0 if settings.runner == "inline" else None
+            compiled = compile_task(task, result.best_records.values() or None, settings.target.cores, workers=workers)
+        compiled.save(run.model_path)
         write_summary(run, settings, spec, result, timer, untuned, tuned)
         say_result(console, spec, run, result, untuned, tuned)
     return result.interrupted

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from ansor_py.graph.compiled import BenchmarkStats, CompiledModel, load
     from ansor_py.graph.model_tasks import extract_tasks, partition_model
     from ansor_py.graph.onnx_import import import_model
+    from ansor_py.graph.task_model import compile_task
 
 __all__ = [
     "BenchmarkStats",
     "CompiledModel",
     "compile",
     "compile_partition",
+    "compile_task",
     "extract_tasks",
     "import_model",
     "load",
@@ -35,6 +37,7 @@ _OWNERS = {
     "load": "compiled",
     "compile": "compilation",
     "compile_partition": "compilation",
+    "compile_task": "task_model",
     "extract_tasks": "model_tasks",
     "partition_model": "model_tasks",
     "import_model": "onnx_import",

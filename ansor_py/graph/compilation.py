@@ -75,8 +75,8 @@ def compile_partition(
     if used < 1:
         raise TargetError(f"threads must be at least 1, not {used}")
     tell = progress or (lambda text: None)
-    choices = choose_schedules(parts.tasks, _best(records, machine, used, tell), machine, used, tell)
-    kernels, schedules = _build(choices, machine, used, workers, tell)
+    choices = choose_schedules(parts.tasks, best_for_machine(records, machine, used, tell), machine, used, tell)
+    kernels, schedules = build_choices(choices, machine, used, workers, tell)
     planned = make_plan(parts, kernels, machine, used, schedules)
     objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
     objects["run"] = compile_module(run_function_ir(planned.plan), machine).code
@@ -127,7 +127,7 @@ def _default(unit: TaskUnit, target: Target, threads: int) -> Choice:
     return Choice(unit, default_steps(unit.dag, target, threads), DEFAULT_SCHEDULE)
 
 
-def _build(
+def build_choices(
     choices: list[Choice], target: Target, threads: int, workers: int | None, progress: Callable[[str], None]
 ) -> tuple[dict[str, CompiledKernel], dict[str, str]]:
     """Kernels and the origins of their schedules, by workload key. A recorded program that no longer builds falls back to
@@ -152,7 +152,7 @@ def _build(
     return kernels, schedules
 
 
-def _best(records: Records | None, target: Target, threads: int, tell: Callable[[str], None]) -> dict[str, Record]:
+def best_for_machine(records: Records | None, target: Target, threads: int, tell: Callable[[str], None]) -> dict[str, Record]:
     """The best record of each workload key that was measured on this target with so many threads; lost lines are told."""
     if records is None:
         return {}

@@ -1,0 +1,76 @@
+"""A single task as a compiled model: the placeholders of its compute DAG are the inputs, its outputs the outputs.
+
+    task = Task.from_operator("matmul", (64, 64, 64))
+    compiled = compile_task(task, records="runs/matmul/records.jsonl")
+    compiled.run({"A": a, "B": b})["matmul"]
+
+A task has no values for its constants, so they are inputs like all others. What comes out saves, loads and benchmarks as
+the model of an ONNX file does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ansor_py.codegen.llvm import compile_module
+from ansor_py.codegen.memory import aligned_array
+from ansor_py.errors import TargetError
+from ansor_py.graph.compilation import Records, best_for_machine, build_choices, choose_schedules
+from ansor_py.graph.compiled import CompiledModel
+from ansor_py.graph.partition import TaskUnit
+from ansor_py.graph.plan import Call, Location, Plan, Port
+from ansor_py.graph.run_function import run_function_ir
+from ansor_py.schedule.task import Task
+
+if TYPE_CHECKING:
+    from ansor_py.codegen.kernel import CompiledKernel
+
+
+def compile_task(
+    task: Task,
+    records: Records | None = None,
+    threads: int | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CompiledModel:
+    """Compile one task by its best measured schedule in `records`, else by the default schedule, for the task's target.
+
+    Inputs and outputs have the names, shapes (elements) and dtypes of the DAG's tensors. `threads`, `workers` and
+    `progress` are as for `compile`. Raises CodegenError where the task cannot be compiled, RecordError for records of
+    another target or number of threads, TargetError for fewer than one thread.
+    """
+    used = task.target.cores if threads is None else threads
+    if used < 1:
+        raise TargetError(f"threads must be at least 1, not {used}")
+    tell = progress or (lambda text: None)
+    unit = TaskUnit(task.name, task.dag, ())
+    choices = choose_schedules([unit], best_for_machine(records, task.target, used, tell), task.target, used, tell)
+    kernels, schedules = build_choices(choices, task.target, used, workers, tell)
+    kernel = kernels[task.workload_key]
+    plan = _plan(task, kernel, used, schedules[task.workload_key])
+    objects = {kernel.symbol: kernel.object_code, "run": compile_module(run_function_ir(plan), task.target).code}
+    return CompiledModel(plan, objects, aligned_array((0,), "uint8"))
+
+
+def _plan(task: Task, kernel: CompiledKernel, threads: int, schedule: str) -> Plan:
+    """One call, whose buffers are the caller's inputs and outputs."""
+    inputs = tuple(Port(spec.name, spec.shape, spec.dtype) for spec in kernel.buffers if spec.role != "output")
+    outputs = tuple(Port(spec.name, spec.shape, spec.dtype) for spec in kernel.buffers if spec.role == "output")
+    places = [Location("input", index) for index in range(len(inputs))]
+    places += [Location("output", index) for index in range(len(outputs))]
+    return Plan(
+        name=task.name,
+        inputs=inputs,
+        outputs=outputs,
+        calls=(Call(kernel.symbol, tuple(places)),),
+        copies=(),
+        arena_bytes=0,
+        live_bytes=0,
+        weights_bytes=0,
+        workspace_bytes=kernel.workspace_bytes,
+        threads=threads,
+        target=task.target.to_json(),
+        schedules={kernel.symbol: schedule},
+    )
