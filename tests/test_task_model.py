@@ -37,7 +37,7 @@ def random_inputs(task: Task) -> dict[str, Any]:
     return {tensor.name: rng.standard_normal(tensor.shape).astype(tensor.dtype) for tensor in task.dag.inputs}
 
 
-def run_kernel(task: Task, feed: dict[str, Any]) -> dict[str, NDArray[np.generic]]:
+def run_kernel(task: Task, feed: dict[str, Any]) -> dict[str, Any]:
     """The outputs of the default schedule's kernel without a model around it."""
     kernel = build_kernel(task.dag, default_steps(task.dag, task.target, 1), task.target, 1)
     outputs = LoadedKernel(kernel).run([feed[tensor.name] for tensor in task.dag.inputs])
