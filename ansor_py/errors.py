@@ -44,12 +44,13 @@ class ModelError(AnsorError):
 class StaticInputError(ModelError):
     """An operator's input that has to be known when the model is compiled, but depends on what the model is fed with.
 
-    `value` is the name of that input.
+    `value` is the name of that input, `origins` are all values that it is computed from, as far as they are known.
     """
 
     def __init__(self, message: str, value: str) -> None:
         super().__init__(message)
         self.value = value
+        self.origins: frozenset[str] = frozenset()
 
 
 class FeedError(AnsorError):

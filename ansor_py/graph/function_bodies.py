@@ -26,16 +26,26 @@ def function_of(
     except defs.SchemaError:
         return None
     if schema.has_function:
-        body: FunctionProto = schema.function_body
-        return body if body.node else None
+        return _with_defaults(schema.function_body, schema)
     if schema.has_context_dependent_function:
         data = schema.get_context_dependent_function(
             node.SerializeToString(), [kind.SerializeToString() for kind in input_types]
         )
-        built = FunctionProto()
-        built.ParseFromString(data)
-        return built if built.node else None
+        return _with_defaults(FunctionProto.FromString(data), schema)
     return None
+
+
+def _with_defaults(body: FunctionProto, schema: Any) -> FunctionProto | None:
+    """The body with the operator's attributes that have defaults, which a call may leave out; None for an empty body."""
+    if not body.node:
+        return None
+    copy = FunctionProto()
+    copy.CopyFrom(body)
+    stated = {attribute.name for attribute in copy.attribute_proto}
+    for name, attribute in schema.attributes.items():
+        if name not in stated and attribute.default_value.name:
+            copy.attribute_proto.append(attribute.default_value)
+    return copy
 
 
 def expand_function(node: NodeProto, function: FunctionProto, prefix: str) -> list[NodeProto]:

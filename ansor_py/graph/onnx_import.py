@@ -98,10 +98,11 @@ class _Walk:
             self._refuse_dynamic(proto, title, versions)
             self._add(proto, title, versions)
         except ModelError as error:
+            if isinstance(error, StaticInputError):
+                error.origins |= self._origins(error.value)
+                self.wanted |= error.origins
             if not (self.fallback and whole):
                 raise
-            if isinstance(error, StaticInputError):
-                self.wanted |= self._origins(error.value)
             del self.nodes[nodes:], self.opaque[opaque:]
             for table, size in ((self.values, values), (self.names, names)):
                 for name in list(table)[size:]:
@@ -210,6 +211,10 @@ class _Walk:
         self.add_constant(node.output, array, describe(node))
 
     def _add_operator(self, node: OperatorNode) -> None:
+        stated = _static_value(node.output, self.types.get(node.output))
+        if stated is not None and 0 in stated.shape:  # no loop can compute it, and nothing has to
+            self.add_constant(node.output, np.zeros(stated.shape, stated.dtype), describe(node))
+            return
         resolved = resolve_static_inputs(node, self.values)
         placeholders = [_stand_in(self.values[name]) if name else None for name in resolved.inputs]
         result = expression_of(resolved, placeholders)

@@ -1,7 +1,8 @@
 """Constant folding: a node whose inputs are all known is replaced by its value.
 
-Values come from ONNX's own reference evaluator, except for the operators that only spread or look at an array: those
-stay cheap (`ConstantOfShape` gives an array with stride 0, which costs no memory however large its shape is).
+Values come from NumPy for the usual arithmetic on shapes (`ansor_py.graph.known_values`) and from ONNX's own reference
+evaluator for the rest. Operators that only spread or look at an array stay cheap: `ConstantOfShape` gives an array with
+stride 0, which costs no memory however large its shape is.
 
     before:  shape = Shape(x: [1, 64, 7, 7]);  y = Reshape(x, shape)
     after:   shape is the constant [1, 64, 7, 7]
@@ -16,6 +17,7 @@ import numpy as np
 
 from ansor_py.errors import ModelError
 from ansor_py.graph.ir import ANSOR_DOMAIN, Array, AttributeValue, Graph, OperatorNode, Value, rebuild
+from ansor_py.graph.known_values import known_result
 from ansor_py.graph.onnx_ops.registry import definition_of, registered
 
 # Operators with random results: never folded.
@@ -52,7 +54,8 @@ def evaluate(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None
         result = quick(node, inputs)
         if result is not None:
             return result
-    return _reference_result(node, inputs)
+    simple = known_result(node, inputs)
+    return simple if simple is not None else _reference_result(node, inputs)
 
 
 def _constant_of_shape(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None:
