@@ -35,6 +35,7 @@ from ansor_py.lower.affine import (
 )
 from ansor_py.schedule.sketch import Genes, Hole, length_values
 from ansor_py.schedule.state import Annotation, At, FuseRelation, Inlined, Root, SplitRelation, Stage, State
+from ansor_py.schedule.steps import ComputeAt
 from ansor_py.te.expr import AxisKind, Expr, Read, reads_of
 
 
@@ -172,16 +173,18 @@ def _values_and_guards(
 
 def _enclosing(state: State, stage: Stage, location: At, found: Bounds) -> tuple[LoopBounds, ...]:
     if location.stage not in found:
-        raise ScheduleError(
-            f"stage '{stage.name}' is attached to '{location.stage}', which is not computed after it or is inlined"
-        )
+        raise ScheduleError(f"{_compute_at(stage)}: stage '{location.stage}' is not computed after it or is inlined")
     host = found[location.stage]
     for position, loop in enumerate(host.loops):
         if loop.iterator == location.iterator:
             return (*host.enclosing, *host.loops[: position + 1])
-    raise ScheduleError(
-        f"stage '{stage.name}' is attached to iterator '{location.iterator}' of '{location.stage}', which has no such loop"
-    )
+    raise ScheduleError(f"{_compute_at(stage)}: there is no such loop any more")
+
+
+def _compute_at(stage: Stage) -> str:
+    """The step that attached a stage, as its own errors name it."""
+    assert isinstance(stage.location, At)
+    return ComputeAt(stage.name, stage.location.stage, stage.location.iterator).title
 
 
 def _required_region(
@@ -199,8 +202,8 @@ def _required_region(
         around = {loop.variable: loop.extent for loop in (*consumer.enclosing, *consumer.loops)}
         if innermost not in around:
             raise ScheduleError(
-                f"stage '{stage.name}' is attached inside '{enclosing[-1].variable}', but its consumer "
-                f"'{consumer.stage.name}' is computed elsewhere; attach it to a loop that encloses all consumers"
+                f"{_compute_at(stage)}: its consumer '{consumer.stage.name}' is computed elsewhere; "
+                "attach it to a loop that encloses all consumers"
             )
 
         def varying(name: str, around: dict[str, Number] = around) -> Number | None:

@@ -13,7 +13,7 @@ def _annotate(step_: Step, state: State, iterator: str, annotation: Annotation) 
     position = step_.find_iterator(stage, iterator)
     old = stage.iterators[position]
     if old.annotation not in ("none", annotation):
-        raise step_.error(f"iterator '{iterator}' is already marked {old.annotation}")
+        raise step_.error(f"the loop is already marked {old.annotation}")
     iterators = list(stage.iterators)
     iterators[position] = replace(old, annotation=annotation)
     return state.with_stage(replace(stage, iterators=tuple(iterators)))
@@ -30,9 +30,9 @@ class Parallel(Step):
         stage = self.find_stage(state)
         position = self.find_iterator(stage, self.iterator)
         if stage.iterators[position].kind != "spatial":
-            raise self.error(f"iterator '{self.iterator}' is a reduction loop; use rfactor to make it parallel")
+            raise self.error("it is a reduction loop; use rfactor to make it parallel")
         if position != 0:
-            raise self.error(f"iterator '{self.iterator}' is not the outermost loop; reorder or fuse first")
+            raise self.error("it is not the outermost loop; reorder or fuse first")
         return _annotate(self, state, self.iterator, "parallel")
 
 
@@ -46,9 +46,9 @@ class Vectorize(Step):
     def apply(self, state: State) -> State:
         stage = self.find_stage(state)
         if self.find_iterator(stage, self.iterator) != len(stage.iterators) - 1:
-            raise self.error(f"iterator '{self.iterator}' is not the innermost loop; reorder first")
-        if state.attached_to(self.stage, self.iterator):
-            raise self.error(f"a stage is attached to iterator '{self.iterator}'")
+            raise self.error("it is not the innermost loop; reorder first")
+        if attached := state.attached_to(self.stage, self.iterator):
+            raise self.error(f"stage '{attached[0].name}' is attached to it")
         return _annotate(self, state, self.iterator, "vectorize")
 
 

@@ -19,7 +19,8 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from functools import cache
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from ansor_py.errors import ScheduleError
 from ansor_py.schedule.state import Stage, State
@@ -54,9 +55,20 @@ class Step(ABC):
         """`[kind, field, ...]` with tuples as lists."""
         return [self.kind, *(_plain(getattr(self, field.name)) for field in dataclasses.fields(self))]
 
+    @property
+    def subject(self) -> str:
+        """What the step is about, for messages: its stage, and its iterator if it has one."""
+        iterator = getattr(self, "iterator", None)
+        return f"stage '{self.stage}'" if iterator is None else f"iterator '{iterator}' of stage '{self.stage}'"
+
+    @property
+    def title(self) -> str:
+        """What the step does to what, for messages."""
+        return f"{self.kind} of {self.subject}"
+
     def error(self, reason: str) -> ScheduleError:
-        """An error that names the step and the stage."""
-        return ScheduleError(f"{self.kind} of stage '{self.stage}': {reason}")
+        """An error that names the step, the stage and the iterator."""
+        return ScheduleError(f"{self.title}: {reason}")
 
     def find_stage(self, state: State) -> Stage:
         """The stage that the step is about."""
@@ -68,19 +80,41 @@ class Step(ABC):
         """Position of an iterator among the loops of a stage."""
         names = [item.name for item in stage.iterators]
         if name not in names:
-            raise self.error(f"there is no iterator '{name}'; '{stage.name}' has {', '.join(names)}")
+            raise self.error(f"there is no iterator '{name}'; stage '{stage.name}' has {', '.join(names) or 'none'}")
         return names.index(name)
 
 
 def step_from_json(data: Sequence[Any]) -> Step:
-    """Read a step back; raises ScheduleError for an unknown kind or a wrong number of fields."""
+    """Read a step back; raises ScheduleError for an unknown kind and for fields of a wrong number or type."""
     if not data or data[0] not in STEPS:
         raise ScheduleError(f"unknown transform step {data[0] if data else data!r}; known are {', '.join(STEPS)}")
     cls = STEPS[data[0]]
     fields = dataclasses.fields(cls)
     if len(data) - 1 != len(fields):
         raise ScheduleError(f"step '{data[0]}' takes {len(fields)} fields but {len(data) - 1} are given: {list(data)}")
-    return cls(*(_tupled(item) for item in data[1:]))
+    values = [_tupled(item) for item in data[1:]]
+    hints = _field_types(cls)
+    for field, value in zip(fields, values, strict=True):
+        if not _fits(value, hints[field.name]):
+            raise ScheduleError(f"step '{data[0]}': field '{field.name}' must be {field.type}, not {value!r}")
+    return cls(*values)
+
+
+@cache
+def _field_types(cls: type[Step]) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of a field's type: a class, a union, or a tuple of such."""
+    arguments = get_args(hint)
+    if get_origin(hint) is not tuple:
+        return any(type(value) is kind for kind in (arguments or (hint,)))
+    if not isinstance(value, tuple):
+        return False
+    if arguments[-1] is Ellipsis:
+        return all(_fits(item, arguments[0]) for item in value)
+    return len(value) == len(arguments) and all(map(_fits, value, arguments))
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ansor_py.errors import ScheduleError
 from ansor_py.schedule.state import At, FuseRelation, Gene, Iterator, Length, Product, SplitRelation, Stage, State
 from ansor_py.schedule.steps.base import Step, step
 
@@ -27,7 +26,7 @@ class Split(Step):
         stage = self.find_stage(state)
         position = self.find_iterator(stage, self.iterator)
         if any(isinstance(length, int) and length < 1 for length in self.lengths):
-            raise self.error(f"lengths of iterator '{self.iterator}' must be 1 or more, not {list(map(str, self.lengths))}")
+            raise self.error(f"lengths must be 1 or more, not [{', '.join(map(str, self.lengths))}]")
         return _split(state, stage, position, self.lengths)
 
 
@@ -96,9 +95,7 @@ class FollowSplit(Step):
         source = _source_lengths(self, state, self.source_stage, self.source_iterator)
         kept = self.parts - 2
         if not 0 <= kept < len(source):
-            raise self.error(
-                f"iterator '{self.iterator}' cannot follow into {self.parts} parts; the source split has {len(source) + 1}"
-            )
+            raise self.error(f"it cannot follow into {self.parts} parts; the source split has {len(source) + 1}")
         inner = len(source) - kept
         return _split(state, stage, position, (multiply(source[:inner]), *source[inner:]))
 
@@ -146,8 +143,10 @@ class Fuse(Step):
         if len({item.kind for item in found}) != 1:
             raise self.error(f"iterators {', '.join(self.iterators)} mix spatial and reduction loops")
         for item in found[:-1]:
-            if state.attached_to(self.stage, item.name):
-                raise self.error(f"a stage is attached to iterator '{item.name}', which is not the last of the fused ones")
+            if attached := state.attached_to(self.stage, item.name):
+                raise self.error(
+                    f"stage '{attached[0].name}' is attached to iterator '{item.name}', which is not the last of the fused ones"
+                )
         annotations = {item.annotation for item in found} - {"none"}
         if annotations:
             raise self.error(f"iterators {', '.join(self.iterators)} are already annotated ({', '.join(annotations)})")
@@ -175,8 +174,5 @@ class Reorder(Step):
         stage = self.find_stage(state)
         by_name = {item.name: item for item in stage.iterators}
         if sorted(by_name) != sorted(self.iterators):
-            raise ScheduleError(
-                f"reorder of stage '{self.stage}': [{', '.join(self.iterators)}] is not an order of all iterators "
-                f"[{', '.join(by_name)}]"
-            )
+            raise self.error(f"[{', '.join(self.iterators)}] is not an order of all iterators [{', '.join(by_name)}]")
         return state.with_stage(replace(stage, iterators=tuple(by_name[name] for name in self.iterators)))

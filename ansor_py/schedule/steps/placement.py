@@ -21,20 +21,25 @@ class ComputeAt(Step):
     target: str
     iterator: str
 
+    @property
+    def subject(self) -> str:
+        """The stage, and the loop of the other stage that it should move into."""
+        return f"stage '{self.stage}' at iterator '{self.iterator}' of stage '{self.target}'"
+
     def apply(self, state: State) -> State:
         self.find_stage(state)
         if state.is_output(self.stage):
             raise self.error("it is an output and has to be computed at root")
         if not state.has_stage(self.target):
-            raise self.error(f"the target stage '{self.target}' does not exist")
+            raise self.error(f"there is no stage '{self.target}'; the stages are {', '.join(s.name for s in state.stages)}")
         target = state.stage(self.target)
         position = self.find_iterator(target, self.iterator)
         if isinstance(target.location, Inlined):
-            raise self.error(f"the target stage '{self.target}' is inlined and has no loops")
+            raise self.error(f"stage '{self.target}' is inlined and has no loops")
         if target.iterators[position].annotation == "vectorize":
-            raise self.error(f"iterator '{self.iterator}' of '{self.target}' is vectorised; attach further out")
+            raise self.error("the loop is vectorised; attach further out")
         if not _reaches(state, self.stage, self.target):
-            raise self.error(f"the target stage '{self.target}' does not depend on it")
+            raise self.error(f"stage '{self.target}' does not depend on it")
         return _place(self, state, At(self.target, self.iterator))
 
 

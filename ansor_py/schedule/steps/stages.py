@@ -21,9 +21,21 @@ from ansor_py.te.expr import (
 from ansor_py.te.tensor import Compute, Tensor, tensor_from_body
 
 
-def _require_unscheduled(step_: Step, stage: Stage) -> None:
+def _require_unscheduled(step_: Step, state: State, stage: Stage) -> None:
     if not stage.is_unscheduled:
         raise step_.error("its loops have already been transformed; this step comes first")
+    _require_unmarked(step_, state, stage)
+
+
+def _require_unmarked(step_: Step, state: State, stage: Stage) -> None:
+    """The stage gets new loops, so that what was said of the old ones or attached to them would be lost."""
+    if attached := state.attached_to(stage.name):
+        raise step_.error(f"stage '{attached[0].name}' is attached to it; this step comes first")
+    for item in stage.iterators:
+        if item.annotation != "none":
+            raise step_.error(f"its iterator '{item.name}' is already marked {item.annotation}; this step comes first")
+    if stage.unroll_limit or stage.storage_align is not None:
+        raise step_.error("it has an unroll limit or an aligned buffer already; this step comes first")
 
 
 def _require_new_name(step_: Step, state: State, name: str) -> None:
@@ -51,7 +63,7 @@ class CacheWrite(Step):
 
     def apply(self, state: State) -> State:
         stage = self.find_stage(state)
-        _require_unscheduled(self, stage)
+        _require_unscheduled(self, state, stage)
         _require_new_name(self, state, f"{stage.name}.local")
         local = replace(stage.tensor, name=f"{stage.name}.local")
         copy = tensor_from_body(stage.name, stage.op.axes, Read(local, stage.op.axes))
@@ -119,7 +131,8 @@ class Rfactor(Step):
         factored = stage.iterators[self.find_iterator(stage, self.iterator)]
         body = stage.op.body
         if factored.kind != "reduction" or not isinstance(body, Reduce):
-            raise self.error(f"iterator '{self.iterator}' is not a reduction loop")
+            raise self.error("it is not a reduction loop")
+        _require_unmarked(self, state, stage)
         _require_new_name(self, state, f"{stage.name}.rf")
         values, extents, conditions = self._reduction_values(stage)
         loops = [item for item in stage.iterators if item.kind == "reduction"]
@@ -199,7 +212,7 @@ class TransformLayout(Step):
 
     def apply(self, state: State) -> State:
         stage = self.find_stage(state)
-        _require_unscheduled(self, stage)
+        _require_unscheduled(self, state, stage)
         if state.is_output(self.stage):
             raise self.error("it is an output, whose layout is fixed")
         sizes = dict(self.tiles)
