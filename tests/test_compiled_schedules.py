@@ -15,7 +15,7 @@ from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import Step, step_from_json
+from ansor_py.schedule.steps import Fuse, Pragma, Reorder, Split, Step, step_from_json
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from random_schedules import random_state
@@ -79,6 +79,34 @@ def test_replaying_json_gives_the_identical_program(name: str, seed: int) -> Non
     assert steps == state.steps
     assert str(State.initial(dag).replay(steps)) == str(state)
     assert kernel_text(dag, steps, TARGET, 2) == kernel_text(dag, state.steps, TARGET, 2)
+
+
+@pytest.mark.parametrize("combine", [te.reduce_max, te.reduce_min, te.reduce_sum, te.reduce_prod])
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_a_fused_reduction_with_tails_skips_what_is_past_the_end(combine: Callable[..., Tensor], dtype: str) -> None:
+    """The positions of the tail are `//` and `%` of the fused loop, which no loop extent can express."""
+    dag = ComputeDAG.from_outputs(combine(te.placeholder((7, 5), dtype, name="x"), (0,), name="r"))
+    steps = (
+        Split("r", "r0", (5,)),
+        Reorder("r", ("i1", "r0.1", "r0.0")),
+        Fuse("r", ("r0.1", "r0.0")),
+        Split("r", "r0.1@r0.0@", (3,)),
+        Pragma("r", 64),
+    )
+    x = -1 - np.arange(35, dtype=dtype).reshape(7, 5) % 3
+    output = LoadedKernel(build_kernel(dag, steps, TARGET, 1)).run([x])[0]
+    function = {te.reduce_max: np.max, te.reduce_min: np.min, te.reduce_sum: np.sum, te.reduce_prod: np.prod}[combine]
+    np.testing.assert_array_equal(output, function(x, axis=0))
+
+
+def test_a_tensor_without_elements_is_not_computed() -> None:
+    x = te.placeholder((0, 4), name="x")
+    dag = ComputeDAG.from_outputs([te.exp(x), te.relu(te.concat([te.exp(x), te.placeholder((3, 4), name="y")], 0))])
+    y = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    for steps in ((), default_steps(dag, TARGET, 2)):
+        nothing, some = LoadedKernel(build_kernel(dag, steps, TARGET, 2)).run([np.zeros((0, 4), np.float32), y])
+        assert nothing.shape == (0, 4)
+        np.testing.assert_array_equal(some, np.maximum(y, 0))
 
 
 @pytest.mark.parametrize("spec", [operator.example for operator in te.operators().values()])

@@ -235,3 +235,9 @@ def test_folding_never_changes_a_value(pair: tuple[Expr, Callable[[int, int], in
     folded = substitute(expression, {"i": const(i, INDEX), "j": const(j, INDEX)})
     assert folded == const(meaning(i, j), INDEX)
     assert not isinstance(folded, Select)
+
+
+@pytest.mark.parametrize("shape", ["X", 5, (2, "n"), (2.5,), (-1,)])
+def test_a_shape_that_is_none_is_refused_by_the_tensors_name(shape: Any) -> None:
+    with pytest.raises(ExpressionError, match="'w'"):
+        te.placeholder(shape, name="w")

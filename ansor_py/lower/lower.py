@@ -36,6 +36,7 @@ from ansor_py.te.expr import (
     reduction_identity,
     select,
     substitute,
+    variables_of,
 )
 from ansor_py.te.simplify import Simplifier
 
@@ -63,8 +64,17 @@ def lower(state: State, target: Target) -> Program:
     """Lower a concrete state; raises ScheduleError or LoweringError if that is impossible."""
     nest = scheduled_nest(state)
     lowering = _Lowering(nest, target)
-    regions = tuple(lowering.region(node) for node in nest.body)
+    regions = tuple(lowering.region(node) for node in nest.body if not _never_runs(node))
     return Program(regions, nest.buffers, dict(lowering.ranges))
+
+
+def _never_runs(node: NestNode) -> bool:
+    """Whether a stage's loops have no iteration, because its tensor has no elements."""
+    while isinstance(node, Loop):
+        if node.extent == 0:
+            return True
+        node = node.body[-1]
+    return False
 
 
 class _Lowering:
@@ -93,6 +103,8 @@ class _Lowering:
     def _attached(self, nodes: Sequence[NestNode]) -> tuple[Node, ...]:
         lowered: list[Node] = []
         for node in nodes:
+            if _never_runs(node):
+                continue
             prelude, chain, statement = self._chain(node, at_root=False)
             lowered.extend(self._attached(prelude))
             lowered.extend(self._nodes(chain, statement, ()))
@@ -307,8 +319,7 @@ class _Lowering:
             if self._is_plain(guard, every):
                 continue
             condition = self.simplifier.simplify(compare("lt", guard, limit))
-            names = {atom.name for atom, _ in self.simplifier.linear(guard).terms if isinstance(atom, Var)}
-            if names & reductions:
+            if variables_of(guard) & reductions:
                 if statement.combiner is None:
                     raise LoweringError(f"stage '{statement.stage}' has a reduction loop but no combiner")
                 value = select(condition, value, reduction_identity(statement.combiner, value.dtype))

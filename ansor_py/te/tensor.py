@@ -11,6 +11,7 @@ A tensor is the result of an operation: a `Placeholder` (an input, perhaps a con
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -68,7 +69,7 @@ class Tensor:
 
 
 def placeholder(shape: Sequence[int], dtype: str = "float32", name: str = "input", constant: bool = False) -> Tensor:
-    """An input tensor."""
+    """An input tensor. Raises ExpressionError for a shape that is none and for an unknown dtype."""
     return Tensor(name, _checked_shape(shape, name), _checked_dtype(dtype, name), Placeholder(constant))
 
 
@@ -137,7 +138,10 @@ def reduce_prod(source: Expr, axes: Axis | Sequence[Axis]) -> Expr:
 
 
 def _checked_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
-    extents = tuple(int(extent) for extent in shape)
+    try:
+        extents = tuple(operator.index(extent) for extent in shape)
+    except TypeError:
+        raise ExpressionError(f"the shape of tensor '{name}' must be a sequence of whole numbers, not {shape!r}") from None
     if any(extent < 0 for extent in extents):
         raise ExpressionError(f"tensor '{name}' has a negative dimension in {list(extents)}")
     return extents
