@@ -8,7 +8,7 @@ how memory is read. Integers are remembered as long as their block dominates, wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ansor_py.codegen.function_text import FunctionText
@@ -28,9 +28,9 @@ REGISTER_TYPES = {
     "bool": "i1",
 }
 
-# Binary operators that are one instruction on integers.
+# Binary operators that are one instruction on (signed) integers.
 INTEGER_INSTRUCTIONS = {word: word for word in ("add", "sub", "mul", "and", "or", "shl")}
-INTEGER_INSTRUCTIONS |= {"bitand": "and", "bitor": "or", "bitxor": "xor", "shr": "lshr"}
+INTEGER_INSTRUCTIONS |= {"bitand": "and", "bitor": "or", "bitxor": "xor", "shr": "ashr"}
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,11 @@ class AddressEmitter(ABC):
 
     def runs_in_lanes(self, expr: Expr) -> bool:
         return self.lane_variable is not None and self.lane_variable in self.variables_of(expr)
+
+    def hide_pointers(self, names: Iterable[str]) -> None:
+        """Let LLVM believe that some buffers have moved, so that it keeps what follows apart from what came before."""
+        for name in names:
+            self.pointers[name] = self.text.emit(f'call ptr asm sideeffect "", "=r,0"(ptr {self.pointers[name]})')
 
     def flat_index(self, tensor: Tensor, indices: Sequence[Expr]) -> Linear:
         """The row-major element number."""

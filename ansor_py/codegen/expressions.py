@@ -157,7 +157,7 @@ class ExpressionEmitter(AddressEmitter):
             return self._emitted(f"{word} {kind} {a.name}, {b.name}", dtype, lanes)
         if node.op in ("floordiv", "mod", "min", "max"):
             return Value(self.integer_operation(node, a.name, b.name, dtype, lanes), dtype, lanes)
-        instruction = INTEGER_INSTRUCTIONS.get(node.op)
+        instruction = "lshr" if node.op == "shr" and dtype == "uint8" else INTEGER_INSTRUCTIONS.get(node.op)
         if instruction is None:
             raise CodegenError(f"operator '{node.op}' is not defined on {dtype}")
         return self._emitted(f"{instruction} {kind} {a.name}, {b.name}", dtype, lanes)

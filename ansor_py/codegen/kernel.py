@@ -28,12 +28,12 @@ from ansor_py.schedule.steps import Step
 from ansor_py.target import Target
 from ansor_py.te.tensor import Placeholder, Tensor
 
-Role = Literal["input", "constant", "output"]
+Role = Literal["input", "constant", "output", "prepared"]
 
 
 @dataclass(frozen=True)
 class BufferSpec:
-    """One buffer of a kernel, in ABI order: inputs of the DAG, then outputs."""
+    """One buffer of a kernel, in ABI order: inputs of the DAG, outputs, then what is prepared once from constants."""
 
     name: str
     shape: tuple[int, ...]
@@ -45,7 +45,9 @@ class BufferSpec:
 class CompiledKernel:
     """Object code and what a caller needs to know: buffers, workspace (bytes, 64-byte aligned, for `threads` threads).
 
-    `build_phases` are seconds spent on lowering, writing IR text, and in LLVM.
+    `buffers` are inputs and outputs. After them the kernel takes the `prepared` buffers, which `prepare_symbol` (same ABI, to
+    be called once when the constants are known; empty if there is nothing to prepare) fills; constants in `unread` are read
+    only there. `build_phases` are seconds spent on lowering, writing IR text, and in LLVM.
     """
 
     object_code: bytes
@@ -55,6 +57,14 @@ class CompiledKernel:
     target: str
     threads: int
     build_phases: dict[str, float] = field(default_factory=dict)
+    prepared: tuple[BufferSpec, ...] = ()
+    prepare_symbol: str = ""
+    unread: frozenset[str] = frozenset()
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The entry points of the object code."""
+        return (self.symbol, self.prepare_symbol) if self.prepare_symbol else (self.symbol,)
 
 
 def buffer_specs(dag: ComputeDAG) -> tuple[BufferSpec, ...]:
@@ -80,7 +90,19 @@ def build_kernel(
     written = clock()
     code = compile_module(module.text, target)
     phases = {"lower": lowered - begin, "text": written - lowered, **code.phases}
-    return CompiledKernel(code.code, symbol, module.workspace_bytes, specs, str(target), threads, phases)
+    prepared = tuple(BufferSpec(tensor.name, tensor.shape, tensor.dtype, "prepared") for tensor in module.prepared)
+    return CompiledKernel(
+        code.code,
+        symbol,
+        module.workspace_bytes,
+        specs,
+        str(target),
+        threads,
+        phases,
+        prepared,
+        module.prepare_symbol,
+        module.unread,
+    )
 
 
 def kernel_text(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int, symbol: str = "kernel") -> str:
@@ -95,8 +117,18 @@ class LoadedKernel:
     def __init__(self, compiled: CompiledKernel) -> None:
         load_openmp()
         self.compiled = compiled
-        self._library = load_object([compiled.object_code], [compiled.symbol])
+        self._library = load_object([compiled.object_code], compiled.symbols)
         self.address = self._library.address(compiled.symbol)
+
+    def prepare(self, arrays: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+        """The prepared buffers from 64-byte aligned arrays in ABI order, of which only the constants are read."""
+        prepared = [aligned_array(spec.shape, spec.dtype) for spec in self.compiled.prepared]
+        if self.compiled.prepare_symbol:
+            workspace = aligned_array((max(1, self.compiled.workspace_bytes),), "uint8")
+            table = buffer_table([*arrays, *prepared])
+            address = self._library.address(self.compiled.prepare_symbol)
+            time_kernel(address, table.ctypes.data, workspace.ctypes.data, self.compiled.threads)
+        return prepared
 
     def run(self, inputs: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
         """Outputs for the given inputs (in ABI order); raises FeedError if a shape or dtype is not the kernel's."""
@@ -114,6 +146,6 @@ class LoadedKernel:
             arrays.append(array)
         outputs = [aligned_array(spec.shape, spec.dtype) for spec in self.compiled.buffers if spec.role == "output"]
         workspace = aligned_array((max(1, self.compiled.workspace_bytes),), "uint8")
-        table = buffer_table([*arrays, *outputs])
+        table = buffer_table([*arrays, *outputs, *self.prepare([*arrays, *outputs])])
         time_kernel(self.address, table.ctypes.data, workspace.ctypes.data, self.compiled.threads)
         return outputs

@@ -4,6 +4,9 @@ The entry has the project's kernel ABI, `int32 f(void** buffers, void* workspace
 Every region (a stage at root) becomes a function over a range of its parallel iterations, whose buffers are `noalias`
 arguments; an outlined body sets the denormal mode, takes the thread's share of the iterations and its slice of the workspace,
 and calls it. Regions with parallel loops are started through `GOMP_parallel`.
+
+Regions that depend on constants alone (a weight being packed) are not part of the kernel: they form a second entry point that
+is called once, and what they produce are further buffers of the kernel, after its inputs and outputs.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from ansor_py.codegen.addresses import Coordinate
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.tiles import TileEmitter
-from ansor_py.lower.ir import For, If, Node, Program, Region, Tile
+from ansor_py.lower.ir import For, If, Node, Program, Region, Tile, tiles_of
 from ansor_py.target import Target
 from ansor_py.te.expr import Const, Expr, reads_of
 from ansor_py.te.simplify import Simplifier
+from ansor_py.te.tensor import Tensor
 
 ALIGNMENT = 64
 # Temporaries up to this many bytes live on the stack of the function, where LLVM sees all of their uses.
@@ -31,10 +35,17 @@ _FLUSH_DENORMALS = 0x8040
 
 @dataclass(frozen=True)
 class ModuleText:
-    """The module, and how many bytes of workspace the kernel needs for the number of threads it was made for."""
+    """The module, and how many bytes of workspace the kernel needs for the number of threads it was made for.
+
+    `prepared` are the tensors that the entry point `prepare_symbol` computes from constants; `unread` the constants that only
+    it reads.
+    """
 
     text: str
     workspace_bytes: int
+    prepared: tuple[Tensor, ...]
+    prepare_symbol: str
+    unread: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -50,13 +61,20 @@ class _Layout:
 
 def module_text(program: Program, buffers: Sequence[str], target: Target, threads: int, symbol: str) -> ModuleText:
     """The LLVM IR of a program whose ABI buffers are `buffers` in order."""
-    layout = _layout(program)
-    declarations: set[str] = set()
+    regions = _prepared_regions(program)
+    prepared = _prepared_tensors(program, regions)
+    layout = _layout(program, {tensor.name for tensor in prepared})
+    table = [*buffers, *(tensor.name for tensor in prepared)]
+    declarations = {"declare i32 @llvm.smin.i32(i32, i32)"}
     functions: list[str] = []
     for number, region in enumerate(program.regions):
         functions.append(_nest_function(program, region, number, layout, target, declarations))
-        functions.append(_body_function(program, region, number, layout, list(buffers), target, declarations))
-    functions.append(_entry_function(program, threads, symbol))
+        functions.append(_body_function(program, region, number, layout, table, target, declarations))
+    prepare_symbol = f"{symbol}_prepare"
+    run = [number for number in range(len(program.regions)) if number not in regions]
+    functions.append(_entry_function(program, run, threads, symbol))
+    if regions:
+        functions.append(_entry_function(program, regions, threads, prepare_symbol))
     if any(region.parallel for region in program.regions):
         declarations |= {
             "declare void @GOMP_parallel(ptr, ptr, i32, i32)",
@@ -67,20 +85,42 @@ def module_text(program: Program, buffers: Sequence[str], target: Target, thread
     attributes = f'attributes #0 = {{ nounwind noinline "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
     head = f'target triple = "{target.triple}"\n\n%context = type {{ ptr, ptr, ptr, i32 }}\n'
     text = "\n".join([head, *functions, *sorted(declarations), attributes, ""])
-    return ModuleText(text, layout.shared_bytes + threads * layout.private_bytes)
+    read = {name for number in run for name in _used_buffers(program.regions[number].body)}
+    unread = frozenset(name for name, place in program.buffers.items() if place.scope == "constant" and name not in read)
+    workspace_bytes = layout.shared_bytes + threads * layout.private_bytes
+    return ModuleText(text, workspace_bytes, prepared, prepare_symbol if regions else "", unread)
+
+
+def _prepared_regions(program: Program) -> list[int]:
+    """Numbers of the regions that read nothing but constants and what such regions wrote, and that write no output."""
+    known = {name for name, place in program.buffers.items() if place.scope == "constant"}
+    numbers: list[int] = []
+    for number, region in enumerate(program.regions):
+        written = {tile.buffer.name for tile in tiles_of(region.body)}
+        scopes = {program.buffers[name].scope for name in written}
+        if set(_used_buffers(region.body)) - written <= known and "output" not in scopes:
+            numbers.append(number)
+            known |= written
+    return numbers
+
+
+def _prepared_tensors(program: Program, regions: Sequence[int]) -> tuple[Tensor, ...]:
+    """What the prepared regions leave behind for the others."""
+    names = dict.fromkeys(tile.buffer.name for number in regions for tile in tiles_of(program.regions[number].body))
+    return tuple(program.buffers[name].tensor for name in names if program.buffers[name].allocated_in is None)
 
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _layout(program: Program) -> _Layout:
+def _layout(program: Program, prepared: set[str]) -> _Layout:
     shared: dict[str, int] = {}
     private: dict[str, int] = {}
     stack: set[str] = set()
     shared_bytes = private_bytes = stack_bytes = 0
     for name, place in program.buffers.items():
-        if place.scope != "workspace":
+        if place.scope != "workspace" or name in prepared:
             continue
         size = _aligned(max(1, place.tensor.bytes))
         if place.allocated_in is None:
@@ -96,19 +136,10 @@ def _layout(program: Program) -> _Layout:
 def _used_buffers(nodes: Sequence[Node]) -> list[str]:
     """Names of all buffers that the nodes touch, in order of appearance."""
     found: dict[str, None] = {}
-
-    def visit(items: Sequence[Node]) -> None:
-        for node in items:
-            if isinstance(node, Tile):
-                for loop in node.reduction:
-                    visit(loop.prologue)
-                found[node.buffer.name] = None
-                expressions: list[Expr] = [node.value, *node.indices]
-                found.update({read.tensor.name: None for e in expressions for read in reads_of(e)})
-            else:
-                visit(node.body)
-
-    visit(nodes)
+    for tile in tiles_of(nodes):
+        found[tile.buffer.name] = None
+        expressions: list[Expr] = [tile.value, *tile.indices]
+        found.update({read.tensor.name: None for e in expressions for read in reads_of(e)})
     return list(found)
 
 
@@ -125,8 +156,7 @@ def _nest_function(
             size = _aligned(max(1, program.buffers[name].tensor.bytes))
             text.lines.append(f"  {pointers[name]} = alloca [{size} x i8], align {ALIGNMENT}")
         else:
-            readonly = " readonly" if program.buffers[name].scope in ("input", "constant") else ""
-            parameters.append(f"ptr noalias nonnull align {ALIGNMENT}{readonly} {pointers[name]}")
+            parameters.append(f"ptr noalias nonnull align {ALIGNMENT} {pointers[name]}")
     emitter = _NodeEmitter(text, ExpressionEmitter(text, Simplifier(program.ranges), pointers), target)
     if region.parallel:
         with text.loop("%lo", "%hi", []) as loop:
@@ -149,7 +179,7 @@ class _NodeEmitter:
     def __init__(self, text: FunctionText, expressions: ExpressionEmitter, target: Target) -> None:
         self.text = text
         self.expressions = expressions
-        self.tiles = TileEmitter(expressions, target.vector_bytes, self.nodes)
+        self.tiles = TileEmitter(expressions, target, self.nodes)
 
     def nodes(self, items: Sequence[Node], outermost: bool = False) -> None:
         """Emit nodes in order. `outermost` loops look at the abort flag in every iteration."""
@@ -254,16 +284,16 @@ def _body_function(
     return "\n".join([f"define internal void @body{number}(ptr %context) nounwind noinline {{\nentry:", *text.lines, "}\n"])
 
 
-def _entry_function(program: Program, threads: int, symbol: str) -> str:
-    """The kernel: regions in order, each on one or all threads."""
+def _entry_function(program: Program, regions: Sequence[int], threads: int, symbol: str) -> str:
+    """An entry point: some regions in order, each on one or all threads."""
     text = FunctionText(set())
     context = text.emit("alloca %context")
     workers = text.emit(f"call i32 @llvm.smin.i32(i32 %threads, i32 {threads})")
     for position, (kind, value) in enumerate((("ptr", "%buffers"), ("ptr", "%workspace"), ("ptr", "%abort"), ("i32", workers))):
         slot = text.emit(f"getelementptr inbounds %context, ptr {context}, i32 0, i32 {position}")
         text.do(f"store {kind} {value}, ptr {slot}")
-    for number, region in enumerate(program.regions):
-        if region.parallel:
+    for number in regions:
+        if program.regions[number].parallel:
             text.do(f"call void @GOMP_parallel(ptr @body{number}, ptr {context}, i32 {workers}, i32 0)")
         else:
             text.do(f"call void @body{number}(ptr {context})")
@@ -271,4 +301,4 @@ def _entry_function(program: Program, threads: int, symbol: str) -> str:
     stopped = text.emit(f"icmp ne i32 {flag}, 0")
     text.do(f"ret i32 {text.emit(f'zext i1 {stopped} to i32')}")
     head = f"define i32 @{symbol}(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) nounwind {{\nentry:"
-    return "\n".join(["declare i32 @llvm.smin.i32(i32, i32)", head, *text.lines, "}\n"])
+    return "\n".join([head, *text.lines, "}\n"])

@@ -13,6 +13,7 @@ from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.lower.ir import Node, ReductionLoop, Tile, TileLoop
+from ansor_py.target import Target
 from ansor_py.te.expr import COMBINERS, DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
 
 
@@ -28,10 +29,10 @@ class Point:
 class TileEmitter:
     """Emits tiles with an expression emitter; `emit_nodes` is called for what is attached to a reduction loop."""
 
-    def __init__(self, expressions: ExpressionEmitter, vector_bytes: int, emit_nodes: Callable[[Sequence[Node]], None]) -> None:
+    def __init__(self, expressions: ExpressionEmitter, target: Target, emit_nodes: Callable[[Sequence[Node]], None]) -> None:
         self.expressions = expressions
         self.text = expressions.text
-        self.vector_bytes = vector_bytes
+        self.target = target
         self.emit_nodes = emit_nodes
 
     def emit(self, tile: Tile) -> None:
@@ -65,7 +66,7 @@ class TileEmitter:
 
     def _version(self, tile: Tile, edge: bool) -> None:
         self.expressions.forget_values()
-        outside = dict(self.expressions.coordinates)
+        outside, pointers = dict(self.expressions.coordinates), dict(self.expressions.pointers)
         points = self._points(tile, edge)
         if tile.combiner is None:
             for point in points:
@@ -75,7 +76,7 @@ class TileEmitter:
                 self.expressions.store(tile.buffer, tile.indices, value, predicate)
         else:
             self._reduction(tile, tile.combiner, points)
-        self.expressions.coordinates = outside
+        self.expressions.coordinates, self.expressions.pointers = outside, pointers
         self.expressions.lane_variable, self.expressions.lanes = None, 0
         self.expressions.forget_values()
 
@@ -112,7 +113,7 @@ class TileEmitter:
             return [Point(row, 0, None)]
         loop = tile.loops[-1]
         dtypes = {tile.value.dtype, tile.buffer.dtype, *(read.dtype for read in reads_of(tile.value))}
-        widest = max(2, self.vector_bytes // max(DTYPE_BYTES[dtype] for dtype in dtypes))
+        widest = max(2, self.target.vector_bytes // max(DTYPE_BYTES[dtype] for dtype in dtypes))
         points: list[Point] = []
         start = 0
         while start < loop.extent:
@@ -191,6 +192,7 @@ class TileEmitter:
         count = loop.extent.value if isinstance(loop.extent, Const) else None
         if count is not None and loop.unroll == count and not loop.prologue:
             for step in range(int(count)):
+                self._between_steps(step, tile, points)
                 self.expressions.coordinates[loop.variable] = Coordinate(None, step)
                 accumulators = self._loops(tile, combiner, points, types, accumulators, level + 1)
             return accumulators
@@ -226,15 +228,24 @@ class TileEmitter:
         loop: ReductionLoop = tile.reduction[level]
         with self.text.loop(begin, end, list(zip(types, accumulators, strict=True)), unroll, certain) as opened:
             self.expressions.enter()
+            pointers = dict(self.expressions.pointers)
             current = opened.carried
             for step in range(unroll):
+                self._between_steps(step, tile, points)
                 self.expressions.coordinates[loop.variable] = Coordinate(opened.index, step)
                 if loop.prologue:
                     self._attached(loop.prologue)
                 current = self._loops(tile, combiner, points, types, current, level + 1)
             opened.updated = current
+            self.expressions.pointers = pointers
             self.expressions.leave()
         return opened.results
+
+    def _between_steps(self, step: int, tile: Tile, points: list[Point]) -> None:
+        """Keep LLVM from moving loads across unrolled steps where accumulators fill the registers, which would spill."""
+        if step and 2 * len(points) > self.target.vector_registers:
+            self.expressions.hide_pointers(sorted({read.tensor.name for read in reads_of(tile.value)}))
+            self.expressions.forget_values()
 
     def _attached(self, nodes: Sequence[Node]) -> None:
         """What is computed inside a reduction loop uses the same emitter; the tile's own position is restored after it."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.codegen.kernel import LoadedKernel
 from ansor_py.codegen.memory import aligned_array
 from ansor_py.graph.execution_order import execution_order, reads, writes
 from ansor_py.graph.ir import Graph
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A plan, and the byte offset of each constant among the weights."""
+    """A plan, the byte offset of each constant among the weights, and for each call that has prepared buffers theirs."""
 
     plan: Plan
     weight_offsets: Mapping[str, int]
+    prepared: tuple[tuple[Subgraph, CompiledKernel, tuple[int, ...]], ...]
 
 
 def lifetimes(parts: Partition) -> list[Buffer]:
@@ -59,7 +61,9 @@ def make_plan(
     places: dict[str, Location] = {name: Location("arena", offset) for name, offset in memory.offsets.items()}
     for index, name in enumerate(graph.inputs):
         places[name] = Location("input", index)
-    weight_offsets, weights_bytes = _weight_layout(parts)
+    weight_offsets, end = _weight_layout(parts, kernels)
+    prepared, weights_bytes = _prepared_layout(parts, kernels, end)
+    offsets = {id(subgraph): offsets for subgraph, _, offsets in prepared}
     places.update((name, Location("weights", offset)) for name, offset in weight_offsets.items())
     copies = []
     for index, name in enumerate(graph.outputs.values()):
@@ -68,10 +72,15 @@ def make_plan(
             copies.append(Copy(places[owner], destination, graph.values[owner].bytes))
         else:
             places[owner] = destination
+    # A constant that is read only while preparing is not stored; its slot of the kernel's table is never looked at.
+    unread = Location("weights", 0)
     calls = tuple(
         Call(
             kernels[subgraph.workload_key].symbol,
-            tuple(places[parts.owner(name)] for name in (*subgraph.inputs, subgraph.output)),
+            (
+                *(places.get(parts.owner(name), unread) for name in (*subgraph.inputs, subgraph.output)),
+                *(Location("weights", offset) for offset in offsets.get(id(subgraph), ())),
+            ),
         )
         for subgraph in execution_order(parts)
         if isinstance(subgraph, Subgraph)
@@ -91,7 +100,7 @@ def make_plan(
         schedules={kernels[key].symbol: text for key, text in schedules.items()},
         fallback=_plan_fallback(parts, places),
     )
-    return PlannedModel(plan, weight_offsets)
+    return PlannedModel(plan, weight_offsets, prepared)
 
 
 def _plan_fallback(parts: Partition, places: Mapping[str, Location]) -> Fallback | None:
@@ -131,13 +140,61 @@ def pack_weights(graph: Graph, planned: PlannedModel) -> NDArray[np.uint8]:
         target = packed[offset:end].view(value.dtype).reshape(value.shape)
         target[...] = value.constant  # constants may have stride 0; the copy spells them out
     packed[end:] = 0
+    loaded: dict[str, LoadedKernel] = {}
+    for subgraph, kernel, offsets in planned.prepared:
+        if kernel.symbol not in loaded:
+            loaded[kernel.symbol] = LoadedKernel(kernel)
+        arrays = loaded[kernel.symbol].prepare(_constants(graph, subgraph, kernel))
+        for array, offset in zip(arrays, offsets, strict=True):
+            packed[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
     return packed
 
 
-def _weight_layout(parts: Partition) -> tuple[dict[str, int], int]:
+def _constants(graph: Graph, subgraph: Subgraph, kernel: CompiledKernel) -> list[NDArray[np.generic]]:
+    """Arrays in the kernel's ABI order: constants with their values, the others empty, as nothing reads them yet."""
+    names = (*subgraph.inputs, subgraph.output)
+    arrays: list[NDArray[np.generic]] = []
+    for spec, name in zip(kernel.buffers, names, strict=True):
+        value = graph.values[name].constant
+        array = aligned_array(spec.shape if spec.role == "constant" else (1,), spec.dtype)
+        if spec.role == "constant" and value is not None:
+            array[...] = value.reshape(spec.shape)
+        arrays.append(array)
+    return arrays
+
+
+def _prepared_layout(
+    parts: Partition, kernels: Mapping[str, CompiledKernel], end: int
+) -> tuple[tuple[tuple[Subgraph, CompiledKernel, tuple[int, ...]], ...], int]:
+    """Offsets of what each call's kernel prepares from its constants, behind the other weights; and the total size."""
+    found: list[tuple[Subgraph, CompiledKernel, tuple[int, ...]]] = []
+    for step in execution_order(parts):
+        if not isinstance(step, Subgraph) or not kernels[step.workload_key].prepared:
+            continue
+        kernel, offsets = kernels[step.workload_key], list[int]()
+        for spec in kernel.prepared:
+            offsets.append(end)
+            end += aligned(int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize)
+        found.append((step, kernel, tuple(offsets)))
+    return tuple(found), end
+
+
+def _read_constants(parts: Partition, kernels: Mapping[str, CompiledKernel]) -> list[str]:
+    """What every step reads while the model runs."""
+    names: list[str] = []
+    for step in execution_order(parts):
+        if isinstance(step, Subgraph):
+            unread = kernels[step.workload_key].unread
+            names += [n for n, tensor in zip(step.inputs, step.dag.inputs, strict=True) if tensor.name not in unread]
+        else:
+            names += reads(step)
+    return names
+
+
+def _weight_layout(parts: Partition, kernels: Mapping[str, CompiledKernel]) -> tuple[dict[str, int], int]:
     """Offsets of the constants that kernels read or that are outputs, in order of first use; and the total size."""
     graph = parts.graph
-    used = [parts.owner(name) for step in execution_order(parts) for name in reads(step)]
+    used = [parts.owner(name) for name in _read_constants(parts, kernels)]
     used += [parts.owner(name) for name in graph.outputs.values()]
     offsets: dict[str, int] = {}
     end = 0

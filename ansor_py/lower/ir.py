@@ -9,7 +9,7 @@ loops are `For`. A `Program` is a list of regions, one for each stage at root, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Union
 
@@ -103,6 +103,17 @@ class Program:
 
     def __str__(self) -> str:
         return "\n".join(line for region in self.regions for line in _region_lines(region))
+
+
+def tiles_of(nodes: Sequence[Node]) -> Iterator[Tile]:
+    """All tiles below the nodes in program order, those attached to reduction loops included."""
+    for node in nodes:
+        if isinstance(node, Tile):
+            for loop in node.reduction:
+                yield from tiles_of(loop.prologue)
+            yield node
+        else:
+            yield from tiles_of(node.body)
 
 
 def _region_lines(region: Region) -> Iterator[str]:

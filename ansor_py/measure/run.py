@@ -22,6 +22,7 @@ from ansor_py.measure.records import ErrorKind
 from ansor_py.measure.reference import difference, fill_input, poison
 
 if TYPE_CHECKING:
+    from ansor_py.codegen.jit import LoadedObject
     from ansor_py.codegen.kernel import BufferSpec, CompiledKernel
     from ansor_py.codegen.memory import GuardedBuffer
 
@@ -148,18 +149,20 @@ class Runner:
         from ansor_py.codegen.jit import load_object
         from ansor_py.codegen.memory import GuardedBuffer, buffer_table
 
-        loaded = load_object([job.kernel.object_code], [job.kernel.symbol])
+        loaded = load_object([job.kernel.object_code], job.kernel.symbols)
         try:
             buffers = self._buffers_of(job.workload_key, job.kernel)
             for _, array in buffers.outputs:
                 poison(array)
+            prepared = _allocate(job.kernel.prepared, self._settings.seed)
             workspace = GuardedBuffer(job.kernel.workspace_bytes)
             workspace.array((job.kernel.workspace_bytes,), "uint8").fill(_POISON_BYTE)
-            table = buffer_table(buffers.arrays)
+            table = buffer_table([*buffers.arrays, *prepared.arrays])
+            _prepare_constants(loaded, job.kernel, table, workspace, job.threads)
             call = _Call(loaded.address(job.kernel.symbol), table.ctypes.data, workspace.address, job.threads)
             timed = self._time(call, job.cut_seconds, buffers)
             overrun = workspace.check()
-            damage = f"workspace: {overrun}" if overrun else buffers.damage()
+            damage = f"workspace: {overrun}" if overrun else buffers.damage() or prepared.damage()
         finally:
             loaded.close()
         if damage:
@@ -226,9 +229,11 @@ class Runner:
 
         buffers = self._buffers_of(job.workload_key, job.kernel)
         workspace = GuardedBuffer(job.kernel.workspace_bytes)
-        loaded = load_object([job.kernel.object_code], [job.kernel.symbol])
+        prepared = _allocate(job.kernel.prepared, self._settings.seed)
+        loaded = load_object([job.kernel.object_code], job.kernel.symbols)
         try:
-            table = buffer_table(buffers.arrays)
+            table = buffer_table([*buffers.arrays, *prepared.arrays])
+            _prepare_constants(loaded, job.kernel, table, workspace, 1)
             time_kernel(loaded.address(job.kernel.symbol), table.ctypes.data, workspace.address, 1, 0, 1)
         finally:
             loaded.close()
@@ -261,6 +266,16 @@ class _Call:
         return self.address, self.buffers, self.workspace, self.threads
 
 
+def _prepare_constants(
+    loaded: LoadedObject, kernel: CompiledKernel, table: np.ndarray, workspace: GuardedBuffer, threads: int
+) -> None:
+    """Let the program pack its constants, which is not timed: a compiled model does it once."""
+    from ansor_py.codegen.timing import time_kernel
+
+    if kernel.prepare_symbol:
+        time_kernel(loaded.address(kernel.prepare_symbol), table.ctypes.data, workspace.address, threads)
+
+
 def _allocate(specs: tuple[BufferSpec, ...], seed: int) -> _Buffers:
     from ansor_py.codegen.memory import GuardedBuffer
 
@@ -268,7 +283,7 @@ def _allocate(specs: tuple[BufferSpec, ...], seed: int) -> _Buffers:
     for position, spec in enumerate(specs):
         guard = GuardedBuffer(int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize)
         array = guard.array(spec.shape, spec.dtype)
-        if spec.role != "output":
+        if spec.role in ("input", "constant"):
             fill_input(array, seed, position)
         buffers.guards.append(guard)
         buffers.arrays.append(array)
