@@ -15,7 +15,7 @@ from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import Fuse, Pragma, Reorder, Split, Step, step_from_json
+from ansor_py.schedule.steps import Fuse, Pragma, Reorder, Split, Step, Vectorize, step_from_json
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from random_schedules import random_state
@@ -116,3 +116,30 @@ def test_default_schedules_of_all_operators(spec: str) -> None:
     compiled = build_kernel(dag, default_steps(dag, TARGET, 2), TARGET, 2)
     outputs = LoadedKernel(compiled).run([feeds[tensor] for tensor in dag.inputs])
     np.testing.assert_allclose(outputs[0], evaluate(dag.outputs[0], feeds, widen=True), rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    channels=st.integers(1, 40),
+    width=st.integers(1, 20),
+    lanes_tile=st.sampled_from((2, 4, 8, 16, 24, 32)),
+    rows=st.integers(1, 20),
+    reduction=st.sampled_from((1, 3, 8)),
+)
+def test_tiles_whose_lanes_are_not_contiguous_in_memory(
+    channels: int, width: int, lanes_tile: int, rows: int, reduction: int
+) -> None:
+    """Results are transposed in registers; with a part of the reduction outside the tile they are loaded again first."""
+    data, weight = te.placeholder((8, width), name="data"), te.placeholder((8, channels), name="weight")
+    k = te.reduce_axis(8, "k")
+    dag = ComputeDAG.from_outputs(
+        te.compute((channels, width), lambda c, x: te.reduce_sum(data[k, x] * weight[k, c], k), name="C")
+    )
+    steps = (
+        Split("C", "c", (lanes_tile,)),
+        Split("C", "x", (rows,)),
+        Split("C", "k", (reduction,)),
+        Reorder("C", ("c.0", "x.0", "k.0", "k.1", "x.1", "c.1")),
+        Vectorize("C", "c.1"),
+    )
+    check(dag, steps, threads=1)

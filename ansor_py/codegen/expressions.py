@@ -348,6 +348,21 @@ class ExpressionEmitter(AddressEmitter):
             f"{vector}, <{lanes} x ptr>, {mask.type}",
         )
 
+    def store_run(self, tensor: Tensor, indices: Sequence[Expr], vector: str, width: int, count: int) -> None:
+        """Store the first `count` elements of a vector of `width` to consecutive elements from the current position on."""
+        kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
+        address = self.address(tensor, self.flat_index(tensor, indices))
+        if count == width:
+            self.text.do(f"store <{width} x {kind}> {vector}, ptr {address}, align {size}")
+            return
+        mask = self.lanes_below(str(count), 0, width)
+        self.text.call(
+            "void",
+            f"llvm.masked.store.{intrinsic_suffix(f'<{width} x {kind}>')}.p0",
+            f"<{width} x {kind}> {vector}, ptr align {size} {address}, {mask.type} {mask.name}",
+            f"<{width} x {kind}>, ptr, {mask.type}",
+        )
+
     def _to_memory(self, value: Value) -> str:
         if value.dtype != "bool":
             return value.name

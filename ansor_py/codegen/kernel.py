@@ -146,6 +146,7 @@ class LoadedKernel:
             arrays.append(array)
         outputs = [aligned_array(spec.shape, spec.dtype) for spec in self.compiled.buffers if spec.role == "output"]
         workspace = aligned_array((max(1, self.compiled.workspace_bytes),), "uint8")
-        table = buffer_table([*arrays, *outputs, *self.prepare([*arrays, *outputs])])
+        prepared = self.prepare([*arrays, *outputs])
+        table = buffer_table([*arrays, *outputs, *prepared])  # addresses only: the arrays have to outlive the call
         time_kernel(self.address, table.ctypes.data, workspace.ctypes.data, self.compiled.threads)
         return outputs

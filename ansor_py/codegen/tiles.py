@@ -7,23 +7,14 @@ iterations past the limit repeat the last valid one (they compute and store the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
+from ansor_py.codegen.transposition import Point, store_transposed, transposed_loop
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.lower.ir import Node, ReductionLoop, Tile, TileLoop
 from ansor_py.target import Target
 from ansor_py.te.expr import COMBINERS, DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
-
-
-@dataclass(frozen=True)
-class Point:
-    """One accumulator of a tile: where its loops stand and, in lanes, how many and which of them exist."""
-
-    coordinates: tuple[tuple[str, Coordinate], ...]
-    lanes: int
-    mask: Value | None
 
 
 class TileEmitter:
@@ -154,6 +145,10 @@ class TileEmitter:
         self.expressions.forget_values()
         if tile.reduces_lanes:
             self._store_lane_results(tile, combiner, points, results)
+            return
+        row = transposed_loop(self.expressions, tile, points)
+        if row is not None:
+            store_transposed(self.expressions, tile, row, points, results)
             return
         for point, result in zip(points, results, strict=True):
             self._place(tile, point)
