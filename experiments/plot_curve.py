@@ -2,7 +2,7 @@
 
     python experiments/plot_curve.py runs/demo/run runs/other --out curves.png --x seconds
 
-Needs matplotlib (`pip install matplotlib`, or the extra `notebook`).
+Needs matplotlib (`pip install matplotlib`, or the extra `notebook`). `search_curves.ipynb` draws through the same functions.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ansor_py.errors import AnsorError, OptionError
 from ansor_py.search.run_directory import read_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,18 @@ def curve_of(run: Path) -> Curve:
 
 
 def draw(curves: Sequence[Curve], path: Path, against: str = "trials") -> None:
-    """Draw best latency so far against `trials` or `seconds`, and the measured latencies of the whole model as lines."""
+    """Write a PNG with the curves against `trials` or `seconds`. Raises OptionError where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise OptionError("plots need matplotlib; install it with: pip install matplotlib") from error
     figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    draw_on(figure.subplots(), curves, against)
+    figure.savefig(path, dpi=120)
+
+
+def draw_on(axes: Axes, curves: Sequence[Curve], against: str = "trials") -> None:
+    """Draw best latency so far against `trials` or `seconds`, and the measured latencies of the whole model as lines."""
     for index, curve in enumerate(curves):
         color = f"C{index % 10}"
         axes.step(getattr(curve, against), curve.total_ms, where="post", color=color, label=curve.name)
@@ -66,7 +75,6 @@ def draw(curves: Sequence[Curve], path: Path, against: str = "trials") -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
 
 
 @click.command()

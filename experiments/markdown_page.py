@@ -1,0 +1,52 @@
+"""Pages of `docs/` that are generated from measurements: tables, and a line that says where the numbers come from.
+
+    markdown_table(["model", "ms"], [["squeezenet", "1.2"]])
+    machine()                                  # "Intel(R) Xeon(R) Processor, 2 cores"
+    command_line()                             # "python experiments/bench_models.py --trials 200"
+
+A sibling module of the scripts in this folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = (0,)) -> str:
+    """A Markdown table; the columns `texts` are aligned to the left, the others (numbers) to the right."""
+    marks = ["---" if index in texts else "---:" for index in range(len(header))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, marks, *rows))
+
+
+def machine() -> str:
+    """The CPU's name as the operating system gives it, and the number of cores that this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{names[0] if names else 'unknown CPU'}, {cores} cores"
+
+
+def command_line() -> str:
+    """The command that runs now, as it is typed in the repository's root; where its results go is left out."""
+    words, skip = [], False
+    for word in sys.argv[1:]:
+        if not skip and word not in ("--markdown", "--json", "--out"):
+            words.append(shlex.quote(word))
+        skip = not skip and word in ("--markdown", "--json", "--out")
+    return " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *words])
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with some significant digits (all of its whole ones) and no exponent; a dash for what is not known."""
+    if value is None:
+        return "–"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{float(f'{value:.{digits}g}'):.12f}".rstrip("0").rstrip(".")

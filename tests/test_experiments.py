@@ -1,0 +1,143 @@
+"""The studies: what their scripts share, and the pages they generate. The scripts are siblings that import each other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from ansor_py import te
+from ansor_py.errors import ModelError, OptionError
+from ansor_py.schedule.task import Task
+from ansor_py.search.run_directory import RunDirectory, summarise
+from ansor_py.search.tuning import tune_tasks
+from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.target import Target
+from graph_interpreter import floats, make_model
+from search_fakes import FakeMeasurer
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+@pytest.fixture(autouse=True)
+def _siblings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts find each other as when they are run."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The run directory of a search with made-up latencies."""
+    folder = tmp_path / "run"
+    config = {"trials": 20, "threads": 2, "seed": 0, "runner": "process"}
+    with RunDirectory.create(folder, config) as directory:
+        options = TuningOptions(policy="counting", cost_model="even", batch=6, trials=20)
+        target = Target.parse("x86-64 cpu=haswell cores=2")
+        tasks = [Task.from_compute(te.matmul(n, n, n), target, name=f"matmul {n}") for n in (32, 48)]
+        result = tune_tasks(tasks, options, measurer=FakeMeasurer(), sink=directory)
+        phases = {"import": 0.5, **result.phases}
+        directory.write_summary(summarise(replace(result, phases=phases), "m.onnx", str(target), 2, 3e-3, 2e-3))
+    return folder
+
+
+def test_a_checker_finds_every_kernel_and_the_tensor_before_the_softmax(tmp_path: Path) -> None:
+    from light_models import Checker, compare, worst
+
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3]),
+        onnx.helper.make_node("Relu", ["c"], ["r"]),
+        onnx.helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        onnx.helper.make_node("Flatten", ["g"], ["f"]),
+        onnx.helper.make_node("Softmax", ["f"], ["y"], axis=1),
+    ]
+    model = make_model(nodes, {"x": (1, 3, 6, 6)}, ["y"], {"w": floats(4, 3, 3, 3)})
+    checker = Checker(model)
+    checks = checker.check_tasks(None, threads=1)
+    assert [check.name for check in checks] == ["r", "g", "y", "f"]
+    assert all(check.passed for check in checks)
+    assert worst(checks).relative < 1e-5
+    wrong = compare("r", checker.expected["r"] + 1, checker.expected["r"])
+    assert not wrong.passed
+    assert worst([*checks, wrong]) is wrong
+    assert str(wrong).startswith("WRONG: r, largest difference 1.00e+00")
+    assert not compare("r", np.full((1, 4, 4, 4), np.nan), checker.expected["r"]).passed
+
+
+def test_a_light_model_has_random_weights() -> None:
+    from light_models import before_softmax, input_of, light_model
+
+    light = light_model("squeezenet")
+    assert input_of(light.model) == ("data_0", (1, 3, 224, 224))
+    assert before_softmax(light.model) == "r65"
+    assert not any(node.op_type == "ConstantOfShape" for node in light.model.graph.node)
+    with pytest.raises(ModelError, match="no light model 'lenet'; it has alexnet"):
+        light_model("lenet")
+
+
+def test_the_page_of_a_search_has_its_phases(run: Path) -> None:
+    from bench_phases import page
+
+    text = page(run)
+    summary = json.loads((run / "summary.json").read_text())
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    seconds = {
+        name.strip(): float(value) for name, value, *more in rows if len(more) == 2 and name.strip() in summary["phases"]
+    }
+    assert set(seconds) == set(summary["phases"])
+    assert seconds["import"] == 0.5
+    assert list(seconds) == "import sketch evolve features predict train build run other".split()
+    assert "| trials a second |" in text
+    assert "python -m ansor_py.search m.onnx --trials 20 --threads 2 --seed 0 --runner process" in text
+    with pytest.raises(OptionError, match="name the directory of a finished run"):
+        page(run / "none")
+
+
+def test_tables_and_numbers() -> None:
+    from bench_models import HEADER, Row, cells, page
+    from markdown_page import markdown_table, number
+
+    assert markdown_table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
+    assert [number(v) for v in (None, 0.0, 1.23456, 123.6, 1234.5, 1e-4)] == ["–", "0", "1.23", "124", "1,234", "0.0001"]
+    row = Row("m", 9, 3, 4, 1.0, 2.0, 8.0, 4.0, 9.0, {}, 5, 1e-6, 2e-6, None, True)
+    assert dict(zip(HEADER, cells(row), strict=True))["speed-up"] == "2.00"
+    assert "WRONG" in cells(replace(row, correct=False))[-2]
+    assert "| m | 9 | 3 | 4 | 1.0 | 2.0 | 8 | 4 | 2.00 | 2e-06 | – |" in page([row], 200, 2)
+
+
+def test_the_notebook_runs_on_a_run_directory(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    import matplotlib
+
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    matplotlib.use("Agg")
+    notebook = json.loads((EXPERIMENTS / "search_curves.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+            if cell["metadata"].get("tags") == ["parameters"]:
+                names["runs"] = [str(run)]
+    said = capsys.readouterr().out
+    assert "in 20 trials; within {'10%':" in said
+    assert "x matmul 48" in said or "1 x matmul" in said
+    assert "default" in said
+
+
+def test_curves_are_drawn_into_a_file(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from plot_curve import curve_of, draw
+
+    curve = curve_of(run)
+    assert (curve.trials[-1], curve.untuned_ms, curve.tuned_ms) == (20, 3.0, 2.0)
+    for against in ("trials", "seconds"):
+        draw([curve], tmp_path / "curve.png", against)
+        assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
