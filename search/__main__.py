@@ -178,7 +178,10 @@ def run_model(model: str, path: Path, settings: Settings, console: Console) -> b
 
     timer = PhaseTimer()
     with timer.phase("import"):
-        parts = partition_model(model, settings.shapes, fallback=settings.fallback)
+        try:
+            parts = partition_model(model, settings.shapes, fallback=settings.fallback)
+        except ModelError as error:  # of several models, which one
+            raise (error if model in str(error) else ModelError(f"{model}: {error}")) from error
         tasks = extract_tasks(parts, settings.target)
     if parts.graph.dynamic_inputs:
         raise ModelError(

@@ -52,9 +52,9 @@ def make_model(
     """A model from nodes; an input is given by an array of its shape and dtype, or a shape of float32."""
     infos = []
     for name, given in inputs.items():
-        is_array = isinstance(given, np.ndarray)
-        kind = helper.np_dtype_to_tensor_dtype(given.dtype) if is_array else TensorProto.FLOAT
-        infos.append(helper.make_tensor_value_info(name, kind, given.shape if is_array else given))
+        shape = given.shape if isinstance(given, np.ndarray) else given
+        kind = helper.np_dtype_to_tensor_dtype(given.dtype) if isinstance(given, np.ndarray) else TensorProto.FLOAT
+        infos.append(helper.make_tensor_value_info(name, kind, shape))
     results = [helper.make_empty_tensor_value_info(name) for name in outputs]
     tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()]
     graph = helper.make_graph(list(nodes), "test", infos, results, tensors)

@@ -68,9 +68,10 @@ def test_equal_to_the_reference_evaluator(op_type: str, inputs: list[Any], attri
     node = OperatorNode(
         "n", op_type, names, "y", {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}, "", 17
     )
-    got = known_result(node, arrays)
+    got: Any = known_result(node, arrays)
     assert got is not None
     proto = helper.make_node(op_type, names, ["y"], **attributes)
+    expected: Any
     (expected,) = ReferenceEvaluator(make_model([proto], {}, ["y"], dict(zip(names, arrays, strict=True)))).run(None, {})
     np.testing.assert_allclose(got, expected, rtol=1e-6)
     assert got.dtype == np.asarray(expected).dtype

@@ -78,7 +78,7 @@ class AnsorRep(BackendRep):  # type: ignore[misc,unused-ignore]
         if len(inputs) != len(self.input_names):
             names = ", ".join(self.input_names)
             raise FeedError(f"the model takes {len(self.input_names)} inputs ({names}), not {len(inputs)}")
-        return {name: value for name, value in zip(self.input_names, inputs, strict=True) if value is not None}
+        return dict(zip(self.input_names, inputs, strict=True))
 
     def _key(self, feed: Mapping[str, Any]) -> tuple[Any, ...]:
         shapes = tuple((name, np.shape(value)) for name, value in feed.items() if isinstance(value, np.ndarray))

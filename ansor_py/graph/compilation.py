@@ -159,7 +159,7 @@ def best_for_machine(records: Records | None, target: Target, threads: int, tell
     if isinstance(records, (str, os.PathLike)):
         given, lost = read_records(Path(records))
         for line in lost:
-            tell(f"records file '{os.fspath(records)}' {line}")
+            tell(f"records file '{os.fspath(records)}' {line}; it is ignored, the other records are used")
     else:
         given = list(records)
     machines = {text: _same_cpu(text, target) for text in {record.target for record in given}}

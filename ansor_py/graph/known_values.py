@@ -2,7 +2,7 @@
 
     known_result(node, [array, None, axes])      # the result, or None for an operator that is not among these
 
-Only what is the same in every version from opset 7 on is computed here; constant folding asks ONNX's reference evaluator,
+Only what is the same in every version of an operator is computed here; constant folding asks ONNX's reference evaluator,
 which takes a millisecond a node, for the rest.
 """
 
@@ -21,7 +21,7 @@ from ansor_py.graph.ir import Array, OperatorNode
 from ansor_py.te.expr import DTYPE_BYTES
 
 Known: TypeAlias = NDArray[Any]
-_OLDEST_OPSET = 7  # before it, broadcasting was an attribute
+_NUMPY_BROADCAST_OPSET = 7  # before it, broadcasting was an attribute
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ class _UnknownError(Exception):
 def known_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None:
     """The node's result for known inputs, or None if the operator or this use of it is not among the simple ones."""
     function = _FUNCTIONS.get(node.op_type)
-    if function is None or node.domain or not node.opset >= _OLDEST_OPSET or node.output_count > 1:
+    if function is None or node.domain or node.output_count > 1:
+        return None
+    if node.opset < _NUMPY_BROADCAST_OPSET and len(inputs) > 1:
         return None
     if any(array is not None and str(array.dtype) not in DTYPE_BYTES for array in inputs):
         return None
