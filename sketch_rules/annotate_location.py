@@ -35,7 +35,7 @@ def annotate_location(sketch: PartialSketch) -> PartialSketch:
     extents = sampled_extents(sketch)
     for stage in reversed(sketch.state.stages):
         movable = isinstance(stage.location, Root) and not sketch.state.is_output(stage.name)
-        if movable and stage.name not in sketch.levels:
+        if movable and stage.name not in sketch.levels and not sketch.state.is_prepared(stage.name):
             places = [place for place in _places(sketch, stage, found) if extents.get(place, 1) > 1]
             places = [place for place in places if _is_legal(sketch, stage.name, place, found)]
             if places:

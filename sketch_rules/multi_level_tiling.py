@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import Gene, Stage
 from ansor_py.schedule.steps import Reorder, Split, Step, Vectorize
-from ansor_py.sketch_rules.add_packing import packed_axis
 from ansor_py.sketch_rules.fusible import reuses_data
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.register_tile import register_tiles
@@ -59,8 +58,15 @@ def tiled_axes(sketch: PartialSketch, stage: Stage) -> TiledAxes:
         tuple(axis for axis in stage.op.reduce_axes if axis.extent > 1),
         tuple(axis for axis in stage.op.axes if axis.extent == 1),
         tuple(axis for axis in stage.op.reduce_axes if axis.extent == 1),
-        packed_axis(stage) if stage.name in sketch.panels else vector_axis(stage, sketch.state.body(stage.name)),
+        _vector_axis(sketch, stage),
     )
+
+
+def _vector_axis(sketch: PartialSketch, stage: Stage) -> Axis | None:
+    """The axis of an operand's panels, if it has any."""
+    if stage.name in sketch.panels:
+        return next(axis for axis in stage.op.axes if axis.name == sketch.panels[stage.name][0])
+    return vector_axis(stage, sketch.state.body(stage.name))
 
 
 def tile(sketch: PartialSketch, name: str) -> PartialSketch:
@@ -73,10 +79,8 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
         register.index(axes.vector) if axes.vector is not None else None,
         sketch.target.lanes(stage.tensor.dtype),
         sketch.target.vector_registers,
+        sketch.panels[name][1] if name in sketch.panels else None,  # a row of the register tile is a row of the panel
     )
-    if name in sketch.panels:  # a row of the register tile is a row of the panel
-        _, width = sketch.panels[name]
-        tiles = tuple(choice for choice in tiles if choice[register.index(axes.vector)] == width)
     sketch, register_hole = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):

@@ -24,10 +24,15 @@ MOST_LONG_AXES = 2
 
 
 @cache
-def register_tiles(extents: tuple[int, ...], vector: int | None, lanes: int, registers: int) -> tuple[tuple[int, ...], ...]:
-    """Lengths per axis, in the order of `extents` (elements); `vector` is the position of the vector axis (None: scalars)."""
+def register_tiles(
+    extents: tuple[int, ...], vector: int | None, lanes: int, registers: int, width: int | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Lengths per axis, in the order of `extents` (elements); `vector` is the position of the vector axis (None: scalars).
+
+    `width` fixes the length along the vector axis.
+    """
     others = [position for position in range(len(extents)) if position != vector]
-    lengths = [1] if vector is None else vector_lengths(extents[vector], lanes)
+    lengths = [width or 1] if vector is None or width else vector_lengths(extents[vector], lanes)
     tiles: list[tuple[int, ...]] = []
     accumulators: list[int] = []
     for length in lengths:

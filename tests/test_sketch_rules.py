@@ -24,6 +24,7 @@ from ansor_py.sketch_rules.register_tile import register_tiles, vector_lengths
 from ansor_py.sketch_rules.tile_sizes import reduction_lengths, tile_pairs
 from ansor_py.target import Target
 from ansor_py.te.expr import maximum
+from ansor_py.te.ops.convolution import conv2d
 from ansor_py.te.ops.registry import from_spec
 from ansor_py.te.tensor import compute, placeholder, reduce_axis, reduce_max, reduce_sum
 
@@ -138,13 +139,27 @@ for i.0 in rest:
 
 def test_a_large_product_may_read_panels_of_one_operand() -> None:
     sketches = generate_sketches(dag_of("dense:64,1000,512"), TARGET)
-    packed = next(sketch for sketch in sketches if sketch.name == "pack(weight) tile(dense)")
+    packed = next(sketch for sketch in sketches if sketch.name == "pack(weight j 32) tile(dense)")
     state = packed.structure([0] * len(packed.holes))
     assert state.stage("weight.cache").tensor.shape == (32, 512, 32)
     assert "weight.cache[(j // 32), k, (j % 32)]" in str(state)
     assert {choice[1] for choice in packed.holes[0].choices} == {32}
     assert state.stage("dense").iterators[-1].name == "j.3"
-    assert any(hole.kind == "location" and hole.stage == "weight.cache" for hole in packed.holes)
+    product = generate_sketches(dag_of("matmul:512,512,512"), TARGET)
+    packed = next(sketch for sketch in product if sketch.name == "pack(B j 32) tile(C)")
+    assert any(hole.kind == "location" and hole.stage == "B.cache" for hole in packed.holes)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_constant_weight_is_packed_once_along_the_output_channels(constant: bool) -> None:
+    data, weight = placeholder((1, 48, 14, 14), name="data"), placeholder((40, 48, 3, 3), name="w", constant=constant)
+    sketches = generate_sketches(ComputeDAG.from_outputs(conv2d(data, weight, padding=1)), TARGET)
+    packed = [sketch for sketch in sketches if sketch.name.startswith("pack(w f 32)")]
+    assert bool(packed) == constant
+    for sketch in packed:
+        state = sketch.structure([0] * len(sketch.holes))
+        assert state.is_prepared("w.cache")
+        assert not any(hole.stage == "w.cache" for hole in sketch.holes)
 
 
 def test_a_product_with_a_transposed_operand_is_vectorised_along_the_reduction() -> None:

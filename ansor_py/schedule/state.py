@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from ansor_py.errors import ScheduleError
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.te.expr import AxisKind, Expr, Read, reads_of, substitute, transform
-from ansor_py.te.tensor import Compute, Tensor
+from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
 if TYPE_CHECKING:
     from ansor_py.schedule.steps.base import Step
@@ -203,6 +203,18 @@ class State:
             below = self.consumers(reader.name) if isinstance(reader.location, Inlined) else [reader]
             found.update({stage.name: stage for stage in below})
         return list(found.values())
+
+    def is_prepared(self, name: str) -> bool:
+        """Whether the stage depends on constants alone and stands at root: it is computed once, not in every run."""
+        stage = self.stage(name)
+        if self.is_output(name) or not isinstance(stage.location, Root):
+            return False
+        return all(
+            self.is_prepared(read.tensor.name)
+            if self.has_stage(read.tensor.name)
+            else isinstance(read.tensor.op, Placeholder) and read.tensor.op.constant
+            for read in reads_of(self.body(name))
+        )
 
     def body(self, name: str) -> Expr:
         """The formula of a stage with all inlined producers substituted."""
