@@ -186,3 +186,46 @@ def test_the_command_line_lists_or_refuses_uncompiled_nodes(tmp_path: Path, caps
     assert main([*words, "--no-fallback", "--out", str(tmp_path / "none")]) == 2
     assert "node 'determinant' (operator Det, opset 17) is not supported" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_the_branch_of_a_known_condition_is_compiled(condition: bool) -> None:
+    model, data = branches(np.array(condition))
+    compiled = compile(model, threads=1, workers=0, fallback=False)
+    check(compiled, model, data)
+    assert not compiled.fallback_nodes
+
+
+def test_functions_with_subgraphs_may_be_called_twice() -> None:
+    """Each call has names of its own, also where a subgraph captures a value of the function."""
+    then = helper.make_graph([helper.make_node("Neg", ["inner"], ["t"])], "then", [], [_float("t", 2, 3)])
+    other = helper.make_graph([helper.make_node("Exp", ["inner"], ["t"])], "else", [], [_float("t", 2, 3)])
+    choice = helper.make_node("If", ["flag"], ["chosen"], then_branch=then, else_branch=other)
+    body = [helper.make_node("Relu", ["a"], ["inner"]), choice, helper.make_node("Add", ["chosen", "a"], ["b"])]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    function = helper.make_function("mine", "Choose", ["a", "flag"], ["b"], body, opsets[:1])
+    nodes = [
+        helper.make_node("Choose", ["x", "yes"], ["m"], name="first", domain="mine"),
+        helper.make_node("Choose", ["m", "no"], ["n"], name="second", domain="mine"),
+        helper.make_node("Choose", ["n", "c"], ["y"], name="third", domain="mine"),
+    ]
+    condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
+    known = [onnx.numpy_helper.from_array(np.array(value), name) for name, value in (("yes", True), ("no", False))]
+    graph = helper.make_graph(nodes, "twice", [_float("x", 2, 3), condition], [_float("y", 2, 3)], known)
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8)
+    compiled = compile(model, threads=1, workers=0)
+    assert [node.op_type for node in compiled.fallback_nodes] == ["If"]
+    for flag in (True, False):
+        check(compiled, model, {"x": floats(2, 3), "c": np.array(flag)})
+
+
+def test_a_loop_in_a_function_of_the_standard_leaves_the_operator_whole() -> None:
+    node = helper.make_node("HannWindow", ["n"], ["w"], name="window", output_datatype=TensorProto.FLOAT)
+    nodes = [node, helper.make_node("Mul", ["w", "x"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "windowed", [helper.make_tensor_value_info("n", TensorProto.INT64, []), _float("x", 8)], [_float("y", 8)]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    compiled = compile(model, threads=1, workers=0)
+    check(compiled, model, {"n": np.array(8), "x": floats(8)})
+    assert compiled.fallback_nodes[0].name == "window"

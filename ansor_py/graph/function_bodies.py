@@ -14,6 +14,8 @@ from typing import Any
 
 from onnx import AttributeProto, FunctionProto, NodeProto, TypeProto, defs
 
+from ansor_py.graph.subgraphs import rename_captures
+
 
 def function_of(
     node: NodeProto, opset: int, input_types: Sequence[TypeProto], local: Mapping[tuple[str, str], FunctionProto]
@@ -65,6 +67,7 @@ def expand_function(node: NodeProto, function: FunctionProto, prefix: str) -> li
         copy.output[:] = [_renamed(name, names, prefix) for name in inner.output]
         del copy.attribute[:]
         copy.attribute.extend(_bound_attributes(inner, given))
+        rename_captures(copy, lambda name: _renamed(name, names, prefix))
         expanded.append(copy)
     return expanded
 
@@ -78,7 +81,14 @@ def _bound_attributes(inner: NodeProto, given: Mapping[str, AttributeProto]) -> 
     bound = []
     for attribute in inner.attribute:
         if not attribute.ref_attr_name:
-            bound.append(attribute)
+            copy = AttributeProto()
+            copy.CopyFrom(attribute)
+            for graph in (copy.g, *copy.graphs):
+                for nested in graph.node:
+                    nested_attributes = _bound_attributes(nested, given)
+                    del nested.attribute[:]
+                    nested.attribute.extend(nested_attributes)
+            bound.append(copy)
         elif attribute.ref_attr_name in given:
             copy = AttributeProto()
             copy.CopyFrom(given[attribute.ref_attr_name])

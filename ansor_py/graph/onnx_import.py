@@ -16,7 +16,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    defs,
+    helper,
+    numpy_helper,
+)
 
 from ansor_py.errors import ModelError, StaticInputError
 from ansor_py.graph.function_bodies import expand_function, function_of
@@ -24,8 +35,9 @@ from ansor_py.graph.ir import Array, AttributeValue, Graph, OpaqueNode, Operator
 from ansor_py.graph.model_file import check_model, infer_shapes, node_title, read_model
 from ansor_py.graph.onnx_nodes import attributes_of, dtype_name, supported_dtype
 from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, describe, expression_of, registered
-from ansor_py.graph.opaque_nodes import Context, evaluate_opaque, make_opaque, operators_in, subgraphs_of, values_read
+from ansor_py.graph.opaque_nodes import Context, evaluate_opaque, make_opaque
 from ansor_py.graph.passes.constant_folding import NONDETERMINISTIC, evaluate
+from ansor_py.graph.subgraphs import inlined_branch, operators_in, subgraphs_of, values_read
 from ansor_py.te.expr import DTYPE_BYTES
 from ansor_py.te.tensor import Tensor, placeholder
 
@@ -111,6 +123,9 @@ class _Walk:
 
     def _add(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
         opset = versions.get(_domain(proto.domain), 0)
+        if subgraphs_of(proto):
+            self._add_with_subgraphs(proto, title, versions, opset)
+            return
         operators = list(self._operators(proto, title, opset))
         looks_at_shape = proto.op_type in ("Shape", "Size") and _domain(proto.domain) == ""
         known = not looks_at_shape and all(self._known(operator) for operator in operators)
@@ -123,6 +138,20 @@ class _Walk:
                 self._add_operator(operator)
         else:
             self._add_function(proto, operators[0], opset)
+
+    def _add_with_subgraphs(self, proto: NodeProto, title: str, versions: Mapping[str, int], opset: int) -> None:
+        """A node with subgraphs: the branch of an If whose condition is known, or the node's function body."""
+        condition = self.values[proto.input[0]].constant if proto.op_type == "If" else None
+        if condition is None:
+            outputs = [name for name in proto.output if name]
+            node = OperatorNode(title, proto.op_type, tuple(proto.input), outputs[0], {}, _domain(proto.domain), opset)
+            self._add_function(proto, node, opset)
+            return
+        tensors, nodes = inlined_branch(proto, bool(condition.reshape(-1)[0]), f"{title}/")
+        for tensor in tensors:
+            _add_constant_tensor(self, tensor)
+        for index, inner in enumerate(nodes):
+            self.add(inner, node_title(inner, index), versions)
 
     def _refuse_dynamic(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
         for name in proto.input:
@@ -230,13 +259,18 @@ class _Walk:
         types = [_type_proto(self.values[name]) if name else TypeProto() for name in proto.input]
         function = function_of(proto, opset, types, self.functions)
         if function is None:
+            if subgraphs_of(proto):
+                raise ModelError(
+                    f"{describe(node)} has a graph as attribute, which is compiled only for an If of known condition"
+                )
             if self.fallback:
                 raise ModelError(f"{describe(node)} has neither a tensor expression nor a function body")
             definition_of(node)  # raises the error that lists the supported operators
             raise ModelError(f"{describe(node)} is not supported")
-        inner_opsets = {_domain(entry.domain): entry.version for entry in function.opset_import}
+        stated = {_domain(entry.domain): entry.version for entry in function.opset_import}
+        inner_opsets = {"": defs.onnx_opset_version(), **self.opsets, **stated}
         # A function of the model may be all of it; the standard's are one operator, and best run as one.
-        separable = (proto.domain, proto.op_type) in self.functions and not any(subgraphs_of(n) for n in function.node)
+        separable = (proto.domain, proto.op_type) in self.functions
         for index, inner in enumerate(expand_function(proto, function, f"{node.name}/")):
             self.add(inner, node_title(inner, index), inner_opsets, whole=separable)
 
@@ -308,12 +342,16 @@ def _add_constants(walk: _Walk, graph: GraphProto) -> None:
     if graph.sparse_initializer:
         raise ModelError(f"initialiser '{graph.sparse_initializer[0].values.name}' is sparse, which is not supported")
     for tensor in graph.initializer:
-        owner = f"initialiser '{tensor.name}'"
-        if walk.fallback and tensor.data_type == TensorProto.STRING:
-            walk.add(helper.make_node("Constant", [], [tensor.name], value=tensor), owner)
-            continue
-        dtype_name(tensor.data_type, owner)
-        walk.add_constant(tensor.name, _array(tensor, owner), owner)
+        _add_constant_tensor(walk, tensor)
+
+
+def _add_constant_tensor(walk: _Walk, tensor: TensorProto) -> None:
+    owner = f"initialiser '{tensor.name}'"
+    if walk.fallback and tensor.data_type == TensorProto.STRING:
+        walk.add(helper.make_node("Constant", [], [tensor.name], value=tensor), owner)
+        return
+    dtype_name(tensor.data_type, owner)
+    walk.add_constant(tensor.name, _array(tensor, owner), owner)
 
 
 def _array(tensor: TensorProto, owner: str) -> Array:

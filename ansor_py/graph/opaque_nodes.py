@@ -15,9 +15,7 @@ from dataclasses import dataclass
 
 import onnx
 from onnx import (
-    AttributeProto,
     FunctionProto,
-    GraphProto,
     ModelProto,
     NodeProto,
     TypeProto,
@@ -29,6 +27,7 @@ from onnx import (
 from ansor_py.errors import ModelError
 from ansor_py.graph.ir import Array, OpaqueNode
 from ansor_py.graph.reference import evaluator_of
+from ansor_py.graph.subgraphs import operators_in, values_read
 
 # Constants of at most so many elements are given to shape inference: shapes, axes, sizes.
 _SHAPE_ELEMENTS = 64
@@ -79,38 +78,6 @@ def evaluate_opaque(node: OpaqueNode, constants: Mapping[str, Array]) -> dict[st
     except Exception as error:  # the evaluator raises whatever the operator's NumPy code raises
         raise ModelError(f"node '{node.name}' (operator {node.op_type}) cannot be evaluated: {error}") from error
     return dict(zip(node.outputs.values(), results, strict=True))
-
-
-def values_read(node: NodeProto) -> tuple[str, ...]:
-    """What a node reads of the graph that it stands in: its inputs, and what its subgraphs take from outside."""
-    names = [name for name in node.input if name]
-    for graph in subgraphs_of(node):
-        names += _captured(graph)
-    return tuple(dict.fromkeys(names))
-
-
-def subgraphs_of(node: NodeProto) -> list[GraphProto]:
-    """The graphs among a node's attributes (branches of If, bodies of Loop and Scan)."""
-    found = []
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            found.append(attribute.g)
-        elif attribute.type == AttributeProto.GRAPHS:
-            found.extend(attribute.graphs)
-    return found
-
-
-def operators_in(node: NodeProto) -> set[str]:
-    """The operator types of a node and of all nodes in its subgraphs."""
-    return {node.op_type}.union(*(operators_in(inner) for graph in subgraphs_of(node) for inner in graph.node))
-
-
-def _captured(graph: GraphProto) -> list[str]:
-    own = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
-    own |= {tensor.values.name for tensor in graph.sparse_initializer}
-    own |= {name for node in graph.node for name in node.output}
-    read = [name for node in graph.node for name in values_read(node)] + [info.name for info in graph.output]
-    return [name for name in read if name not in own]
 
 
 def _model_of(proto: NodeProto, title: str, context: Context, types: Mapping[str, TypeProto]) -> ModelProto:
