@@ -37,6 +37,7 @@ from ansor_py.graph.onnx_nodes import attributes_of, dtype_name, supported_dtype
 from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, describe, expression_of, registered
 from ansor_py.graph.opaque_nodes import Context, evaluate_opaque, make_opaque
 from ansor_py.graph.passes.constant_folding import NONDETERMINISTIC, evaluate
+from ansor_py.graph.scalar_results import shape_of_single
 from ansor_py.graph.subgraphs import inlined_branch, operators_in, subgraphs_of, values_read
 from ansor_py.te.expr import DTYPE_BYTES
 from ansor_py.te.tensor import Tensor, placeholder
@@ -248,6 +249,8 @@ class _Walk:
         placeholders = [_stand_in(self.values[name]) if name else None for name in resolved.inputs]
         result = expression_of(resolved, placeholders)
         shape = self.inferred.get(node.output, result.shape)
+        if node.output not in self.inferred and result.shape == (1,):
+            shape = shape_of_single(node, self.values)
         if int(np.prod(shape, dtype=np.int64)) != result.size:
             raise ModelError(
                 f"{describe(node)}: the model states shape {list(shape)} for its result, but it is {list(result.shape)}"

@@ -124,7 +124,7 @@ class Axis(Var):
 @dataclass(frozen=True)
 class Binary(Expr):
     """Two operands of one dtype. `floordiv` and `mod` round towards minus infinity; `and`/`or` are on bool, the `bit...`
-    operators and the shifts (by less than the width, filling with zeros) on integers."""
+    operators and the shifts (by less than the width; `shr` keeps the sign) on integers."""
 
     op: str
     left: Expr

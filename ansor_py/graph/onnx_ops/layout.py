@@ -1,4 +1,4 @@
-"""ONNX operators that move elements: views (reshape and its kin), transpose, concat, slice, split, pad, expand, gather."""
+"""ONNX operators that move elements: views (reshape and its kin), transpose, concat, slice, split, pad, expand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from ansor_py.errors import ModelError
 from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
 from ansor_py.te import expr, ops
-from ansor_py.te.expr import INDEX
 from ansor_py.te.ops.checks import axes_of
 from ansor_py.te.tensor import Tensor, tensor_from_body
 
@@ -94,20 +93,30 @@ def split(call: OperatorCall) -> Tensor:
     return ops.strided_slice(call.x, begin, end)
 
 
-@onnx_op("Pad", pattern=Pattern.INJECTIVE, static={1: "pads", 2: "value", 3: "axes"})
+@onnx_op("Pad", pattern=Pattern.INJECTIVE, static={1: "pads", 3: "axes"}, optional_static={2: "value"})
 def pad(call: OperatorCall) -> Tensor:
-    """Surrounded by a constant; negative widths crop."""
-    if call.text("mode", "constant") != "constant":
-        raise ModelError(
-            f"{describe(call.node)}: mode '{call.text('mode', 'constant')}' is not supported; supported is constant"
-        )
+    """Surrounded by a constant or by its own elements; negative widths crop."""
     rank = len(call.x.shape)
     axes = call.axes(default=range(rank))
-    widths = call.integers("pads")
+    widths = call.integers("pads") if call.has("pads") else call.integers("paddings")
     before, after = [0] * rank, [0] * rank
     for position, axis in enumerate(axes):
         before[axis], after[axis] = widths[position], widths[position + len(axes)]
-    return ops.pad(call.x, before, after, call.number("value", 0.0))
+    mode = call.text("mode", "constant")
+    if mode != "constant":
+        return ops.pad_repeating(call.x, before, after, mode)
+    value = call.optional(2)
+    if value is None:
+        return ops.pad(call.x, before, after, call.number("value", 0.0))
+    return _padded_with(call.x, before, after, value)
+
+
+def _padded_with(x: Tensor, before: list[int], after: list[int], value: Tensor) -> Tensor:
+    """Padding by a number that is computed."""
+    inside = ops.pad(ops.map_elements(x, lambda v: expr.const(True, "bool"), "inside"), before, after, 0, "pad_mask")
+    padded = ops.pad(x, before, after, 0, "pad_zero")
+    axes = axes_of(padded.shape)
+    return tensor_from_body("pad", axes, expr.select(inside[axes], padded[axes], value[(0,) * len(value.shape)]))
 
 
 @onnx_op("Expand", pattern=Pattern.BROADCAST, static={1: "shape"})
@@ -115,14 +124,3 @@ def expand(call: OperatorCall) -> Tensor:
     """Broadcast to a shape, in both directions."""
     shape = np.broadcast_shapes(call.x.shape, call.integers("shape"))
     return ops.broadcast_to(call.x, shape)
-
-
-@onnx_op("Gather", pattern=Pattern.OPAQUE)
-def gather(call: OperatorCall) -> Tensor:
-    """Slices of the first input along `axis`, chosen by the second; negative indices count from the end."""
-    x, indices, axis = call.x, call.tensor(1), call.axis(0)
-    rank = len(indices.shape)
-    output = axes_of((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
-    index = expr.cast(indices[output[axis : axis + rank]], INDEX)
-    position = expr.select(index < 0, index + x.shape[axis], index)
-    return tensor_from_body("gather", output, x[(*output[:axis], position, *output[axis + rank :])])

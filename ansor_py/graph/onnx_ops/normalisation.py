@@ -7,16 +7,36 @@ from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
 from ansor_py.te import ops
 from ansor_py.te.ops.checks import axes_of
+from ansor_py.te.ops.normalization import moments
 from ansor_py.te.tensor import Tensor, tensor_from_body
 
 
 @onnx_op("BatchNormalization", pattern=Pattern.BROADCAST)
 def batch_normalisation(call: OperatorCall) -> Tensor:
-    """At inference: scale and shift by the running statistics."""
-    if call.node.output_index or call.integer("training_mode", 0):
-        raise ModelError(f"{describe(call.node)} is in training mode; export the model for inference")
+    """At inference: scale and shift by the running statistics. In training mode (from opset 14 on): by those of the batch,
+    and the further outputs are the running statistics moved towards them."""
     scale, bias, mean, variance = (call.tensor(index) for index in range(1, 5))
-    return ops.batch_norm(call.x, scale, bias, mean, variance, call.number("epsilon", 1e-5))
+    epsilon = call.number("epsilon", 1e-5)
+    if call.integer("training_mode", 0) and call.opset >= 14:
+        return _trained_batch_normalisation(call, scale, bias, mean, variance, epsilon)
+    if call.node.output_index or (call.opset < 7 and not call.integer("is_test", 0)):
+        raise ModelError(f"{describe(call.node)} is in training mode; export the model for inference")
+    return ops.batch_norm(call.x, scale, bias, mean, variance, epsilon)
+
+
+def _trained_batch_normalisation(
+    call: OperatorCall, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, epsilon: float
+) -> Tensor:
+    axes = [0, *range(2, len(call.x.shape))]
+    batch_mean = ops.reduce_mean(call.x, axes, name="batch_mean")
+    flat = (1, call.x.shape[1], *(1 for _ in call.x.shape[2:]))
+    offset = ops.subtract(call.x, ops.reshape(batch_mean, flat), "offset")
+    batch_variance = ops.reduce_mean(ops.multiply(offset, offset, "square"), axes, name="batch_variance")
+    if call.node.output_index == 0:
+        return ops.batch_norm(call.x, scale, bias, batch_mean, batch_variance, epsilon)
+    momentum = call.number("momentum", 0.9)
+    running, current = (mean, batch_mean) if call.node.output_index == 1 else (variance, batch_variance)
+    return ops.add(ops.multiply(running, momentum, "kept"), ops.multiply(current, 1 - momentum, "moved"), "running")
 
 
 @onnx_op("ChannelAffine", pattern=Pattern.BROADCAST)
@@ -29,10 +49,43 @@ def channel_affine(call: OperatorCall) -> Tensor:
 
 @onnx_op("LayerNormalization", pattern=Pattern.OPAQUE)
 def layer_normalisation(call: OperatorCall) -> Tensor:
-    """Normalised over the axes from `axis` on; the outputs for training are not supported."""
+    """Normalised over the axes from `axis` on; further outputs are the mean and the reciprocal of the deviation."""
+    epsilon, axis = call.number("epsilon", 1e-5), call.axis(-1)
     if call.node.output_index:
-        raise ModelError(f"{describe(call.node)}: only its first output is supported")
-    return ops.layer_norm(call.x, call.tensor(1), call.optional(2), call.integer("axis", -1), call.number("epsilon", 1e-5))
+        mean, factor = moments(call.x, range(axis, len(call.x.shape)), epsilon, "layer_norm")
+        assert mean is not None
+        return mean if call.node.output_index == 1 else factor
+    return ops.layer_norm(call.x, call.tensor(1), call.optional(2), axis, epsilon)
+
+
+@onnx_op("RMSNormalization", pattern=Pattern.OPAQUE)
+def rms_normalisation(call: OperatorCall) -> Tensor:
+    """Divided by the root of the mean square over the axes from `axis` on, times a scale."""
+    return ops.rms_norm(call.x, call.tensor(1), call.axis(-1), call.number("epsilon", 1e-5))
+
+
+@onnx_op("InstanceNormalization", pattern=Pattern.OPAQUE)
+def instance_normalisation(call: OperatorCall) -> Tensor:
+    """Each channel of each element of the batch normalised."""
+    return ops.instance_norm(call.x, call.tensor(1), call.tensor(2), call.number("epsilon", 1e-5))
+
+
+@onnx_op("GroupNormalization", pattern=Pattern.OPAQUE)
+def group_normalisation(call: OperatorCall) -> Tensor:
+    """Groups of channels normalised; scale and bias are one a group before opset 21, one a channel from then on."""
+    return ops.group_norm(call.x, call.tensor(1), call.tensor(2), call.integer("num_groups"), call.number("epsilon", 1e-5))
+
+
+@onnx_op("MeanVarianceNormalization", pattern=Pattern.OPAQUE)
+def mean_variance_normalisation(call: OperatorCall) -> Tensor:
+    """Less the mean, divided by the deviation (plus 1e-9)."""
+    return ops.mean_variance_norm(call.x, call.axes(default=(0, 2, 3)))
+
+
+@onnx_op("LpNormalization", pattern=Pattern.OPAQUE)
+def lp_normalisation(call: OperatorCall) -> Tensor:
+    """Divided by the p-norm along an axis."""
+    return ops.lp_normalize(call.x, call.axis(-1), call.number("p", 2))
 
 
 @onnx_op("LRN", pattern=Pattern.OPAQUE)

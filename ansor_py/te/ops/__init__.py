@@ -22,7 +22,9 @@ from ansor_py.te.ops.activation import (
     softsign,
     thresholded_relu,
 )
+from ansor_py.te.ops.blocks import depth_to_space, space_to_depth
 from ansor_py.te.ops.convolution import capsule_conv2d, conv1d, conv2d, conv3d, convolution
+from ansor_py.te.ops.einstein import einsum
 from ansor_py.te.ops.elementwise import (
     abs,
     add,
@@ -53,6 +55,17 @@ from ansor_py.te.ops.elementwise import (
     subtract,
     tanh,
 )
+from ansor_py.te.ops.indexing import (
+    arithmetic_progression,
+    eye,
+    gather,
+    gather_elements,
+    gather_nd,
+    one_hot,
+    reverse_sequence,
+    tile,
+    trilu,
+)
 from ansor_py.te.ops.integer import (
     bitwise_and,
     bitwise_not,
@@ -64,9 +77,9 @@ from ansor_py.te.ops.integer import (
     shift_right,
     truncated_divide,
 )
-from ansor_py.te.ops.layout import broadcast_to, concat, flatten, pad, reshape, strided_slice, transpose
+from ansor_py.te.ops.layout import broadcast_to, concat, flatten, pad, pad_repeating, reshape, strided_slice, transpose
 from ansor_py.te.ops.matrix import dense, matmul
-from ansor_py.te.ops.normalization import batch_norm, layer_norm, lrn
+from ansor_py.te.ops.normalization import batch_norm, group_norm, instance_norm, layer_norm, lrn, mean_variance_norm, rms_norm
 from ansor_py.te.ops.pooling import (
     average_pool,
     average_pool2d,
@@ -77,8 +90,21 @@ from ansor_py.te.ops.pooling import (
     max_pool2d,
     max_pool_indices,
 )
-from ansor_py.te.ops.reduction import log_softmax, reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_sum, softmax
+from ansor_py.te.ops.position import argmax, argmin, hardmax
+from ansor_py.te.ops.quantization import centred, dequantize, quantize
+from ansor_py.te.ops.reduction import (
+    log_softmax,
+    reduce_log_sum_exp,
+    reduce_max,
+    reduce_mean,
+    reduce_min,
+    reduce_prod,
+    reduce_sum,
+    softmax,
+)
 from ansor_py.te.ops.registry import Operator, build_operator, from_spec, operator, operators
+from ansor_py.te.ops.resampling import resample, resize2d
+from ansor_py.te.ops.scan import cumulative_product, cumulative_sum
 from ansor_py.te.ops.transposed_convolution import conv1d_transpose, conv2d_transpose, conv3d_transpose, conv_transpose
 from ansor_py.te.ops.trigonometry import acos, acosh, asin, asinh, atan, atanh, cos, cosh, expm1, log1p, sin, sinh, tan
 from ansor_py.te.ops.vector_norm import lp_normalize, reduce_norm
@@ -89,6 +115,9 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "argmax",
+    "argmin",
+    "arithmetic_progression",
     "asin",
     "asinh",
     "atan",
@@ -107,6 +136,7 @@ __all__ = [
     "cast",
     "ceil",
     "celu",
+    "centred",
     "clip",
     "concat",
     "conv1d",
@@ -119,21 +149,33 @@ __all__ = [
     "convolution",
     "cos",
     "cosh",
+    "cumulative_product",
+    "cumulative_sum",
     "dense",
+    "depth_to_space",
+    "dequantize",
     "divide",
+    "einsum",
     "elu",
     "erf",
     "exp",
     "expm1",
+    "eye",
     "flatten",
     "floor",
     "fmod",
     "from_spec",
+    "gather",
+    "gather_elements",
+    "gather_nd",
     "gelu",
     "global_average_pool",
     "global_max_pool",
+    "group_norm",
     "hard_sigmoid",
     "hard_swish",
+    "hardmax",
+    "instance_norm",
     "is_inf",
     "is_nan",
     "layer_norm",
@@ -150,15 +192,20 @@ __all__ = [
     "max_pool2d",
     "max_pool_indices",
     "maximum",
+    "mean_variance_norm",
     "minimum",
     "mish",
     "multiply",
     "neg",
+    "one_hot",
     "operator",
     "operators",
     "pad",
+    "pad_repeating",
     "power",
+    "quantize",
     "reciprocal",
+    "reduce_log_sum_exp",
     "reduce_max",
     "reduce_mean",
     "reduce_min",
@@ -167,7 +214,11 @@ __all__ = [
     "reduce_sum",
     "relu",
     "remainder",
+    "resample",
     "reshape",
+    "resize2d",
+    "reverse_sequence",
+    "rms_norm",
     "round",
     "selu",
     "shift_left",
@@ -181,12 +232,15 @@ __all__ = [
     "softmax",
     "softplus",
     "softsign",
+    "space_to_depth",
     "sqrt",
     "strided_slice",
     "subtract",
     "tan",
     "tanh",
     "thresholded_relu",
+    "tile",
     "transpose",
+    "trilu",
     "truncated_divide",
 ]

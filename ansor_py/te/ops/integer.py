@@ -29,23 +29,34 @@ def truncated_divide(a: TensorOrNumber, b: TensorOrNumber, name: str = "truncate
 
 
 def remainder(a: TensorOrNumber, b: TensorOrNumber, name: str = "remainder") -> Tensor:
-    """What a floor division of integers leaves; it has the sign of b."""
-    return broadcast(lambda x, y: x % y, a, b, name)
+    """What a floor division leaves, of floats or integers; it has the sign of b."""
+
+    def of(x: Expr, y: Expr) -> Expr:
+        if x.dtype not in FLOAT_DTYPES:
+            return x % y
+        rest = _float_rest(x, y)
+        differ = logical_or(expr.logical_and(rest < 0, y > 0), expr.logical_and(rest > 0, y < 0))
+        return select(differ, rest + y, rest)
+
+    return broadcast(of, a, b, name)
 
 
 def fmod(a: TensorOrNumber, b: TensorOrNumber, name: str = "fmod") -> Tensor:
     """What a division towards zero leaves, of floats or integers; it has the sign of a."""
 
     def of(x: Expr, y: Expr) -> Expr:
-        if x.dtype not in FLOAT_DTYPES:
-            return x - truncated_quotient(x, y) * y
-        size, step = call("abs", x), call("abs", y)
-        rest = size - call("floor", size / step) * step
-        # The quotient was rounded, so it may be one off.
-        rest = select(rest < 0, rest + step, select(rest >= step, rest - step, rest))
-        return select(x < 0, -rest, rest)
+        return _float_rest(x, y) if x.dtype in FLOAT_DTYPES else x - truncated_quotient(x, y) * y
 
     return broadcast(of, a, b, name)
+
+
+def _float_rest(x: Expr, y: Expr) -> Expr:
+    size, step = call("abs", x), call("abs", y)
+    rest = size - call("floor", size / step) * step
+    # The quotient was rounded, so it may be one off.
+    rest = select(rest < 0, rest + step, select(rest >= step, rest - step, rest))
+    rest = select(size < step, size, rest)
+    return select(x < 0, -rest, rest)
 
 
 def _bits(op: str, a: TensorOrNumber, b: TensorOrNumber, name: str) -> Tensor:
@@ -77,20 +88,26 @@ def bitwise_not(x: Tensor, name: str = "bitwise_not") -> Tensor:
     return map_elements(x, lambda v: binary("bitxor", v, const(ones, v.dtype)), name)
 
 
-def _shift(op: str, a: TensorOrNumber, b: TensorOrNumber, name: str) -> Tensor:
+def shift_left(a: TensorOrNumber, b: TensorOrNumber, name: str = "shift_left") -> Tensor:
+    """a with its bits moved up by b places; zeros come in, and nothing is left of a shift by the width or more."""
+
     def of(x: Expr, y: Expr) -> Expr:
-        width = DTYPE_BYTES[x.dtype] * 8
-        inside = expr.logical_and(y >= 0, y < width)
-        return select(inside, binary(op, x, select(inside, y, const(0, y.dtype))), const(0, x.dtype))
+        inside = _is_within(x, y)
+        return select(inside, binary("shl", x, select(inside, y, const(0, y.dtype))), const(0, x.dtype))
 
     return broadcast(of, a, b, name)
 
 
-def shift_left(a: TensorOrNumber, b: TensorOrNumber, name: str = "shift_left") -> Tensor:
-    """a with its bits moved up by b places; zeros come in."""
-    return _shift("shl", a, b, name)
-
-
 def shift_right(a: TensorOrNumber, b: TensorOrNumber, name: str = "shift_right") -> Tensor:
-    """a with its bits moved down by b places; zeros come in."""
-    return _shift("shr", a, b, name)
+    """a with its bits moved down by b places; the sign comes in, and only it is left of a shift by the width or more."""
+
+    def of(x: Expr, y: Expr) -> Expr:
+        inside, last = _is_within(x, y), const(DTYPE_BYTES[x.dtype] * 8 - 1, y.dtype)
+        shifted = binary("shr", x, select(inside, y, last))
+        return select(inside, shifted, const(0, x.dtype)) if x.dtype == "uint8" else shifted
+
+    return broadcast(of, a, b, name)
+
+
+def _is_within(x: Expr, places: Expr) -> Expr:
+    return expr.logical_and(places >= 0, places < DTYPE_BYTES[x.dtype] * 8)

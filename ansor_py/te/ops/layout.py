@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansor_py.te.expr import INDEX, Axis, Const, Expr, binary, const, logical_and, select
+from ansor_py.te.expr import INDEX, Axis, Const, Expr, binary, const, logical_and, maximum, minimum, select
 from ansor_py.te.ops.checks import axes_of, broadcast_index, broadcast_shape, normalized_axis, require, require_same_dtype
 from ansor_py.te.ops.registry import operator
 from ansor_py.te.tensor import Tensor, placeholder, tensor_from_body
@@ -23,7 +23,7 @@ def pad(x: Tensor, before: Sequence[int], after: Sequence[int], value: float = 0
     """Surround a tensor by `before` and `after` elements of `value` in each dimension; negative numbers crop."""
     require(len(before) == len(after) == len(x.shape), "pad", f"needs {len(x.shape)} widths before and after", x)
     shape = [extent + low + high for extent, low, high in zip(x.shape, before, after, strict=True)]
-    require(min(shape) >= 1, "pad", f"cropping by {list(before)}, {list(after)} leaves nothing", x)
+    require(min(shape, default=0) >= 0, "pad", f"cropping by {list(before)}, {list(after)} leaves less than nothing", x)
     axes = axes_of(shape)
     inside = []
     for axis, extent, low, high in zip(axes, x.shape, before, after, strict=True):
@@ -31,6 +31,31 @@ def pad(x: Tensor, before: Sequence[int], after: Sequence[int], value: float = 0
         inside += [axis < low + extent] if high > 0 else []
     element = x[tuple(axis - low for axis, low in zip(axes, before, strict=True))]
     return tensor_from_body(name, axes, select(logical_and(*inside), element, const(value, x.dtype)))
+
+
+def pad_repeating(x: Tensor, before: Sequence[int], after: Sequence[int], mode: str, name: str = "pad") -> Tensor:
+    """Surround a tensor by its own elements; negative numbers crop.
+
+    `edge` repeats the outermost ones, `reflect` mirrors at them, `wrap` begins again at the other end.
+    """
+    require(len(before) == len(after) == len(x.shape), name, f"needs {len(x.shape)} widths before and after", x)
+    require(mode in ("edge", "reflect", "wrap"), name, f"unknown mode '{mode}'; known are edge, reflect, wrap", x)
+    shape = [extent + low + high for extent, low, high in zip(x.shape, before, after, strict=True)]
+    require(min(shape, default=0) >= 0, name, f"cropping by {list(before)}, {list(after)} leaves less than nothing", x)
+    axes = axes_of(shape)
+    index: list[Expr] = []
+    for axis, extent, low, high in zip(axes, x.shape, before, after, strict=True):
+        place = axis - low
+        if low <= 0 and high <= 0:
+            index.append(place)
+        elif mode == "edge" or extent == 1:
+            index.append(minimum(maximum(place, 0), extent - 1))
+        elif mode == "wrap":
+            index.append(binary("mod", place, extent))
+        else:
+            phase = binary("mod", place, 2 * extent - 2)
+            index.append(minimum(phase, (2 * extent - 2) - phase))
+    return tensor_from_body(name, axes, x[tuple(index)])
 
 
 def concat(tensors: Sequence[Tensor], axis: int = 0, name: str = "concat") -> Tensor:
@@ -74,12 +99,14 @@ def broadcast_to(x: Tensor, shape: Sequence[int], name: str = "broadcast_to") ->
 def strided_slice(
     x: Tensor, begin: Sequence[int], end: Sequence[int], strides: Sequence[int] | None = None, name: str = "strided_slice"
 ) -> Tensor:
-    """Elements `begin, begin + stride, ...` before `end` in each dimension, with Python's meaning of negative numbers."""
+    """Elements `begin, begin + stride, ...` before `end` in each dimension, with Python's meaning of negative numbers.
+
+    The result may be empty.
+    """
     steps = (1,) * len(x.shape) if strides is None else tuple(strides)
     require(len(begin) == len(end) == len(steps) == len(x.shape), "strided_slice", "needs begin, end and stride a dimension", x)
     require(0 not in steps, "strided_slice", "a stride must not be 0", x)
     spans = [range(*slice(b, e, s).indices(n)) for n, b, e, s in zip(x.shape, begin, end, steps, strict=True)]
-    require(all(map(len, spans)), "strided_slice", f"{list(begin)}:{list(end)}:{list(steps)} is empty", x)
     axes = axes_of([len(span) for span in spans])
     return tensor_from_body(name, axes, x[tuple(axis * span.step + span.start for axis, span in zip(axes, spans, strict=True))])
 

@@ -12,12 +12,14 @@ from typing import overload
 from ansor_py.te import tensor as te_tensor
 from ansor_py.te.expr import INDEX, Axis, Const, Expr, call, const
 from ansor_py.te.ops.checks import axes_of, normalized_axes, normalized_axis, require_float
-from ansor_py.te.ops.elementwise import map_elements
+from ansor_py.te.ops.elementwise import map_elements, maximum, minimum
+from ansor_py.te.ops.layout import reshape
 from ansor_py.te.ops.registry import Builder, operator
 from ansor_py.te.tensor import Tensor, placeholder, reduce_axis, tensor_from_body
 
 ReduceExpression = Callable[[Expr, Axis | Sequence[Axis]], Expr]
 Axes = int | Sequence[int] | None
+LARGEST = {"float32": 3.4028234663852886e38, "float64": 1.7976931348623157e308}
 
 
 def reduce_tensor(x: Tensor, reduce: ReduceExpression, axes: Axes, keepdims: bool, name: str) -> Tensor:
@@ -76,6 +78,24 @@ def reduce_prod(
 ) -> Tensor | Expr:
     """Product over axes of a tensor (positions), or of an expression (reduction axes)."""
     return _reduce(te_tensor.reduce_prod, x, axes, keepdims, name)
+
+
+def reduce_log_sum_exp(x: Tensor, axes: Axes = None, keepdims: bool = False, name: str = "reduce_log_sum_exp") -> Tensor:
+    """log(sum of exp(x)) over axes, computed from the differences to the largest element, so that nothing overflows."""
+    require_float(name, x)
+    reduced = normalized_axes(name, axes, x)
+    limit = LARGEST[x.dtype]
+    # An infinite element must not meet an infinite maximum: the difference is not a number.
+    largest = reduce_max(x, reduced, keepdims=True, name=f"{name}_max")
+    shift = map_elements(largest, lambda v: minimum(maximum(v, -limit), limit), f"{name}_shift")
+    axes_x = axes_of(x.shape)
+    row = tuple(Const(0, INDEX) if p in reduced else axis for p, axis in enumerate(axes_x))
+    exponential = tensor_from_body(f"{name}_exp", axes_x, call("exp", x[axes_x] - shift[row]))
+    total = reduce_sum(exponential, reduced, keepdims=True, name=f"{name}_sum")
+    assert isinstance(total.op, te_tensor.Compute)
+    outer = total.op.axes
+    result = tensor_from_body(name, outer, call("log", total[outer]) + shift[outer])
+    return result if keepdims else reshape(result, [e for p, e in enumerate(x.shape) if p not in reduced], f"{name}_flat")
 
 
 def reduce_mean(x: Tensor, axes: Axes = None, keepdims: bool = False, name: str = "reduce_mean") -> Tensor:
