@@ -16,6 +16,8 @@ from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.errors import RecordError, TargetError
 from ansor_py.graph import compile_task
+from ansor_py.measure import Record
+from ansor_py.schedule.steps import CacheRead, Reorder, Split, Step, TransformLayout, Vectorize
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
 from ansor_py.search.tuning_options import TuningOptions
@@ -70,6 +72,27 @@ def test_every_output_and_every_constant_has_a_name() -> None:
     np.testing.assert_allclose(outputs["product"], feed["x"] @ feed["weight"], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(outputs["rectified"], np.maximum(outputs["product"], 0))
     assert list(compiled.plan.schedules.values()) == ["default"]
+
+
+def test_what_is_prepared_from_constants_follows_them() -> None:
+    """A packed weight is an input of every run."""
+    x, weight = te.placeholder((6, 7), name="x"), te.placeholder((7, 19), name="weight", constant=True)
+    task = Task.from_compute(te.matmul(x, weight, name="product"), TARGET)
+    pack: tuple[Step, ...] = (
+        CacheRead("weight", ("product",)),
+        TransformLayout("weight.cache", (("i1", 16),), ("i1.outer", "i0", "i1.inner")),
+        Split("product", "j", (16,)),
+        Reorder("product", ("i", "j.0", "k", "j.1")),
+        Vectorize("product", "j.1"),
+    )
+    steps = tuple(step.to_json() for step in pack)
+    record = Record(task.workload_key, str(TARGET), 1, trial=7, steps=steps, costs=(1e-6,))
+    compiled, feed = compile_task(task, [record], workers=0), random_inputs(task)
+    assert list(compiled.plan.schedules.values()) == ["trial 7"]
+    assert len(compiled.plan.calls) == 2
+    for factor in (1, 3):
+        feed["weight"] = feed["weight"] * np.float32(factor)
+        np.testing.assert_allclose(compiled.run(feed)["product"], feed["x"] @ feed["weight"], rtol=1e-4, atol=1e-4)
 
 
 def test_the_best_record_is_used_and_records_of_others_are_refused() -> None:
