@@ -241,3 +241,12 @@ def test_folding_never_changes_a_value(pair: tuple[Expr, Callable[[int, int], in
 def test_a_shape_that_is_none_is_refused_by_the_tensors_name(shape: Any) -> None:
     with pytest.raises(ExpressionError, match="'w'"):
         te.placeholder(shape, name="w")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [(lambda i: X, "2 dimensions .* 1 indices"), (lambda i, j, k: X, "3 indices"), (lambda i, j: 5, "not 5; see te.const")],
+)
+def test_a_function_that_does_not_define_the_elements_is_refused(function: Callable[..., Any], message: str) -> None:
+    with pytest.raises(ExpressionError, match=f"'w'.*{message}"):
+        te.compute((2, 3), function, name="w")

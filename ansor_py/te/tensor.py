@@ -82,15 +82,21 @@ def compute(shape: Sequence[int], function: Callable[..., Expr], name: str = "co
     """A tensor whose element at each index is `function(*axes)`.
 
     The axes take the parameter names of `function` (`lambda n, c: ...`), or `i0, i1, ...` for `*indices`. A reduction
-    must be the whole body, not a part of it.
+    must be the whole body, not a part of it. Raises ExpressionError for a function that does not fit the shape or returns
+    something else than an expression.
     """
     extents = _checked_shape(shape, name)
     parameters = inspect.signature(function).parameters.values()
     names = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
-    if len(names) != len(extents):
+    if len(names) < len(parameters):
         names = [f"i{position}" for position in range(len(extents))]
+    elif len(names) != len(extents):
+        raise ExpressionError(f"operation '{name}' has {len(extents)} dimensions but its function takes {len(names)} indices")
     axes = tuple(Axis(axis_name, extent) for axis_name, extent in zip(names, extents, strict=True))
-    return tensor_from_body(name, axes, function(*axes))
+    body = function(*axes)
+    if not isinstance(body, Expr):
+        raise ExpressionError(f"the function of operation '{name}' must return an expression, not {body!r}; see te.const")
+    return tensor_from_body(name, axes, body)
 
 
 def tensor_from_body(name: str, axes: Sequence[Axis], body: Expr) -> Tensor:
