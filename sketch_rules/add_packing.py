@@ -21,8 +21,11 @@ from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 from ansor_py.te.expr import Const, Read, Var, reads_of
 from ansor_py.te.tensor import Placeholder
 
-# Vectors in a panel's row. Two leave room for 14 rows of accumulators in 32 registers, the best ratio of work to loads.
-PANEL_VECTORS = 2
+# Vectors in a panel's row, the first that fits. Two leave room for 14 rows of accumulators in 32 registers, the best ratio
+# of work to loads.
+PANEL_VECTORS = (2, 3, 1)
+# The zeros that fill the last panel may add at most this share to the axis.
+MOST_FILLING = 0.25
 # The operand is read again for every iteration of the axes it lacks; with fewer of them copying at run time does not pay.
 FEWEST_REUSES = 32
 # An operand smaller than this many bytes stays in the first-level cache as it is.
@@ -86,10 +89,13 @@ def possible_panels(sketch: PartialSketch, stage: Stage) -> list[Panels]:
             continue
         for axis in stage.op.axes:
             if axis.name in names and (axis is last or constant):
-                vectors = min(PANEL_VECTORS, axis.extent // lanes)
-                if vectors == PANEL_VECTORS or (constant and vectors):
-                    found.append(Panels(read, axis.name, vectors * lanes))
+                fitting = [v * lanes for v in PANEL_VECTORS if _filling(axis.extent, v * lanes) <= MOST_FILLING]
+                found.extend(Panels(read, axis.name, width) for width in fitting[:1])
     return found
+
+
+def _filling(extent: int, width: int) -> float:
+    return -extent % width / extent
 
 
 def _is_constant(read: Read) -> bool:

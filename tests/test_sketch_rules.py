@@ -152,7 +152,7 @@ def test_a_large_product_may_read_panels_of_one_operand() -> None:
 
 @pytest.mark.parametrize("constant", [True, False])
 def test_a_constant_weight_is_packed_once_along_the_output_channels(constant: bool) -> None:
-    data, weight = placeholder((1, 48, 14, 14), name="data"), placeholder((40, 48, 3, 3), name="w", constant=constant)
+    data, weight = placeholder((1, 48, 14, 14), name="data"), placeholder((64, 48, 3, 3), name="w", constant=constant)
     sketches = generate_sketches(ComputeDAG.from_outputs(conv2d(data, weight, padding=1)), TARGET)
     packed = [sketch for sketch in sketches if sketch.name.startswith("pack(w f 32)")]
     assert bool(packed) == constant
