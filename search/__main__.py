@@ -241,13 +241,35 @@ def open_run(path: Path, settings: Settings, name: str, tasks: Sequence[Task], c
     """The run directory, with a word on what is continued and what could not be read."""
     from ansor_py.search.run_directory import RunDirectory, config_of_tasks
 
+    unfit = foreign_records(path, settings, tasks) if settings.resume else 0
     config = {"model": name, **settings.config, "tasks": config_of_tasks(tasks)}
     run = RunDirectory.create(path, config, settings.resume)
     for line in run.lost:
         say(console, f"{path / 'records.jsonl'}, {line}; it is ignored")
+    if unfit:
+        say(console, f"{path}: {unfit} records of another target, number of threads or task are ignored")
     if settings.resume:
-        say(console, f"{path}: continuing after {len(run.restored)} trials" if run.restored else f"{path}: nothing to continue")
+        trials = len(run.restored) - unfit
+        say(console, f"{path}: continuing after {trials} trials" if trials else f"{path}: nothing to continue")
     return run
+
+
+def foreign_records(path: Path, settings: Settings, tasks: Sequence[Task]) -> int:
+    """How many records of a run to be continued are not of this machine, threads and tasks. OptionError if all of them."""
+    from ansor_py.measure.records import read_records
+    from ansor_py.search.run_directory import RECORDS
+
+    if not (path / RECORDS).exists():
+        return 0
+    records, _ = read_records(path / RECORDS)
+    keys, machine = {task.workload_key for task in tasks}, (str(settings.target), settings.target.cores)
+    unfit = [record for record in records if (record.target, record.threads) != machine or record.workload_key not in keys]
+    if unfit and len(unfit) == len(records):
+        raise OptionError(
+            f"no record in '{path}' is of these tasks on target '{settings.target}' with {settings.target.cores} threads; "
+            f"its first is for '{records[0].target}' with {records[0].threads} threads; choose another --out"
+        )
+    return len(unfit)
 
 
 def search_tasks(tasks: Sequence[Task], settings: Settings, run: RunDirectory, console: Console) -> TuningResult:

@@ -282,6 +282,18 @@ def _taken(folder: Path) -> list[str]:
     return [*_saved(folder, good_model(2, 3)), "--out", str(folder / "run")]
 
 
+@mistake(
+    "--resume of a run on another target",
+    "no record in 'DIR/run' is of these tasks on target '…' with 1 threads; its first is for 'x86-64 cpu=skylake' with 1 "
+    "threads; choose another --out",
+)
+def _foreign_run(folder: Path) -> list[str]:
+    (folder / "run").mkdir()
+    with RecordWriter(folder / "run" / "records.jsonl") as writer:
+        writer.write([_record("x86-64 cpu=skylake")])
+    return [*_saved(folder, good_model(2, 3)), "--out", str(folder / "run"), "--resume"]
+
+
 @mistake("--op with an unknown operator", "unknown operator 'nonsense'; known are abs, add, …")
 def _unknown_operator(folder: Path) -> list[str]:
     return ["--op", "nonsense:3"]

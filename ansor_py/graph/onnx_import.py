@@ -36,7 +36,7 @@ from ansor_py.graph.model_file import check_model, infer_shapes, node_title, rea
 from ansor_py.graph.onnx_nodes import attributes_of, dtype_name, supported_dtype
 from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, describe, expression_of, registered
 from ansor_py.graph.opaque_nodes import Context, evaluate_opaque, make_opaque
-from ansor_py.graph.passes.constant_folding import NONDETERMINISTIC, evaluate
+from ansor_py.graph.passes.constant_folding import FOLDED_ONLY, NONDETERMINISTIC, evaluate
 from ansor_py.graph.scalar_results import shape_of_single
 from ansor_py.graph.subgraphs import inlined_branch, operators_in, subgraphs_of, values_read
 from ansor_py.te.expr import DTYPE_BYTES
@@ -262,6 +262,8 @@ class _Walk:
         types = [_type_proto(self.values[name]) if name else TypeProto() for name in proto.input]
         function = function_of(proto, opset, types, self.functions)
         if function is None:
+            if proto.op_type in FOLDED_ONLY and node.reads:
+                raise StaticInputError(f"{describe(node)}: its input '{node.reads[0]}' is not known", node.reads[0])
             if subgraphs_of(proto):
                 raise ModelError(
                     f"{describe(node)} has a graph as attribute, which is compiled only for an If of known condition"

@@ -25,6 +25,9 @@ NONDETERMINISTIC = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
 
+# Operators that are computed here or not at all: what they make has no bytes worth computing while a model runs.
+FOLDED_ONLY = frozenset({"ConstantOfShape"})
+
 
 def fold_constants(graph: Graph) -> Graph:
     """Evaluate every node whose inputs are all constant, and every value that has no elements."""
@@ -136,7 +139,10 @@ def _as_in_the_model(
     attributes, restored = dict(node.attributes), list(inputs)
     if registered(node.op_type):
         definition = definition_of(node)
-        declared = defs.get_schema(node.op_type, node.opset, node.domain).attributes
+        try:
+            declared = defs.get_schema(node.op_type, node.opset, node.domain).attributes
+        except defs.SchemaError as error:
+            raise ModelError(f"constant node '{node.name}' (operator {node.op_type}, opset {node.opset}): {error}") from error
         for index, name in {**definition.static, **definition.optional_static}.items():
             if name in attributes and name not in declared:
                 restored += [None] * (index + 1 - len(restored))
