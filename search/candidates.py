@@ -10,14 +10,13 @@ tuning loop makes steps of it (`policy.sketches[c.sketch].concretise(c.genes)`),
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.schedule.sketch import Genes, Sketch
+from ansor_py.schedule.sketch import Genes
 
 
 class Candidate(NamedTuple):
@@ -69,9 +68,3 @@ def row_keys(sketch: int, genes: Genes) -> Keys:
         mixed = (mixed ^ (column.astype(np.uint64) + np.uint64(0x7F4A7C15))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed ^= mixed >> np.uint64(31)
     return mixed
-
-
-def sketch_fingerprint(sketch: Sketch) -> str:
-    """16 hex digits that change when the holes of a sketch or their choices do: genes are valid for one fingerprint only."""
-    text = repr([(hole.name, hole.kind, hole.stage, hole.choices) for hole in sketch.holes])
-    return hashlib.sha256(f"{sketch.name}{text}".encode()).hexdigest()[:16]

@@ -59,13 +59,18 @@ class Scorer:
 
 
 def trainable(record: Record, sketches: Sequence[Sketch]) -> bool:
-    """Whether the record is of a program that these sketches still contain, so that its features can be extracted."""
+    """Whether the record is of a program that these sketches still contain, so that its features can be extracted.
+
+    Genes are indices into tables of choices that another version or another set of rules fills otherwise, so what counts is
+    that they give the recorded steps.
+    """
     if record.sketch_id is None or not 0 <= record.sketch_id < len(sketches):
         return False
     sketch = sketches[record.sketch_id]
     sizes = sketch.sizes
-    fits = sketch.name == record.sketch and len(record.genes) == len(sizes)
-    return fits and all(0 <= gene < size for gene, size in zip(record.genes, sizes.tolist(), strict=True))
+    if len(record.genes) != len(sizes) or not all(0 <= g < s for g, s in zip(record.genes, sizes.tolist(), strict=True)):
+        return False
+    return tuple(step.to_json() for step in sketch.concretise(record.genes)) == record.steps
 
 
 def training_cost(record: Record) -> float:

@@ -23,7 +23,7 @@ from ansor_py.errors import ScheduleError
 from ansor_py.lower.bounds import infer_bounds
 from ansor_py.schedule.dag import tensor_flops
 from ansor_py.schedule.sketch import Genes, HoleKind, Sketch
-from ansor_py.schedule.state import At, Gene, State
+from ansor_py.schedule.state import Gene, State
 from ansor_py.schedule.steps import Split
 from ansor_py.search.options import SearchOptions
 from ansor_py.sketch_rules.annotate_parallel import SERIAL_OPERATIONS
@@ -194,7 +194,3 @@ class Space:
         """Make every template and table, so that nothing is built while a population is worked on."""
         _ = (self.first, self.legal_structures, self.tiled_axes, self.parallel_limits, self.own_location)
         _ = (self.may_be_serial, self._neighbours, self._previous, self.nodes, self.sketch.sizes, self.sketch.structural)
-
-    def attached_buffers(self, template: State) -> list[str]:
-        """Stages of a template whose buffer lies inside another stage's loops."""
-        return [stage.name for stage in template.stages if isinstance(stage.location, At)]

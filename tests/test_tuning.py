@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,8 +21,10 @@ from ansor_py.search.options import SearchOptions
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import CurvePoint, TuningResult, build_curve
 from ansor_py.search.retiming import contenders_of
+from ansor_py.search.scoring import trainable
 from ansor_py.search.tuning import merge_tasks, tune, tune_tasks
 from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
 from search_fakes import CountingPolicy, EvenModel, FakeMeasurer, hashed_cost
 
@@ -248,6 +251,14 @@ def test_records_of_another_target_or_task_are_not_taken_up() -> None:
     before = search([matmul(32)], 10)
     strangers = [replace(record, threads=7) for record in before.records]
     assert [r.trial for r in search([matmul(32)], 10, restored=strangers).records] == list(range(10))
+
+
+def test_genes_that_stand_for_other_steps_today_teach_nothing() -> None:
+    task = matmul(32)
+    sketches = generate_sketches(task.dag, task.target, OPTIONS.search.rules)
+    records = [Record.from_json(json.loads(json.dumps(r.to_json()))) for r in search([task], 10).records if r.genes]
+    assert all(trainable(record, sketches) for record in records)
+    assert not any(trainable(replace(record, steps=record.steps[1:]), sketches) for record in records)
 
 
 def test_the_best_are_measured_again_and_that_is_what_the_summary_says() -> None:

@@ -34,7 +34,7 @@ from ansor_py.lower.affine import (
     variable,
 )
 from ansor_py.schedule.sketch import Genes, Hole, length_values
-from ansor_py.schedule.state import Annotation, At, FuseRelation, Inlined, Root, SplitRelation, Stage, State
+from ansor_py.schedule.state import Annotation, At, FuseRelation, Inlined, SplitRelation, Stage, State
 from ansor_py.schedule.steps import ComputeAt
 from ansor_py.te.expr import AxisKind, Expr, Read, reads_of
 
@@ -245,8 +245,3 @@ def _hull(known: tuple[Affine, Number] | None, low: Affine, width: Number) -> tu
 def reads_in(body: Expr) -> list[Read]:
     """The distinct reads of a formula, in order."""
     return list(dict.fromkeys(reads_of(body)))
-
-
-def is_at_root(bounds: StageBounds) -> bool:
-    """Whether the stage has a nest of its own."""
-    return isinstance(bounds.stage.location, Root)

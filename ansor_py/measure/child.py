@@ -26,7 +26,7 @@ def main(descriptor: int) -> None:
     for module in imports:
         importlib.import_module(module)
     server = JobServer(role, settings)
-    warm_up(role)
+    warm_up()
     connection.send(Ready())
     dags: dict[str, Any] = {}
     while True:
@@ -39,11 +39,9 @@ def main(descriptor: int) -> None:
         connection.send(server.perform(job, dags.get(job.workload_key)))
 
 
-def warm_up(role: str) -> None:
+def warm_up() -> None:
     """Import what the first job would otherwise import within its time limit."""
     importlib.import_module("ansor_py.codegen.kernel")
-    if role == "runner":
-        pass
 
 
 def _end_with_parent() -> None:

@@ -56,7 +56,7 @@ def build_task(job: BuildJob, dag: ComputeDAG) -> BuildReply:
 
 def ready_task() -> Ready:
     """Shows that Ray has a worker for builds, with everything imported."""
-    warm_up("builder")
+    warm_up()
     return Ready()
 
 
@@ -67,7 +67,7 @@ class RunnerActor:
         plan = _node_plan(threads)
         os.environ.update(openmp_environment(plan.run))  # before libgomp is loaded; Ray has set OMP_NUM_THREADS
         pin(plan.run)
-        warm_up("runner")
+        warm_up()
         self._server = JobServer("runner", settings)
 
     def ready(self) -> Ready:

@@ -17,7 +17,6 @@ from functools import cached_property
 
 from ansor_py.errors import ExpressionError
 from ansor_py.te.expr import (
-    COMBINERS,
     FLOAT_DTYPES,
     Binary,
     Call,
@@ -173,11 +172,6 @@ def redirect_reads(body: Expr, replacement: dict[int, Tensor]) -> Expr:
         return None
 
     return transform(body, rewrite)
-
-
-def combiner_operator(reduction: Reduce) -> str:
-    """The binary operator that combines two partial results of a reduction."""
-    return COMBINERS[reduction.combiner]
 
 
 def _definition(tensor: Tensor) -> str:
