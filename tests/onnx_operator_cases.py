@@ -48,32 +48,38 @@ ELEMENTWISE = [
     *(Case(name, (X.astype(np.float64),), opset=22) for name in "Exp Tanh Erf Sin Atan Sinh Asinh Round".split()),
     *(Case(name, (np.abs(X) + 0.5,)) for name in ("Log", "Sqrt")),
     *(Case(name, (np.tanh(X),)) for name in ("Asin", "Acos", "Atanh")),
-    *(Case(name, (np.float32([1e-6, -1e-4, 0.02, -0.9]),)) for name in ("Sinh", "Asinh", "Atanh", "Asin", "Elu")),
+    *(Case(name, (np.array([1e-6, -1e-4, 0.02, -0.9], np.float32),)) for name in ("Sinh", "Asinh", "Atanh", "Asin", "Elu")),
     Case("Acosh", (np.abs(X) + 1,)),
     *(Case(name, (X, floats(3, 1, seed=1))) for name in BINARY),
     *(Case(name, (X > 0, floats(3, 4) > 0)) for name in ("And", "Or", "Xor")),
     *(Case(name, (X, floats(4, seed=1), floats(2, 1, 1, seed=2))) for name in ("Sum", "Max", "Min", "Mean")),
     *(Case(name, (COUNTS, ints(3, -2, 5, -7))) for name in ("Add", "Sub", "Mul", "Div", "Mod", "Less", "Max", "Min")),
-    *(Case(name, (BYTES, np.uint8([3, 1, 255, 7, 16]))) for name in ("Add", "Mul", "Div", "Mod")),
-    *(Case(name, (COUNTS.astype(np.int8), np.int8([3, -1, 5, -7]))) for name in ("Add", "Sub", "Mul", "Div", "Equal")),
+    *(Case(name, (BYTES, np.array([3, 1, 255, 7, 16], np.uint8))) for name in ("Add", "Mul", "Div", "Mod")),
+    *(
+        Case(name, (COUNTS.astype(np.int8), np.array([3, -1, 5, -7], np.int8)))
+        for name in ("Add", "Sub", "Mul", "Div", "Equal")
+    ),
     *(Case(name, (COUNTS.astype(np.int32),)) for name in ("Abs", "Neg", "Sign", "Relu")),
     Case("Mod", (COUNTS, ints(3, -2, 5, -7)), attributes={"fmod": 1}),
     Case("Mod", (X * 9, floats(3, 4, seed=1)), attributes={"fmod": 1}),
     *(Case(name, (COUNTS, ints(12, -3, 5, 0)), opset=18) for name in ("BitwiseAnd", "BitwiseOr", "BitwiseXor")),
     Case("BitwiseNot", (COUNTS.astype(np.int32),), opset=18),
-    *(Case("BitShift", (BYTES, np.uint8([0, 1, 3, 7, 2])), attributes={"direction": way}) for way in ("LEFT", "RIGHT")),
+    *(
+        Case("BitShift", (BYTES, np.array([0, 1, 3, 7, 2], np.uint8)), attributes={"direction": way})
+        for way in ("LEFT", "RIGHT")
+    ),
     *(Case(name, (SPECIAL,)) for name in ("IsNaN", "IsInf")),
     Case("IsInf", (SPECIAL,), attributes={"detect_negative": 0}),
     Case("Not", (X > 0,)),
-    Case("Pow", (X,), (np.float32(2.0),)),
+    Case("Pow", (X,), (np.array(2.0, np.float32),)),
     Case("Pow", (np.abs(X),), (np.array([0.7], np.float32),)),
     Case("Pow", (np.abs(X), floats(4, seed=1))),
     Case("Pow", (X, np.array([2, 3, 1, 0], np.int64))),
     Case("Pow", (COUNTS, ints(2, 3, 1, 0))),
     Case("Where", (X > 0, X, floats(1, seed=1))),
     Case("Where", (COUNTS > 0, COUNTS, ints(7))),
-    Case("Clip", (X,), (np.float32(-0.5), np.float32(0.5))),
-    Case("Clip", (X, np.float32(-0.5), np.float32(0.5))),
+    Case("Clip", (X,), (np.array(-0.5, np.float32), np.array(0.5, np.float32))),
+    Case("Clip", (X, np.array(-0.5, np.float32), np.array(0.5, np.float32))),
     Case("Clip", (X,), attributes={"min": 0.0}, opset=10),
     *(Case("Cast", (X * 5,), attributes={"to": kind}) for kind in (6, 7, 3, 11, 9)),
     *(Case("Cast", (COUNTS,), attributes={"to": kind}) for kind in (1, 11, 6, 3, 9)),
@@ -169,7 +175,7 @@ MOVING = [
     Case("Slice", (floats(9, 8),), attributes={"starts": [-3], "ends": [-1], "axes": [1]}, opset=9),
     Case("Split", (floats(6, 4),), (ints(1, 3, 2),), {"axis": 0}, outputs=3),
     Case("Split", (floats(6, 4),), attributes={"axis": 1}, opset=11, outputs=2),
-    Case("Pad", (X,), (ints(0, 1, 2, 1, 0, 3), np.float32(1.5))),
+    Case("Pad", (X,), (ints(0, 1, 2, 1, 0, 3), np.array(1.5, np.float32))),
     Case("Expand", (floats(3, 1),), (ints(2, 1, 4),)),
     Case("Gather", (X, np.array([[0, 2], [-1, 1]])), attributes={"axis": 1}),
     Case("MatMul", (X, floats(4, 5, seed=1))),
@@ -179,8 +185,8 @@ MOVING = [
         "Gemm", (floats(4, 3), floats(4, 5, seed=1), floats(3, 1, seed=2)), attributes={"transA": 1, "alpha": 0.5, "beta": 2.0}
     ),
     *(Case("Pad", (X,), (ints(0, 1, 2, 1, 0, 3),), {"mode": mode}, opset=19) for mode in ("edge", "reflect", "wrap")),
-    Case("Pad", (COUNTS,), (ints(1, 0, 0, 2), np.int64(7))),
-    Case("Pad", (X,), (ints(1, 2), np.float32(0.5), ints(1)), opset=18),
+    Case("Pad", (COUNTS,), (ints(1, 0, 0, 2), np.array(7, np.int64))),
+    Case("Pad", (X,), (ints(1, 2), np.array(0.5, np.float32), ints(1)), opset=18),
     Case("Slice", (floats(9, 8),), (ints(5), ints(2), ints(0))),
     Case("Concat", (COUNTS, COUNTS + 1), attributes={"axis": 1}),
     Case("Transpose", (X > 0,), attributes={"perm": [2, 0, 1]}),
@@ -200,14 +206,14 @@ MOVING = [
     Case("Einsum", (X, floats(2, 4, 5, seed=1)), attributes={"equation": "bij, bjk -> bik"}),
     Case("Einsum", (floats(2, 3, 3),), attributes={"equation": "...ii->...i"}),
     Case("Einsum", (X, floats(4, seed=1)), attributes={"equation": "...j,j"}),
-    Case("Upsample", (IMAGE,), (np.float32([1, 1, 2, 3]),), opset=9),
+    Case("Upsample", (IMAGE,), (np.array([1, 1, 2, 3], np.float32),), opset=9),
     *(
         Case("Resize", (IMAGE,), (floats(0), scales), {"mode": mode, "coordinate_transformation_mode": where}, opset=19)
         for mode in ("nearest", "linear", "cubic")
         for scales, where in (
-            (np.float32([1, 1, 2, 3]), "half_pixel"),
-            (np.float32([1, 1, 0.6, 0.8]), "asymmetric"),
-            (np.float32([1, 1, 2, 1.5]), "align_corners"),
+            (np.array([1, 1, 2, 3], np.float32), "half_pixel"),
+            (np.array([1, 1, 0.6, 0.8], np.float32), "asymmetric"),
+            (np.array([1, 1, 2, 1.5], np.float32), "align_corners"),
         )
     ),
     Case("Resize", (IMAGE,), (floats(0), floats(0), ints(1, 4, 3, 5)), {"mode": "linear", "antialias": 1}, opset=19),
@@ -215,15 +221,17 @@ MOVING = [
     Case("MatMul", (COUNTS, COUNTS.T.copy())),
 ]
 
-SCALE, ZERO = np.float32(0.05), np.uint8(120)
+SCALE, ZERO = np.array(0.05, np.float32), np.array(120, np.uint8)
 QUANTISED = [
     Case("QuantizeLinear", (X, SCALE, ZERO)),
-    Case("QuantizeLinear", (X, np.float32([0.1, 0.02, 0.5]), np.int8([1, -3, 0])), attributes={"axis": 1}),
+    Case("QuantizeLinear", (X, np.array([0.1, 0.02, 0.5], np.float32), np.array([1, -3, 0], np.int8)), attributes={"axis": 1}),
     Case("DequantizeLinear", (BYTES, SCALE, ZERO), opset=21),
-    Case("MatMulInteger", (BYTES, BYTES.T.copy(), np.uint8(12), np.uint8(3))),
-    Case("QLinearMatMul", (BYTES, SCALE, ZERO, BYTES.T.copy(), SCALE, ZERO, np.float32(2.0), np.uint8(9))),
+    Case("MatMulInteger", (BYTES, BYTES.T.copy(), np.array(12, np.uint8), np.array(3, np.uint8))),
+    Case("QLinearMatMul", (BYTES, SCALE, ZERO, BYTES.T.copy(), SCALE, ZERO, np.array(2.0, np.float32), np.array(9, np.uint8))),
     Case(
-        "ConvInteger", (BYTES.reshape(1, 1, 3, 5), BYTES[:2, :4].reshape(2, 1, 2, 2), np.uint8(4)), attributes={"pads": [1] * 4}
+        "ConvInteger",
+        (BYTES.reshape(1, 1, 3, 5), BYTES[:2, :4].reshape(2, 1, 2, 2), np.array(4, np.uint8)),
+        attributes={"pads": [1] * 4},
     ),
 ]
 

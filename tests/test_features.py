@@ -78,6 +78,7 @@ DERIVED = (
     "conv2d:1,8,15,15,19,3,pad=1,bias=1,relu=1",
     "conv2d:1,8,14,14,16,3,stride=2,pad=1,groups=4",
     "depthwise_conv2d:1,20,14,14,3,pad=1",
+    "conv2d_transpose:1,4,5,6,6,3,stride=2,pad=1,output_pad=1",
     "softmax:1,1024",
     "softmax:64,100",
     "layer_norm:16,96",

@@ -60,10 +60,10 @@ def test_mean_variance_normalisation() -> None:
 def test_quantised_convolution_is_one_of_real_numbers() -> None:
     generator = np.random.default_rng(0)
     x, w = (generator.integers(0, 256, shape, dtype=np.uint8) for shape in ((1, 2, 5, 6), (3, 2, 3, 3)))
-    scales = {"xs": np.float32(0.1), "ws": np.float32([0.02, 0.03, 0.01]), "ys": np.float32(0.5)}
-    zeros = {"xz": np.uint8(100), "wz": np.uint8([90, 128, 140]), "yz": np.uint8(120)}
+    scales = {"xs": np.array(0.1, np.float32), "ws": np.array([0.02, 0.03, 0.01], np.float32), "ys": np.array(0.5, np.float32)}
+    zeros = {"xz": np.array(100, np.uint8), "wz": np.array([90, 128, 140], np.uint8), "yz": np.array(120, np.uint8)}
     data = {"x": x, "xs": scales["xs"], "xz": zeros["xz"], "w": w, "ws": scales["ws"], "wz": zeros["wz"]}
-    data |= {"ys": scales["ys"], "yz": zeros["yz"], "b": np.int32([50, -20, 0])}
+    data |= {"ys": scales["ys"], "yz": zeros["yz"], "b": np.array([50, -20, 0], np.int32)}
     arrays = {name: np.asarray(value) for name, value in data.items()}
     model = make_model([helper.make_node("QLinearConv", list(arrays), ["y"], pads=[1, 0, 1, 0])], arrays, ["y"])
     real_w = (w.astype(np.float64) - zeros["wz"].reshape(3, 1, 1, 1)) * scales["ws"].reshape(3, 1, 1, 1)
