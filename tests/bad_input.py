@@ -248,6 +248,28 @@ def _no_fallback(folder: Path) -> list[str]:
 
 
 @mistake(
+    "an operator that ONNX does not have",
+    "DIR/m.onnx: node 'foo' (operator mine.Foo, opset 1) has neither a tensor expression nor a function body; and ONNX's "
+    "reference evaluator cannot run it either",
+)
+def _custom_operator(folder: Path) -> list[str]:
+    node = helper.make_node("Foo", ["x"], ["y"], name="foo", domain="mine")
+    model = _model([node], [_value("x", 2)], [_value("y", 2)])
+    model.opset_import.add(domain="mine", version=1)
+    return _saved(folder, model)
+
+
+@mistake(
+    "an opset of the future",
+    "DIR/m.onnx: the model uses opset 999, and the installed onnx … knows up to …; install a newer onnx",
+)
+def _future_opset(folder: Path) -> list[str]:
+    model = good_model(2, 3)
+    model.opset_import[0].version = 999
+    return _saved(folder, model)
+
+
+@mistake(
     "a model that takes strings",
     "DIR/m.onnx: input 's' is not a numeric tensor, so the model cannot be benchmarked; compile it from Python by "
     "ansor_py.compile",

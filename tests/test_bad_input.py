@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import networks
 from ansor_py.errors import AnsorError
+from ansor_py.graph import partition_model
 from ansor_py.search.__main__ import main
 from bad_input import MISTAKES, PAGE, Mistake, page, says
+from test_fallback import branches
 
 COMMAND = ("--trials", "0", "--runner", "inline", "--threads", "1")
 
@@ -62,3 +66,25 @@ def test_a_run_of_several_stops_at_the_first_mistake(tmp_path: Path, capsys: pyt
     (tmp_path / "bad.onnx").write_bytes(b"nonsense")
     assert main([str(tmp_path / "bad.onnx"), "--op", "relu:8", *COMMAND, "--out", str(tmp_path / "out")]) == 2
     assert "bad.onnx' is not an ONNX file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_models_are_errors_of_ours_or_models(seed: int) -> None:
+    """Cut and flipped bytes: whatever ONNX makes of them, nothing but an AnsorError comes out."""
+    rng = np.random.default_rng(seed)
+    content = (networks.lstm_cell(4, 4), networks.inverted_residual(4, 6, 2), branches(), networks.unet_block(4, 8))[seed][0]
+    data = content.SerializeToString()
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(data)
+        if rng.random() < 0.3:
+            damaged = damaged[: rng.integers(len(data))]
+        else:
+            for place in rng.integers(min(len(data), 1500), size=2):  # structure comes first, weights last
+                damaged[place] ^= 1 << int(rng.integers(8))
+        try:
+            partition_model(bytes(damaged))
+        except AnsorError as error:
+            assert str(error)
+            refused += 1
+    assert refused > 20

@@ -71,9 +71,20 @@ def check_model(model: ModelProto) -> ModelProto:
     try:
         if model.ByteSize() < MESSAGE_LIMIT_BYTES:  # the checker cannot take a larger message
             onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the model is not valid ONNX: {_first_line(error)}") from error
+    _check_opset(model)
     return model
+
+
+def _check_opset(model: ModelProto) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > newest:
+            raise ModelError(
+                f"the model uses opset {entry.version}, and the installed onnx {onnx.__version__} knows up to {newest}; "
+                "install a newer onnx"
+            )
 
 
 def infer_shapes(model: ModelProto) -> ModelProto:
@@ -82,7 +93,7 @@ def infer_shapes(model: ModelProto) -> ModelProto:
         return model
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
         raise ModelError(f"shapes of the model do not fit together: {_first_line(error)}") from error
 
 

@@ -58,8 +58,15 @@ def make_opaque(
     types: Mapping[str, TypeProto],
     constants: Mapping[str, Array],
 ) -> MadeNode:
-    """The node as a model of its own. `types` are those of the values it reads, as far as they are known."""
+    """The node as a model of its own. `types` are those of the values it reads, as far as they are known.
+
+    Raises ModelError for an operator that ONNX's reference evaluator does not have either.
+    """
     model = _model_of(proto, title, context, types)
+    try:
+        evaluator_of(model)
+    except Exception as error:  # whatever the evaluator raises while it looks up implementations
+        raise ModelError(f"{reason}; and ONNX's reference evaluator cannot run it either") from error
     outputs = [name for name in proto.output if name]
     names = [info.name for info in model.graph.input]
     domain = "" if proto.domain == "ai.onnx" else proto.domain
