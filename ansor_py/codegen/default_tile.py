@@ -1,0 +1,122 @@
+"""The register tile of a default schedule: which axis runs in lanes, which in rows, how long both are.
+
+Three kinds of tiles compete for a reduction with data reuse: lanes along the output's last axis, whose results are contiguous;
+lanes along the panels of a constant operand, which may be any axis; and lanes along the reduction, one partial result each.
+The score is the share of filled lanes and rows times how often a loaded vector is used.
+
+    choose_tile(state, stage, target)     # TileChoice(lengths={'f': 32, 'x': 14}, vector='f', panels=Panels(...), ...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil, prod
+
+from ansor_py.schedule.panels import Panels, possible_panels
+from ansor_py.schedule.state import Stage, State
+from ansor_py.target import Target
+from ansor_py.te.expr import Axis, Read, Var, reads_of, variables_of
+from ansor_py.te.simplify import Simplifier
+
+ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14)
+VECTOR_COUNTS = (1, 2, 3, 4)
+# Results side by side when the lanes are taken by the reduction.
+LANE_REDUCTION_ROWS = 4
+# A load of a vector, streamed from a farther cache, weighs as much as so many broadcasts of an element that stays near.
+STREAMED_LOAD = 3.0
+# Storing a result that is not contiguous costs about as much as this many steps of the reduction.
+TRANSPOSED_STORE_STEPS = 24
+
+
+@dataclass(frozen=True)
+class TileChoice:
+    """Innermost lengths by axis, the axis in lanes (perhaps a reduction axis), and the operand that is packed for it."""
+
+    lengths: dict[str, int]
+    vector: str
+    panels: Panels | None
+    score: float
+
+
+def choose_tile(state: State, stage: Stage, target: Target) -> TileChoice:
+    """The tile with the highest score for a stage with data reuse."""
+    lanes = target.lanes(stage.tensor.dtype)
+    options = list(_options(state, stage, target, lanes))
+    return max(options, key=lambda option: option.score)
+
+
+def _options(state: State, stage: Stage, target: Target, lanes: int) -> Iterator[TileChoice]:
+    last = stage.op.axes[-1]
+    reads = reads_of(state.body(stage.name))
+    reduction = lane_reduction(reads, stage, lanes)
+    if reduction is None:
+        for width in dict.fromkeys(min(count * lanes, last.extent) for count in VECTOR_COUNTS):
+            yield from _with_rows(reads, stage, target, lanes, last, width, None)
+    else:
+        lengths = {axis.name: min(LANE_REDUCTION_ROWS, axis.extent) for axis in stage.op.axes[-2:]}
+        filled = reduction.extent / (ceil(reduction.extent / lanes) * lanes)
+        rows = prod(lengths.values())
+        yield TileChoice({**lengths, reduction.name: lanes}, reduction.name, None, filled * rows / (rows + 3.0))
+    extents = {axis.name: axis for axis in stage.op.axes}
+    for count in VECTOR_COUNTS:
+        for panels in possible_panels(stage, count * lanes):
+            if panels.is_constant and extents[panels.axis].extent >= lanes:
+                yield from _with_rows(reads, stage, target, lanes, extents[panels.axis], panels.width, panels)
+
+
+def _with_rows(
+    reads: list[Read], stage: Stage, target: Target, lanes: int, vector: Axis, width: int, panels: Panels | None
+) -> Iterator[TileChoice]:
+    """Tiles of one width with every number of rows that leaves registers for the operands."""
+    row = _row_axis(reads, stage, vector.name)
+    extent = row.extent if row is not None else 1
+    vectors = ceil(width / lanes)
+    filled = vector.extent / (ceil(vector.extent / width) * vectors * lanes)
+    steps = prod(axis.extent for axis in stage.op.reduce_axes)
+    stored = 1.0 if vector is stage.op.axes[-1] else steps / (steps + TRANSPOSED_STORE_STEPS)
+    for rows in ROW_COUNTS:
+        if rows > extent or (rows > 1 and rows * vectors + vectors + 1 > target.vector_registers):
+            continue
+        filled_rows = extent / (ceil(extent / rows) * rows)
+        reuse = rows * vectors / (rows + STREAMED_LOAD * vectors + 2.0)
+        lengths = {vector.name: width} if row is None else {row.name: rows, vector.name: width}
+        yield TileChoice(lengths, vector.name, panels, filled * filled_rows * reuse * stored)
+
+
+def _row_axis(reads: list[Read], stage: Stage, vector: str) -> Axis | None:
+    """An axis that the reads in lanes do not depend on, so that a loaded vector serves several rows; else the longest."""
+    in_lanes = [read for read in reads if element_stride(read, vector) != 0]
+    others = [axis for axis in stage.op.axes if axis.name != vector and axis.extent > 1]
+    reused = [axis for axis in others if all(element_stride(read, axis.name) == 0 for read in in_lanes)]
+    # Of several, the last: results of neighbouring rows are neighbours in memory if the lanes' are not.
+    candidates = reused or others
+    if vector != stage.op.axes[-1].name and stage.op.axes[-1] in candidates:
+        return stage.op.axes[-1]
+    return max(candidates, key=lambda axis: axis.extent) if candidates else None
+
+
+def lane_reduction(reads: list[Read], stage: Stage, lanes: int) -> Axis | None:
+    """The reduction axis to run in lanes: contiguous in every read, where the last output axis is in none."""
+    if not stage.op.reduce_axes or not stage.op.axes:
+        return None
+    axis, last = stage.op.reduce_axes[-1], stage.op.axes[-1]
+    if axis.extent < lanes:
+        return None
+    along_reduction = [element_stride(read, axis.name) for read in reads]
+    along_output = [element_stride(read, last.name) for read in reads]
+    return axis if all(stride == 1 for stride in along_reduction) and 1 not in along_output else None
+
+
+def element_stride(read: Read, axis: str) -> int | None:
+    """How many elements further a read goes when an axis grows by one; None if that is not constant."""
+    simplifier = Simplifier({})
+    stride, total = 1, 0
+    for extent, index in zip(reversed(read.tensor.shape), reversed(read.indices), strict=True):
+        for atom, coefficient in simplifier.linear(index).terms:
+            if isinstance(atom, Var):
+                total += coefficient * stride if atom.name == axis else 0
+            elif axis in variables_of(atom):
+                return None
+        stride *= extent
+    return total
