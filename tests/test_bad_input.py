@@ -84,7 +84,6 @@ def test_damaged_models_are_errors_of_ours_or_models(seed: int) -> None:
                 damaged[place] ^= 1 << int(rng.integers(8))
         try:
             partition_model(bytes(damaged))
-        except AnsorError as error:
-            assert str(error)
+        except AnsorError:
             refused += 1
     assert refused > 20

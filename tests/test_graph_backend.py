@@ -71,6 +71,16 @@ def test_nodes_alone() -> None:
     np.testing.assert_allclose(y.sum(-1), np.ones(4), rtol=1e-5)
 
 
+def test_attributes_left_to_their_defaults_in_operators_with_a_function_body() -> None:
+    """ONNX's strict shape inference does not see such a default, and refuses the valid node."""
+    model = make_model([helper.make_node("MeanVarianceNormalization", ["x"], ["y"])], {"x": (2, 3, 4, 4)}, ["y"], opset=13)
+    model.graph.output[0].CopyFrom(_info("y", TensorProto.FLOAT, 2, 3, 4, 4))
+    data = floats(2, 3, 4, 4)
+    (y,) = AnsorBackend.run_model(model, [data], fallback=False)
+    expected = (data - data.mean((0, 2, 3), keepdims=True)) / data.std((0, 2, 3), keepdims=True)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_compatibility_and_devices() -> None:
     good = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": (2, 3)}, ["y"])
     bad = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": floats(2).astype(np.float16)}, ["y"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import onnx
@@ -93,8 +94,29 @@ def infer_shapes(model: ModelProto) -> ModelProto:
         return model
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        complete = _with_function_defaults(model)  # inference does not see defaults inside of an operator's function body
+    try:
+        return onnx.shape_inference.infer_shapes(complete, strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError) as error:
         raise ModelError(f"shapes of the model do not fit together: {_first_line(error)}") from error
+
+
+def _with_function_defaults(model: ModelProto) -> ModelProto:
+    """The model with the default attributes of operators that have a function body written out."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    versions = {entry.domain: entry.version for entry in copy.opset_import}
+    for node in copy.graph.node:
+        try:
+            schema: Any = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 0), node.domain)
+        except onnx.defs.SchemaError:
+            continue
+        if schema.has_function:
+            given = {attribute.name for attribute in node.attribute}
+            defaults = [item.default_value for name, item in schema.attributes.items() if name not in given]
+            node.attribute.extend(value for value in defaults if value.name)
+    return copy
 
 
 def _ordered_nodes(model: ModelProto) -> list[NodeProto] | None:
