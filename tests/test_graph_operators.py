@@ -83,6 +83,25 @@ def test_a_range_of_known_numbers_is_a_constant() -> None:
     assert (run(make_model(nodes, {"x": x}, ["y"], known), {"x": x})["y"] == x + np.arange(3, -4, -2)).all()
 
 
+@pytest.mark.parametrize(("op_type", "opset"), [("Resize", 10), ("Upsample", 9), ("Upsample", 7)])
+def test_older_resizing_repeats_elements(op_type: str, opset: int) -> None:
+    x, scales = floats(1, 2, 3, 4), np.array([1, 1, 2, 3], np.float32)
+    if opset == 7:
+        model = make_model([helper.make_node(op_type, ["x"], ["y"], scales=scales.tolist())], {"x": x}, ["y"], opset=7)
+    else:
+        model = make_model([helper.make_node(op_type, ["x", "s"], ["y"])], {"x": x}, ["y"], {"s": scales}, opset)
+    np.testing.assert_array_equal(run(model, {"x": x})["y"], x.repeat(2, 2).repeat(3, 3))
+
+
+def test_a_pad_of_a_computed_number_is_not_folded_into_a_convolution() -> None:
+    x, value = floats(1, 2, 4, 4), np.array(3.0, np.float32)
+    nodes = [helper.make_node("Pad", ["x", "p", "v"], ["a"]), helper.make_node("Conv", ["a", "w"], ["y"])]
+    constants = {"p": ints(0, 0, 1, 1, 0, 0, 1, 1), "w": floats(3, 2, 3, 3, seed=1)}
+    data = {"x": x, "v": value}
+    model = make_model(nodes, data, ["y"], constants)
+    np.testing.assert_allclose(run(model, data)["y"], reference(model, data)["y"], rtol=1e-4, atol=1e-5)
+
+
 def test_division_by_zero_does_not_stop_the_process() -> None:
     a, b = np.array([5, -(2**63), 7]), np.array([0, -1, 2])
     model = make_model([helper.make_node("Div", ["a", "b"], ["y"])], {"a": a, "b": b}, ["y"])

@@ -262,7 +262,7 @@ def test_einsum(equation: str, shapes: list[tuple[int, ...]]) -> None:
 
 def test_quantisation_saturates_and_rounds_to_even() -> None:
     x, scale, zero = x_of(5), x_of(1, name="s"), x_of(1, name="z", dtype="uint8")
-    feed = {
+    feed: dict[str, Array] = {
         "x": np.array([-100, 0.5, 1.5, 2.6, 1000], np.float32),
         "s": np.array([1], np.float32),
         "z": np.array([3], np.uint8),

@@ -281,7 +281,10 @@ class _Walk:
 
 
 def resolve_static_inputs(node: OperatorNode, values: Mapping[str, Value]) -> OperatorNode:
-    """The node with inputs that have to be known turned into attributes. Raises ModelError where one is not known."""
+    """The node with inputs that have to be known turned into attributes. Raises StaticInputError where one is not known.
+
+    Optional ones become attributes where they are known and one number.
+    """
     definition = definition_of(node)
     inputs = list(node.inputs)
     attributes: dict[str, AttributeValue] = dict(node.attributes)
@@ -289,7 +292,7 @@ def resolve_static_inputs(node: OperatorNode, values: Mapping[str, Value]) -> Op
         if index >= len(inputs) or not inputs[index]:
             continue
         array = values[inputs[index]].constant
-        if array is not None:
+        if array is not None and (index in definition.static or array.size == 1):
             attributes[name] = array
             inputs[index] = ""
         elif index in definition.static:

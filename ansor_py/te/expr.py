@@ -460,10 +460,19 @@ def walk(expr: Expr) -> Iterator[Expr]:
 
 
 def transform(expr: Expr, function: Callable[[Expr], Expr | None]) -> Expr:
-    """Rewrite from the leaves up: `function` may return a replacement for a node whose operands are already rewritten."""
+    """Rewrite from the leaves up: `function` may return a replacement for a node whose operands are already rewritten.
+
+    It sees every node once: an operation that folds to one of its operands is not offered again, because that operand may
+    be a replacement already (`i + j` under `i -> 0, j -> i` is `i`).
+    """
     old = children(expr)
     new = tuple(transform(child, function) for child in old)
-    rebuilt = expr if all(a is b for a, b in zip(old, new, strict=True)) else with_children(expr, new)
+    if all(a is b for a, b in zip(old, new, strict=True)):
+        rebuilt = expr
+    else:
+        rebuilt = with_children(expr, new)
+        if any(rebuilt is child for child in new):
+            return rebuilt
     replacement = function(rebuilt)
     return rebuilt if replacement is None else replacement
 

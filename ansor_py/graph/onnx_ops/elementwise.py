@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from ansor_py.errors import ModelError
 from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_nodes import dtype_name
@@ -100,18 +98,11 @@ def power(call: OperatorCall) -> Tensor:
     x, exponent = call.x, call.optional(1)
     if x.dtype not in expr.FLOAT_DTYPES:
         wide = ops.cast(x, "float64", "base")
-        value = ops.power(wide, _exponent(call)) if exponent is None else ops.power(wide, ops.cast(exponent, "float64"))
+        value = ops.power(wide, call.number("exponent")) if exponent is None else ops.power(wide, ops.cast(exponent, "float64"))
         return ops.cast(value, x.dtype)
     if exponent is None:
-        return ops.power(x, _exponent(call))
+        return ops.power(x, call.number("exponent"))
     return ops.power(x, exponent if exponent.dtype == x.dtype else ops.cast(exponent, x.dtype))
-
-
-def _exponent(call: OperatorCall) -> float:
-    exponent = np.asarray(call.node.attributes["exponent"])
-    if exponent.size != 1:
-        raise ModelError(f"{describe(call.node)}: a constant exponent must be one number, not shape {list(exponent.shape)}")
-    return float(exponent.reshape(()))
 
 
 @onnx_op("Sum", "Max", "Min", "Mean", pattern=Pattern.BROADCAST)

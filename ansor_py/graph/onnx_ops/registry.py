@@ -110,7 +110,7 @@ Expression: TypeAlias = Callable[[OperatorCall], Tensor]
 @dataclass(frozen=True)
 class OperatorDefinition:
     """What is known of an operator type. `static`: input index -> attribute name; `optional_static`: made an attribute
-    only where it is constant; `view`: the output has the first input's bytes."""
+    only where it is one constant number; `view`: the output has the first input's bytes."""
 
     op_type: str
     function: Expression

@@ -33,6 +33,8 @@ def _zero_pads(graph: Graph, node: OperatorNode) -> list[int] | None:
     """Begin and end widths of the spatial dimensions if the node pads only those, with zeros, and crops none; else None."""
     if node.op_type != "Pad" or str(node.attributes.get("mode", "constant")) != "constant" or "axes" in node.attributes:
         return None
+    if len(node.reads) > 1:  # the number to pad with is computed
+        return None
     if float(np.asarray(node.attributes.get("value", 0.0)).reshape(-1)[0]) != 0.0:
         return None
     widths = [int(width) for width in np.asarray(node.attributes["pads"]).reshape(-1).tolist()]
