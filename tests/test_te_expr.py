@@ -237,6 +237,15 @@ def test_folding_never_changes_a_value(pair: tuple[Expr, Callable[[int, int], in
     assert not isinstance(folded, Select)
 
 
+@pytest.mark.parametrize(
+    ("expr", "expected"),
+    [(ROW + COL, ROW), (COL + ROW, ROW), (ROW * 15 + COL, ROW), (select(ROW < 1, COL, COL * 2), ROW), (COL // (ROW + 1), ROW)],
+)
+def test_substitution_happens_once_even_where_the_result_folds(expr: Expr, expected: Expr) -> None:
+    values = {"i": const(0, INDEX), "j": ROW}
+    assert substitute(expr, values) == expected
+
+
 @pytest.mark.parametrize("shape", ["X", 5, (2, "n"), (2.5,), (-1,)])
 def test_a_shape_that_is_none_is_refused_by_the_tensors_name(shape: Any) -> None:
     with pytest.raises(ExpressionError, match="'w'"):
