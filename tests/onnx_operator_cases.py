@@ -199,6 +199,15 @@ MOVING = [
     Case("GatherElements", (X, np.array([[[0, -1, 1, 2]], [[1, 2, 0, 0]]])), attributes={"axis": 1}),
     Case("GatherND", (X, np.array([[0, 1], [1, -1]]))),
     Case("GatherND", (X, np.array([[1], [2]])), attributes={"batch_dims": 1}),
+    *(
+        Case(
+            "GridSample",
+            (IMAGE, 1.3 * np.tanh(floats(1, 3, 2, 2, seed=1))),
+            attributes={"mode": mode, "padding_mode": padding, "align_corners": align},
+            opset=20,
+        )
+        for mode, padding, align in (("linear", "zeros", 0), ("nearest", "border", 1), ("cubic", "reflection", 0))
+    ),
     Case("OneHot", (ints(1, -1, 3),), (np.array(4),), attributes={"axis": 0}, inputs_behind=(floats(2, seed=3),)),
     Case("ReverseSequence", (floats(4, 3), ints(1, 3, 4)), attributes={"time_axis": 0, "batch_axis": 1}),
     Case("Tile", (X,), (ints(2, 1, 3),)),

@@ -30,6 +30,15 @@ def gather_nd(call: OperatorCall) -> Tensor:
     return ops.gather_nd(call.x, call.tensor(1), call.integer("batch_dims", 0))
 
 
+@onnx_op("GridSample", pattern=Pattern.OPAQUE)
+def grid_sample(call: OperatorCall) -> Tensor:
+    """The image at computed positions."""
+    mode = call.text("mode", "linear")
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
+    padding, align = call.text("padding_mode", "zeros"), bool(call.integer("align_corners", 0))
+    return ops.grid_sample(call.x, call.tensor(1), mode, padding, align)
+
+
 @onnx_op("OneHot", pattern=Pattern.OPAQUE, static={1: "depth"})
 def one_hot(call: OperatorCall) -> Tensor:
     """`on` at the index along a new axis, `off` elsewhere."""

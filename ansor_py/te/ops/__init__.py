@@ -55,6 +55,7 @@ from ansor_py.te.ops.elementwise import (
     subtract,
     tanh,
 )
+from ansor_py.te.ops.grid_sampling import grid_sample
 from ansor_py.te.ops.indexing import (
     arithmetic_progression,
     eye,
@@ -171,6 +172,7 @@ __all__ = [
     "gelu",
     "global_average_pool",
     "global_max_pool",
+    "grid_sample",
     "group_norm",
     "hard_sigmoid",
     "hard_swish",
