@@ -15,20 +15,19 @@ from ansor_py.te.ops.elementwise import Value, float_function
 
 
 def expm1(x: Value, name: str = "expm1") -> Value:
-    """exp(x) - 1, exact near zero (Kahan: the rounding errors of exp and log cancel)."""
+    """exp(x) - 1, exact near zero: there by its series."""
 
     def of(v: Expr) -> Expr:
-        u = call("exp", v)
-        # Where exp(v) is 1 the result is v; far from zero the plain difference is exact enough and log may be of 0.
-        precise = (u - 1) * v / call("log", u)
-        near = logical_and(v > -0.7, v < 0.7)
-        return select(near, select(equal(u, 1), v, precise), u - 1)
+        series: Expr = const(1, v.dtype)
+        for k in range(8 if v.dtype == "float32" else 15, 1, -1):  # 1 + x / 2 (1 + x / 3 (1 + ...))
+            series = series * v * (1 / k) + 1
+        return select(logical_and(v > -0.5, v < 0.5), v * series, call("exp", v) - 1)
 
     return float_function(x, of, name)
 
 
 def log1p(x: Value, name: str = "log1p") -> Value:
-    """log(1 + x), exact near zero."""
+    """log(1 + x), exact near zero (Kahan: the rounding errors of the sum and of the logarithm cancel)."""
 
     def of(v: Expr) -> Expr:
         u = v + 1
