@@ -7,12 +7,16 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml .ci/constraints.txt
 
-.PHONY: setup test demo lint format clean
+.PHONY: setup test conformance demo lint format clean
 
 setup: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+# All of ONNX's backend tests (`make test` runs a part of them), and docs/conformance.md.
+conformance: $(VENV)/.installed-test
+	$(BIN)/python tests/conformance/report.py
 
 demo: $(VENV)/.installed
 	$(BIN)/python experiments/demo.py
