@@ -142,6 +142,7 @@ def make_settings(
     """Options as given on the command line, checked as far as this is possible before anything is loaded."""
     given = dict(locals())
     from ansor_py.measure import MEASURERS, MeasureOptions
+    from ansor_py.measure.cores import plan_cores
     from ansor_py.search.tuning_options import TuningOptions
     from ansor_py.target import Target
 
@@ -152,6 +153,8 @@ def make_settings(
     if threads is not None and threads < 1:
         raise OptionError(f"--threads is {threads}; a kernel needs at least one")
     machine = Target.parse(target) if target is not None else Target.detect()
+    if trials > 0 and threads is not None and ray_address is None:
+        plan_cores(threads)  # refuses what cannot be measured here before a run directory is made
     if threads is not None and threads > (available := Target.detect().cores):
         click.echo(f"warning: --threads is {threads}, but this machine has {available} cores; threads will wait", err=True)
     machine = machine if threads is None else machine.with_cores(threads)
