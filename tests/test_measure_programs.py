@@ -100,6 +100,7 @@ def test_inputs_are_reproducible_and_poison_is_noticed(dtype: str) -> None:
 def test_cores_are_divided_or_shared_in_time() -> None:
     assert plan_cores(2, (4, 5, 6, 7)) == CorePlan((4, 5), (6, 7), False)
     assert plan_cores(3, (4, 5, 6, 7)) == CorePlan((4, 5, 6), (4, 5, 6, 7), True)
+    assert plan_cores(3, (4, 5)) == CorePlan((4, 5), (4, 5), True)
     assert needs_alternation(1, 1)
 
 

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansor_py.errors import OptionError
-
 _SIBLINGS = "/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
 
 
@@ -36,12 +34,11 @@ def available_cores() -> tuple[int, ...]:
 
 
 def plan_cores(threads: int, cores: Sequence[int] | None = None) -> CorePlan:
-    """Divide the cores between a runner of `threads` threads and the builders. Raises OptionError if they do not suffice."""
+    """Divide the cores between a runner of `threads` threads and the builders.
+
+    A runner of more threads than there are cores has all of them, and its threads take turns.
+    """
     chosen = available_cores() if cores is None else tuple(cores)
-    if threads > len(chosen):
-        raise OptionError(
-            f"measuring with {threads} threads needs {threads} cores and this process may use {len(chosen)}; lower --threads"
-        )
     run = chosen[:threads]
     if needs_alternation(len(chosen), threads):
         return CorePlan(run, chosen, True)

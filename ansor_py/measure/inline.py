@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ansor_py.measure.batches import BatchMeasurer
-from ansor_py.measure.cores import plan_cores
 from ansor_py.measure.interface import MeasureOptions, Measurer, register_measurer
 from ansor_py.measure.workers import Job, JobServer, Message, Ready, Role, Worker
 
@@ -60,5 +59,4 @@ class InlinePool:
 @register_measurer("inline")
 def inline_measurer(target: Target, threads: int, options: MeasureOptions) -> Measurer:
     """A measurer without worker processes."""
-    plan_cores(threads)
     return BatchMeasurer(InlinePool(options.run), options)

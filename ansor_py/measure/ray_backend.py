@@ -196,11 +196,14 @@ class RayPool:
             self._ray.shutdown()
 
     def _nodes(self, threads: int) -> list[_Node]:
-        """The nodes that have at least `threads` CPUs; raises MeasureError if there are none or none is free."""
+        """The nodes that have at least `threads` CPUs; raises MeasureError if there are none or none is free.
+
+        A Ray of our own is this machine, which has to do however many threads are wanted.
+        """
         found = []
         for node in self._ray.nodes():
             cpus = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
-            if cpus >= threads:
+            if cpus >= threads or (self._owned and cpus):
                 found.append(_Node(node["NodeID"], cpus, needs_alternation(cpus, threads)))
         if not found:
             raise MeasureError(f"no node of the Ray cluster has the {threads} CPUs that a program needs; lower --threads")
