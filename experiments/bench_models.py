@@ -37,12 +37,12 @@ PAGE = """# The light models of the onnx wheel
 
     {command}
 
-{table}
+{note}{table}
 * *nodes*: of the ONNX graph, with random values in place of the constant weights; *tasks*: distinct kernels; *calls*: kernel
   calls of one run.
 * *compile*: seconds of import, passes, fusion and compilation with default schedules, from files on disk; *command*: the whole
   command with `--trials 0`, which starts Python and benchmarks the model too.
-* *untuned* and *tuned*: median milliseconds of a run, measured in turns after the search of {trials} trials a model.
+* *untuned* and *tuned*: median milliseconds of a run, {measured}.
 * *difference*: the largest difference from ONNX's own evaluator in units of the largest magnitude of a tensor, over the
   outputs, the tensor before the softmax and the results of all kernels, before and after tuning; correct up to {tolerance:g}.
 * *shipped*: whether the model with its original weights gives the output that comes with it (a smoke check).
@@ -155,15 +155,16 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def page(rows: Sequence[Row], trials: int, threads: int) -> str:
-    """The Markdown page."""
+def page(rows: Sequence[Row], trials: int, threads: int, note: str = "") -> str:
+    """The Markdown page, with a remark on how it was measured."""
     return PAGE.format(
         machine=machine(),
         threads=threads,
         date=datetime.date.today(),
         command=command_line(),
+        note=f"{note}\n\n" if note else "",
         table=markdown_table(HEADER, [cells(row) for row in rows]),
-        trials=trials,
+        measured=f"measured in turns after a search of {trials} trials a model" if trials else "without any search",
         tolerance=TOLERANCE,
     )
 
@@ -177,6 +178,7 @@ def page(rows: Sequence[Row], trials: int, threads: int) -> str:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/models"), show_default=True, help="Models and runs.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows here.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the table as a page here.")
+@click.option("--note", default="", help="A remark on the measurement, for the page.")
 def main(
     models: tuple[str, ...],
     trials: int,
@@ -186,6 +188,7 @@ def main(
     out: Path,
     json_file: Path | None,
     markdown: Path | None,
+    note: str,
 ) -> None:
     """Compile, tune and check the light models of the onnx wheel, all or the named MODELS."""
     rows: list[Row] = []
@@ -203,7 +206,7 @@ def main(
             origin = {"machine": machine(), "threads": used, "date": str(datetime.date.today()), "command": command_line()}
             json_file.write_text(json.dumps({**origin, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
         if markdown is not None:
-            markdown.write_text(page(rows, trials, used), encoding="utf-8")
+            markdown.write_text(page(rows, trials, used, note), encoding="utf-8")
     Console(width=140).print(terminal_table(rows))
     sys.exit(0 if not failed and all(row.correct for row in rows) else 1)
 

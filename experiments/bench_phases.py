@@ -37,8 +37,8 @@ MEANING = {
 }
 
 
-def page(run: Path) -> str:
-    """The page of a finished run. Raises OptionError where there is none."""
+def page(run: Path, note: str = "") -> str:
+    """The page of a finished run, with a remark on how it was measured. Raises OptionError where there is none."""
     summary, config = _read(run / "summary.json"), _read(run / "config.json")
     when = datetime.date.fromtimestamp((run / "summary.json").stat().st_mtime)
     model = Path(str(summary["model"])).name
@@ -54,6 +54,7 @@ def page(run: Path) -> str:
         "",
         f"    python -m ansor_py.search {model} {options}",
         "",
+        *([note, ""] if note else []),
         result_table(summary),
         "## Seconds by phase",
         "",
@@ -97,10 +98,11 @@ def _read(path: Path) -> dict[str, Any]:
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the page here instead of printing it.")
-def main(run: Path, markdown: Path | None) -> None:
+@click.option("--note", default="", help="A remark on the measurement, for the page.")
+def main(run: Path, markdown: Path | None, note: str) -> None:
     """Print where the seconds of the search in RUN, a run directory, went."""
     try:
-        text = page(run)
+        text = page(run, note)
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

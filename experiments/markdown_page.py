@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+_NOT_SHOWN = ("--markdown", "--json", "--out", "--note")
+
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = (0,)) -> str:
     """A Markdown table; the columns `texts` are aligned to the left, the others (numbers) to the right."""
@@ -37,9 +39,9 @@ def command_line() -> str:
     """The command that runs now, as it is typed in the repository's root; where its results go is left out."""
     words, skip = [], False
     for word in sys.argv[1:]:
-        if not skip and word not in ("--markdown", "--json", "--out"):
+        if not skip and word not in _NOT_SHOWN:
             words.append(shlex.quote(word))
-        skip = not skip and word in ("--markdown", "--json", "--out")
+        skip = not skip and word in _NOT_SHOWN
     return " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *words])
 
 

@@ -142,7 +142,6 @@ def make_settings(
     """Options as given on the command line, checked as far as this is possible before anything is loaded."""
     given = dict(locals())
     from ansor_py.measure import MEASURERS, MeasureOptions
-    from ansor_py.measure.cores import plan_cores
     from ansor_py.search.tuning_options import TuningOptions
     from ansor_py.target import Target
 
@@ -153,8 +152,6 @@ def make_settings(
     if threads is not None and threads < 1:
         raise OptionError(f"--threads is {threads}; a kernel needs at least one")
     machine = Target.parse(target) if target is not None else Target.detect()
-    if trials > 0 and threads is not None and ray_address is None:
-        plan_cores(threads)  # refuses what cannot be measured here before a run directory is made
     if threads is not None and threads > (available := Target.detect().cores):
         click.echo(f"warning: --threads is {threads}, but this machine has {available} cores; threads will wait", err=True)
     machine = machine if threads is None else machine.with_cores(threads)
@@ -200,12 +197,12 @@ def run_model(model: str, path: Path, settings: Settings, console: Console) -> b
         say(console, f"{model}: {len(tasks)} tasks; untuned {first:.4g} ms on {settings.target.summary()}")
         result = search_tasks(tasks, settings, run, console)
         write_summary(run, settings, model, result, timer, first / 1e3, None, parts)  # in case that what follows fails
-        compiled = [untuned]
+        compiled, latencies = [untuned], [first / 1e3]
         if result.best_records:
             with timer.phase("compile"):
                 compiled.append(compile_tuned(parts, result, settings))
-        with timer.phase("benchmark"):
-            latencies = [milliseconds / 1e3 for milliseconds in benchmark(compiled)]
+            with timer.phase("benchmark"):
+                latencies = [milliseconds / 1e3 for milliseconds in benchmark(compiled)]
         if len(latencies) > 1 and latencies[1] > latencies[0]:
             say(console, f"{model}: the best programs together are not faster than the default schedules, which are kept")
             compiled, latencies = compiled[:1], latencies[:1]

@@ -174,7 +174,6 @@ def test_what_the_user_got_wrong_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "no objective 'fame'" in one_line_error(capsys, *operator, "--objective", "fame")
     assert "no task scheduler 'none'" in one_line_error(capsys, *operator, "--scheduler", "none")
     assert "--threads is 0" in one_line_error(capsys, *operator, "--threads", "0")
-    assert "lower --threads" in one_line_error(capsys, *operator, "--threads", "9999")
     assert "trials is -1" in one_line_error(capsys, *operator, "--trials", "-1")
     assert "--ray-address needs --runner ray" in one_line_error(capsys, *operator, "--runner", "inline", "--ray-address", "x")
     assert "'x' is not a valid integer" in one_line_error(capsys, *operator, "--trials", "x")
