@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,3 +162,15 @@ def test_tiles_whose_lanes_are_not_contiguous_in_memory(
         Vectorize("C", "c.1"),
     )
     check(dag, steps, threads=1)
+
+
+@pytest.mark.parametrize("steps", [(), (Vectorize("m", "k"),)], ids=["scalar", "lanes"])
+@pytest.mark.parametrize("place", [0, 5, 36])
+@pytest.mark.parametrize("reduce", [te.reduce_max, te.reduce_min])
+def test_nan_is_the_maximum_of_what_holds_one(reduce: Callable[..., Any], place: int, steps: tuple[Step, ...]) -> None:
+    x, k = te.placeholder((2, 37), name="x"), te.reduce_axis(37, "k")
+    dag = ComputeDAG.from_outputs(te.compute((2,), lambda i: reduce(te.maximum(x[i, k], x[1 - i, k]), k), name="m"))
+    values = np.linspace(-3, 3, 74, dtype=np.float32).reshape(2, 37)
+    values[0, place] = np.nan
+    [output] = LoadedKernel(build_kernel(dag, steps, TARGET, 1)).run([values])
+    assert np.isnan(output).all()

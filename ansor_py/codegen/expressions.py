@@ -163,9 +163,13 @@ class ExpressionEmitter(AddressEmitter):
         return self._emitted(f"{instruction} {kind} {a.name}, {b.name}", dtype, lanes)
 
     def extreme(self, op: str, a: Value, b: Value) -> Value:
-        """Minimum or maximum of floats. A NaN in the second operand wins, so that constants go first."""
+        """Minimum or maximum of floats; a NaN in either operand wins, as in NumPy. One comparison is enough with a constant."""
         if b.name.startswith("splat") or not b.name.startswith("%"):
             a, b = b, a
+        if a.name.startswith("%"):
+            intrinsic = f"llvm.{op}imum.{intrinsic_suffix(a.type)}"
+            self.text.declarations.add(f"declare {a.type} @{intrinsic}({a.type}, {a.type})")
+            return self._emitted(f"call nsz {a.type} @{intrinsic}({a.type} {a.name}, {b.type} {b.name})", a.dtype, a.lanes)
         test = self.text.emit(f"fcmp {'olt' if op == 'min' else 'ogt'} {a.type} {a.name}, {b.name}")
         condition = shaped("i1", a.lanes)
         return self._emitted(f"select {condition} {test}, {a.type} {a.name}, {b.type} {b.name}", a.dtype, a.lanes)

@@ -332,7 +332,7 @@ class TileEmitter:
                 value.dtype,
             )
         if value.dtype in FLOAT_DTYPES:
-            prefix = "f"
+            prefix, operation = "f", f"{operation}imum"
         elif combiner in ("max", "min"):
             prefix = "u" if value.dtype in ("uint8", "bool") else "s"
         else:

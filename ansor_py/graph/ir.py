@@ -79,10 +79,6 @@ class OperatorNode:
         """The inputs that are present."""
         return tuple(name for name in self.inputs if name)
 
-    def with_attributes(self, **changes: AttributeValue) -> OperatorNode:
-        """The node with some attributes set."""
-        return replace(self, attributes={**self.attributes, **changes})
-
     @property
     def pattern(self) -> Pattern:
         """The pattern kind that the operator's registration states."""

@@ -253,8 +253,6 @@ COMPARE_SYMBOLS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne
 COMBINERS = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
 # Unary functions that code generation knows; `erf`, `exp`, `log`, `tanh`, `sigmoid` are vectorised approximations.
 FUNCTIONS = ("exp", "log", "sqrt", "rsqrt", "tanh", "erf", "sigmoid", "abs", "floor", "ceil", "round", "sin", "cos", "atan")
-# Binary operators on the bits of integers.
-BIT_OPERATORS = ("bitand", "bitor", "bitxor", "shl", "shr")
 
 _FOLD: dict[str, Callable[[float, float], float]] = {
     "add": operator.add,
