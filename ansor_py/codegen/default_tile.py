@@ -25,6 +25,8 @@ VECTOR_COUNTS = (1, 2, 3, 4)
 LANE_REDUCTION_ROWS = 4
 # A load of a vector, streamed from a farther cache, weighs as much as so many broadcasts of an element that stays near.
 STREAMED_LOAD = 3.0
+# What a tile is worth of which some operand's lanes have to be gathered one by one.
+GATHERED = 0.1
 # Storing a result that is not contiguous costs about as much as this many steps of the reduction.
 TRANSPOSED_STORE_STEPS = 24
 
@@ -75,13 +77,16 @@ def _with_rows(
     filled = vector.extent / (ceil(vector.extent / width) * vectors * lanes)
     steps = prod(axis.extent for axis in stage.op.reduce_axes)
     stored = 1.0 if vector is stage.op.axes[-1] else steps / (steps + TRANSPOSED_STORE_STEPS)
+    packed = panels.read.tensor if panels is not None else None
+    strides = [element_stride(read, vector.name) for read in reads if read.tensor is not packed]
+    gathered = 1.0 if all(stride in (0, 1) for stride in strides) else GATHERED
     for rows in ROW_COUNTS:
         if rows > extent or (rows > 1 and rows * vectors + vectors + 1 > target.vector_registers):
             continue
         filled_rows = extent / (ceil(extent / rows) * rows)
         reuse = rows * vectors / (rows + STREAMED_LOAD * vectors + 2.0)
         lengths = {vector.name: width} if row is None else {row.name: rows, vector.name: width}
-        yield TileChoice(lengths, vector.name, panels, filled * filled_rows * reuse * stored)
+        yield TileChoice(lengths, vector.name, panels, filled * filled_rows * reuse * stored * gathered)
 
 
 def _row_axis(reads: list[Read], stage: Stage, vector: str) -> Axis | None:
@@ -97,15 +102,16 @@ def _row_axis(reads: list[Read], stage: Stage, vector: str) -> Axis | None:
 
 
 def lane_reduction(reads: list[Read], stage: Stage, lanes: int) -> Axis | None:
-    """The reduction axis to run in lanes: contiguous in every read, where the last output axis is in none."""
-    if not stage.op.reduce_axes or not stage.op.axes:
+    """The reduction axis to run in lanes: contiguous in every read that has it, where the last output axis is not."""
+    if not stage.op.reduce_axes or stage.op.reduce_axes[-1].extent < lanes:
         return None
-    axis, last = stage.op.reduce_axes[-1], stage.op.axes[-1]
-    if axis.extent < lanes:
+    axis = stage.op.reduce_axes[-1]
+    strides = [(element_stride(read, axis.name), read) for read in reads]
+    reduced = [read for stride, read in strides if stride == 1]
+    if not reduced or any(stride not in (0, 1) for stride, _ in strides):
         return None
-    along_reduction = [element_stride(read, axis.name) for read in reads]
-    along_output = [element_stride(read, last.name) for read in reads]
-    return axis if all(stride == 1 for stride in along_reduction) and 1 not in along_output else None
+    last = next((item for item in reversed(stage.op.axes) if item.extent > 1), None)
+    return axis if last is None or all(element_stride(read, last.name) != 1 for read in reduced) else None
 
 
 def element_stride(read: Read, axis: str) -> int | None:
