@@ -114,32 +114,28 @@ def count_errors(records: Iterable[Record]) -> dict[str, int]:
     return dict(Counter(record.error for record in records if record.error != "none").most_common())
 
 
-def build_curve(tasks: Sequence[Task], records: Sequence[Record], defaults: Mapping[str, float]) -> list[CurvePoint]:
-    """The search curve of records in their order. `defaults` are the default schedules' seconds by workload key.
-
-    A task that no record is about yet counts its default schedule's latency; while that is unknown too, the total is None.
-    """
-    curve = CurveBuilder(tasks)
-    curve.defaults.update(defaults)
-    return [curve.add(record) for record in records]
-
-
 class CurveBuilder:
-    """Makes the points of a search curve one record at a time."""
+    """Makes the points of a search curve one record at a time.
+
+    Trials of one batch are numbered as they were proposed but finish in another order. A point's time is when it and all
+    before it were known, so that a curve over time never steps back.
+    """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._weights = {task.workload_key: task.weight for task in tasks}
         self._best: dict[str, float] = {}
         self.defaults: dict[str, float] = {}
+        self._elapsed = 0.0
 
     def add(self, record: Record) -> CurvePoint:
         """The point of the next trial."""
         key = record.workload_key
+        self._elapsed = max(self._elapsed, record.elapsed)
         if record.valid:
             self._best[key] = min(self._best.get(key, math.inf), record.cost)
         return CurvePoint(
             record.trial,
-            record.elapsed,
+            self._elapsed,
             record.task,
             record.cost * 1e3 if record.valid else None,
             self._best[key] * 1e3 if key in self._best else None,

@@ -19,7 +19,7 @@ from ansor_py.measure import MeasureInput, MeasureResult, Record
 from ansor_py.schedule.task import Task
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.progress import Progress
-from ansor_py.search.results import CurvePoint, TuningResult, build_curve
+from ansor_py.search.results import CurveBuilder, CurvePoint, TuningResult
 from ansor_py.search.retiming import contenders_of
 from ansor_py.search.scoring import trainable
 from ansor_py.search.tuning import merge_tasks, tune, tune_tasks
@@ -147,7 +147,17 @@ def test_the_curve_counts_the_default_schedule_of_tasks_not_yet_measured() -> No
     for task in result.tasks:
         best = [point.best_ms for point in result.curve if point.task == task.task.name]
         assert best == list(itertools.accumulate(best, min))  # type: ignore[arg-type]
-    assert build_curve([item.task for item in result.tasks], result.records, defaults) == list(result.curve)
+    builder = CurveBuilder([item.task for item in result.tasks])
+    builder.defaults.update(defaults)
+    assert [builder.add(record) for record in result.records] == list(result.curve)
+
+
+def test_a_curve_over_time_never_steps_back() -> None:
+    result = search([matmul(32)], 12)
+    times = (3.0, 1.0, 2.0, 5.0, 4.0)
+    swapped = [replace(record, elapsed=time) for record, time in zip(result.records, times, strict=False)]
+    builder = CurveBuilder([item.task for item in result.tasks])
+    assert [builder.add(record).elapsed_s for record in swapped] == [3, 3, 3, 5, 5]
 
 
 def test_fewer_trials_than_tasks_still_give_a_complete_total() -> None:
