@@ -20,7 +20,7 @@ from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import Gene, SplitRelation
 from ansor_py.search.space import Space
-from ansor_py.te.expr import DTYPE_BYTES, Call, Expr, walk
+from ansor_py.te.expr import DTYPE_BYTES, Binary, Call, Cast, Compare, Expr, Read, Reduce, Select, walk
 
 Mask = NDArray[np.bool_]
 # Emitted instructions of one evaluation of a vector function such as exp.
@@ -205,6 +205,4 @@ def body_instructions(body: Expr) -> int:
 
 
 def _operations(body: Expr) -> list[Expr]:
-    from ansor_py.te.expr import Binary, Cast, Compare, Read, Reduce, Select
-
     return [node for node in walk(body) if isinstance(node, Binary | Cast | Compare | Read | Reduce | Select | Call)]
