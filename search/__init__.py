@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ansor_py.search.candidates import Candidate
+    from ansor_py.search.objectives import Network, Networks, register_objective
     from ansor_py.search.options import SearchOptions
     from ansor_py.search.policy import Policy, create_policy
     from ansor_py.search.results import CurvePoint, TaskResult, TuningResult
     from ansor_py.search.run_directory import RunDirectory, read_curve
-    from ansor_py.search.scheduler import SchedulerOptions, TaskProgress, register_objective, register_strategy
+    from ansor_py.search.scheduler import SchedulerOptions, TaskProgress, register_strategy
     from ansor_py.search.tuning import tune, tune_tasks
     from ansor_py.search.tuning_options import TuningOptions
 
 __all__ = [
     "Candidate",
     "CurvePoint",
+    "Network",
+    "Networks",
     "Policy",
     "RunDirectory",
     "SchedulerOptions",
@@ -43,6 +46,8 @@ __all__ = [
 _OWNERS = {
     "Candidate": "candidates",
     "CurvePoint": "results",
+    "Network": "objectives",
+    "Networks": "objectives",
     "Policy": "policy",
     "RunDirectory": "run_directory",
     "SchedulerOptions": "scheduler",
@@ -53,7 +58,7 @@ _OWNERS = {
     "TuningResult": "results",
     "create_policy": "policy",
     "read_curve": "run_directory",
-    "register_objective": "scheduler",
+    "register_objective": "objectives",
     "register_strategy": "scheduler",
     "tune": "tuning",
     "tune_tasks": "tuning",

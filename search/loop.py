@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ansor_py import __version__
 from ansor_py.cost_model.interface import create_cost_model
@@ -20,16 +22,18 @@ from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record, comp
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.batches import BatchRunner, uninterrupted
+from ansor_py.search.objectives import Network, check_objective, describe_networks, evaluate
 from ansor_py.search.phases import PhaseTimer
-from ansor_py.search.policy import create_policy
+from ansor_py.search.policy import create_policy, sketches_for
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TuningResult, count_errors
-from ansor_py.search.retiming import retime
-from ansor_py.search.scheduler import choose_task, find_objective
+from ansor_py.search.retiming import PASSES, retime
+from ansor_py.search.round_times import DEFAULTS, RETIMING, RoundTimer, RoundTimes
+from ansor_py.search.scheduler import choose_task
 from ansor_py.search.scoring import Scorer
+from ansor_py.search.stopping import ALL_ENDED, StopConditions
 from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch
 from ansor_py.search.tuning_options import TuningOptions
-from ansor_py.sketch_rules.derivation import generate_sketches
 
 
 class TrialSink(Protocol):
@@ -40,6 +44,9 @@ class TrialSink(Protocol):
 
     def add_points(self, points: Sequence[CurvePoint]) -> None:
         """Points of restored trials."""
+
+    def add_round(self, times: RoundTimes) -> None:
+        """A round is over."""
 
 
 class Search:
@@ -52,12 +59,15 @@ class Search:
         observer: Callable[[Progress], None],
         sink: TrialSink | None,
         clock: Callable[[], float],
+        networks: Sequence[Network] = (),
     ) -> None:
         self._options = options
         self._timer = PhaseTimer(clock)
         self._observer = observer
         self._sink = sink
-        self._objective = find_objective(options.objective) if isinstance(options.objective, str) else options.objective
+        self._networks = describe_networks(tasks, networks, options.target_latencies, options.reference_latencies)
+        self._objective = check_objective(options.objective, self._networks)
+        self._conditions = StopConditions(options.trials, options.time_budget, self._networks.targets)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
         self._model = create_cost_model(options.cost_model, options.seed)
         self._searches = [self._task_search(number, task) for number, task in enumerate(tasks)]
@@ -73,6 +83,9 @@ class Search:
         self._reference: MeasureInput | None = None
         self._drift: list[float] = []
         self._errors: Counter[str] = Counter()
+        self._round_timer = RoundTimer(self._timer)
+        self._rounds: list[RoundTimes] = []
+        self._stopped = ""
         self._interrupted = False
 
     @property
@@ -102,16 +115,28 @@ class Search:
             self._sink.add_points(self._curve)
 
     def run(self, open_measurer: Callable[[], AbstractContextManager[Measurer]]) -> None:
-        """Measure until the trials are spent or every task has ended. KeyboardInterrupt ends it early."""
+        """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt ends it early.
+
+        When one holds from the start (no trials, or those of an earlier search suffice) nothing is measured.
+        """
+        self._stopped = self._reason_to_stop()
+        if self._stopped:
+            return
         try:
             with open_measurer() as measurer:
                 runner = BatchRunner(measurer, self._timer)
                 self._measure_defaults(runner)
-                while self.trials < self._options.trials and (chosen := self._choose()) is not None:
-                    self._run_round(chosen, runner)
+                self._close_round(DEFAULTS, 0, self.trials - self._trials_before)
+                while not self._stopped:
+                    chosen = self._choose()
+                    if chosen is not None:
+                        self._run_round(chosen, runner)
+                    self._stopped = self._reason_to_stop() if chosen is not None else ALL_ENDED
                 self._retime(runner)
+                self._close_round(RETIMING, self._round, 0)
         except KeyboardInterrupt:
             self._interrupted = True
+            self._stopped = "interrupted"
         finally:
             with uninterrupted():
                 for record in self._write():
@@ -131,6 +156,8 @@ class Search:
             programs_scored=sum(search.scorer.scored for search in self._searches),
             drift=tuple(self._drift),
             interrupted=self._interrupted,
+            stopped=self._stopped,
+            rounds=tuple(self._rounds),
             notes=tuple(f"{s.task.name}: no more trials, {s.ended}" for s in self._searches if s.ended),
         )
 
@@ -139,18 +166,46 @@ class Search:
         scorer = Scorer(self._model, task, number, self._timer)
         rng = np.random.default_rng([options.seed, number, 1])
         with self._timer.phase("sketch"):
-            sketches = generate_sketches(task.dag, task.target, options.search.rules)
+            sketches = sketches_for(options.policy, task.dag, task.target, options.search)
             policy = create_policy(options.policy, sketches, task.target, scorer, rng, options.search)
-        return TaskSearch(task, policy, scorer)
+        return TaskSearch(task, policy, scorer, options.scheduler.early_stopping)
 
     def _choose(self) -> int | None:
         progress = [search.progress() for search in self._searches]
-        return choose_task(self._options.strategy, progress, self._objective, self._rng, self._options.scheduler)
+        networks = replace(
+            self._networks.compared_with([search.default_seconds for search in self._searches]),
+            histories=tuple(task.history for task in progress),
+        )
+
+        def value(latencies: NDArray[np.float64]) -> float:
+            return evaluate(self._objective, latencies, networks)
+
+        return choose_task(self._options.strategy, progress, value, self._rng, self._options.scheduler)
+
+    def _reason_to_stop(self) -> str:
+        """Why no further round should begin; empty when it should."""
+        latencies = self._networks.known_seconds([search.result().latency for search in self._searches])
+        return self._conditions.reason(self.trials, self._timer.elapsed(), self._seconds_needed(), latencies)
+
+    def _seconds_needed(self) -> float:
+        """What another round and the re-timing after it will take, as far as the last round tells."""
+        if self._options.time_budget is None or len(self._rounds) < 2 or not self._rounds[-1].trials:
+            return 0.0
+        last = self._rounds[-1]
+        programs = PASSES * sum(len(search.contenders()) for search in self._searches)
+        return last.seconds + programs * (last.phases["build"] + last.phases["run"]) / last.trials
+
+    def _close_round(self, task: str, round: int, trials: int) -> None:
+        """Note where the seconds since the end of the round before went."""
+        scored = sum(search.scorer.scored for search in self._searches)
+        self._rounds.append(self._round_timer.close(round, task, trials, scored))
+        if self._sink is not None:
+            self._sink.add_round(self._rounds[-1])
 
     def _measure_defaults(self, runner: BatchRunner) -> None:
         """Candidate 0 of every task in one batch. Those beyond the number of trials are measured too, but not counted."""
         missing = [search for search in self._searches if search.default_seconds is None]
-        room = self._options.trials - self.trials
+        room = self._trials_left()
         counted, beyond = missing[:room], missing[room:]
         if not missing:
             self._choose_reference()
@@ -171,21 +226,25 @@ class Search:
     def _run_round(self, chosen: int, runner: BatchRunner) -> None:
         search = self._searches[chosen]
         self._current = chosen
-        count = min(self._batch, self._options.trials - self.trials)
+        count = min(self._batch, self._trials_left())
         self._report("searching")
         with self._timer.phase("evolve"):
             programs = search.propose(count)
         if not programs:
-            return
+            return  # the task has ended
         extra = [self._reference] if self._reference is not None else []
         results = self._measure(runner, [(search, program) for program in programs], extra)
         self._drift += [result.cost for result in results if result is not None and result.valid]
         self._report("learning")
         with uninterrupted():
             records = self._write()
-            search.observe_round(records, learn=self.trials < self._options.trials)
+            search.observe_round(records, learn=self._trials_left() > 0)
         self._report("round done", round_done=True)
+        self._close_round(search.task.name, self._round, len(records))
         self._round += 1
+
+    def _trials_left(self) -> int:
+        return self._options.trials - self.trials if self._options.trials is not None else sys.maxsize
 
     def _retime(self, runner: BatchRunner) -> None:
         """Measure the best few programs of every task again; they are not trials."""
@@ -304,6 +363,7 @@ class Search:
                 current=self._current,
                 trials=trials,
                 budget=self._options.trials,
+                time_left=None if self._options.time_budget is None else self._options.time_budget - seconds,
                 elapsed=self._elapsed(),
                 trials_per_second=(trials - self._trials_before) / seconds if seconds > 0 else 0.0,
                 errors=self._errors + Counter(count_errors(self._unwritten.values())),

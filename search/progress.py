@@ -29,8 +29,8 @@ MAXIMUM_ROWS = 30  # of the live table; the tasks with the largest share of the 
 class Progress:
     """The state of a search: after a round, or (`round_done` false) while its trials come in.
 
-    `activity` says what is going on; `trials` counts measured candidates, restored ones included, up to `budget`;
-    `trials_per_second` is that of this session.
+    `activity` says what is going on; `trials` counts measured candidates, restored ones included, up to `budget`, if there is
+    one; `trials_per_second` is that of this session; `seconds_left` is known once trials are measured.
     """
 
     round: int
@@ -39,15 +39,19 @@ class Progress:
     tasks: tuple[TaskResult, ...]
     current: int | None
     trials: int
-    budget: int
+    budget: int | None
     elapsed: float
     trials_per_second: float
     errors: Mapping[str, int]
+    time_left: float | None = None  # of the time budget
 
     @property
     def seconds_left(self) -> float | None:
-        """Time that the remaining trials will take at the present rate."""
-        return (self.budget - self.trials) / self.trials_per_second if self.trials_per_second > 0 else None
+        """Time that the remaining trials will take at the present rate, or what is left of the time budget if that is less."""
+        limits = [] if self.time_left is None else [max(self.time_left, 0.0)]
+        if self.budget is not None and self.trials_per_second > 0:
+            limits.append((self.budget - self.trials) / self.trials_per_second)
+        return min(limits, default=None)
 
 
 class ProgressDisplay(ABC):
@@ -160,14 +164,14 @@ def duration(seconds: float) -> str:
 
 
 def _totals(progress: Progress) -> str:
-    words = [f"{progress.trials}/{progress.budget} trials"]
+    words = [f"{progress.trials} trials" if progress.budget is None else f"{progress.trials}/{progress.budget} trials"]
     total = weighted_seconds(progress.tasks)
     if total is not None:
         words.append(f"total {milliseconds(total)}")
     words.append(f"{duration(progress.elapsed)}")
     if progress.trials_per_second > 0:
         words.append(f"{progress.trials_per_second:.1f} trials/s")
-    if progress.seconds_left is not None and progress.trials < progress.budget:
+    if progress.seconds_left is not None and progress.trials != progress.budget:
         words.append(f"{duration(progress.seconds_left)} left")
     if progress.errors:
         words.append("errors: " + ", ".join(f"{count} {kind}" for kind, count in progress.errors.items()))

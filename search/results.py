@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import Record
 from ansor_py.schedule.task import Task
+from ansor_py.search.round_times import RoundTimes
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class TuningResult:
     """Everything a search found. `programs_scored` counts candidates for which the cost model was asked.
 
     `phases` are seconds by phase and add up to `search_seconds`; `drift` the latency of one fixed program, measured in each
-    round; `interrupted` tells that the search was stopped before its trials were spent.
+    round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C. `rounds` tell where their seconds went.
     """
 
     tasks: tuple[TaskResult, ...]
@@ -73,6 +74,8 @@ class TuningResult:
     programs_scored: int = 0
     drift: tuple[float, ...] = ()
     interrupted: bool = False
+    stopped: str = ""
+    rounds: tuple[RoundTimes, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property

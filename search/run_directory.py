@@ -1,6 +1,7 @@
-"""The folder a search leaves behind: `config.json`, `records.jsonl`, `curve.csv`, `summary.json` (and `model.ansor`).
+"""The folder a search leaves behind: `config.json`, `records.jsonl`, `curve.csv`, `rounds.csv`, `summary.json`
+(and `model.ansor`).
 
-Records and curve grow after every round, so that a search that is killed loses at most the round it was in.
+Records, curve and rounds grow after every round, so that a search that is killed loses at most the round it was in.
 
     with RunDirectory.create("runs/squeezenet", config={...}) as run:
         run.add(records, points)
@@ -22,10 +23,14 @@ from typing import Any, Self
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import LostLine, Record, RecordWriter, read_records
 from ansor_py.schedule.task import Task
+from ansor_py.search.phases import PHASES
 from ansor_py.search.results import CurvePoint, TaskResult, TuningResult
+from ansor_py.search.round_times import RoundTimes, trial_budget
 
-CONFIG, RECORDS, CURVE, SUMMARY, MODEL = "config.json", "records.jsonl", "curve.csv", "summary.json", "model.ansor"
+CONFIG, RECORDS, CURVE, ROUNDS = "config.json", "records.jsonl", "curve.csv", "rounds.csv"
+SUMMARY, MODEL = "summary.json", "model.ansor"
 CURVE_COLUMNS = tuple(field.name for field in fields(CurvePoint))
+ROUND_COLUMNS = ("round", "task", "trials", "scored", "seconds", *PHASES)
 _CURVE_DIGITS = {"elapsed_s": 4, "latency_ms": 6, "best_ms": 6, "estimated_total_ms": 6}
 
 
@@ -59,6 +64,9 @@ class RunDirectory:
             write_json(path / CONFIG, config)
             with (path / CURVE).open("w", newline="") as file:
                 csv.writer(file).writerow(CURVE_COLUMNS)
+            if not restored or not (path / ROUNDS).exists():  # it cannot be made again from the records
+                with (path / ROUNDS).open("w", newline="") as file:
+                    csv.writer(file).writerow(ROUND_COLUMNS)
             (path / SUMMARY).unlink(missing_ok=True)
             (path / MODEL).unlink(missing_ok=True)
         except OSError as error:
@@ -79,6 +87,12 @@ class RunDirectory:
         """Append points of the curve alone (those of restored records)."""
         with (self.path / CURVE).open("a", newline="") as file:
             csv.writer(file).writerows(_curve_row(point) for point in points)
+
+    def add_round(self, times: RoundTimes) -> None:
+        """Append a round's seconds by phase."""
+        seconds = [f"{value:.4f}" for value in (times.seconds, *(times.phases[name] for name in PHASES))]
+        with (self.path / ROUNDS).open("a", newline="") as file:
+            csv.writer(file).writerow([times.round, times.task, times.trials, times.scored, *seconds])
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, replacing an earlier one at once."""
@@ -149,6 +163,8 @@ def summarise(
         if scoring and result.programs_scored
         else None,
         "drift_ms": [_milliseconds(seconds) for seconds in result.drift],
+        "trial_budget": trial_budget(result.records, result.rounds),
+        "stopped": result.stopped,
         "interrupted": result.interrupted,
         "notes": list(result.notes),
     }

@@ -1,10 +1,12 @@
 """The task scheduler: which task gets the next round of trials (paper section 6.2, reference section 8).
 
 A strategy is a function of what is known about every task; it keeps no state, so that a resumed search continues as
-the original one would have. Adding a strategy or an objective is a function with a decorator.
+the original one would have. Adding a strategy is a function with a decorator. What falls is an objective (`objectives.py`),
+here a function of the tasks' latencies alone.
 
-    tasks = [TaskProgress(weight, flops=10**9, history=(3e-3, 2e-3)) for weight in (4, 1)]
-    choose_task("gradient", tasks, OBJECTIVES["latency-sum"], np.random.default_rng(0))     # 0: the heavier
+    tasks = [TaskProgress(flops=10**9, history=(3e-3, 2e-3)) for _ in range(2)]
+    weights = np.array([4.0, 1.0])
+    choose_task("gradient", tasks, lambda latencies: latencies @ weights, np.random.default_rng(0))     # 0: the heavier
 """
 
 from __future__ import annotations
@@ -29,17 +31,29 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SchedulerOptions:
-    """Constants of the gradient: weight of the past, of similar tasks' throughput, and rounds looked back (paper 6.2)."""
+    """Constants of the task scheduler (paper 6.2); the defaults are Ansor's.
+
+    Attributes:
+        alpha: weight of the past in the gradient; the rest is that of the guess at the future.
+        beta: a task is expected to reach 1/beta of the best throughput of similar tasks.
+        backward_window: rounds over which the past is looked at.
+        early_stopping: trials without a better program after which a task gets no more; 0: never.
+    """
 
     alpha: float = 0.2
     beta: float = 2.0
     backward_window: int = 3
+    early_stopping: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
             raise OptionError(f"scheduler: alpha is {self.alpha}; it must lie between 0 and 1")
         if self.backward_window < 1:
             raise OptionError(f"scheduler: the backward window is {self.backward_window}; it must be at least 1 round")
+        if not self.beta > 0:
+            raise OptionError(f"scheduler: beta is {self.beta}; it must be more than 0")
+        if self.early_stopping < 0:
+            raise OptionError(f"scheduler: early_stopping is {self.early_stopping} trials; give 0 (never) or more")
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,6 @@ class TaskProgress:
     round; infinite while no program was valid. Tasks of the same non-empty `group` are similar. A dead task gets nothing.
     """
 
-    weight: float
     flops: int
     history: tuple[float, ...]
     group: str = ""
@@ -67,23 +80,10 @@ class TaskProgress:
         return self.history[-1] if self.history else math.inf
 
 
-# An objective maps latencies (seconds, float64[tasks], finite) and the tasks' weights to a number that is to fall. It must not
-# fall when a latency rises.
-Objective = Callable[[Floats, Floats], float]
-Strategy = Callable[[Sequence[TaskProgress], Objective, SchedulerOptions, np.random.Generator], int]
+Value = Callable[[Floats], float]  # the objective as a function of the tasks' latencies, float64[tasks], seconds, finite
+Strategy = Callable[[Sequence[TaskProgress], Value, SchedulerOptions, np.random.Generator], int]
 
-OBJECTIVES: dict[str, Objective] = {}
 STRATEGIES: dict[str, Strategy] = {}
-
-
-def register_objective(name: str) -> Callable[[Objective], Objective]:
-    """Make an objective known by name (`--objective`)."""
-
-    def register(function: Objective) -> Objective:
-        OBJECTIVES[name] = function
-        return function
-
-    return register
 
 
 def register_strategy(name: str) -> Callable[[Strategy], Strategy]:
@@ -96,13 +96,6 @@ def register_strategy(name: str) -> Callable[[Strategy], Strategy]:
     return register
 
 
-def find_objective(name: str) -> Objective:
-    """An objective by name; raises OptionError naming the known ones."""
-    if name not in OBJECTIVES:
-        raise OptionError(f"there is no objective '{name}'; known are {', '.join(sorted(OBJECTIVES))}")
-    return OBJECTIVES[name]
-
-
 def find_strategy(name: str) -> Strategy:
     """A strategy by name; raises OptionError naming the known ones."""
     if name not in STRATEGIES:
@@ -113,7 +106,7 @@ def find_strategy(name: str) -> Strategy:
 def choose_task(
     strategy: str,
     tasks: Sequence[TaskProgress],
-    objective: Objective,
+    value: Value,
     rng: np.random.Generator,
     options: SchedulerOptions | None = None,
 ) -> int | None:
@@ -132,21 +125,13 @@ def choose_task(
     for index in alive:
         if not math.isfinite(tasks[index].latency):
             return index
-    return decide(tasks, objective, options or SchedulerOptions(), rng)
-
-
-@register_objective("latency-sum")
-def latency_sum(latencies: Floats, weights: Floats) -> float:
-    """f1 of the paper: the latency of all models together, every task as often as it occurs."""
-    return float(latencies @ weights)
+    return decide(tasks, value, options or SchedulerOptions(), rng)
 
 
 @register_strategy("gradient")
-def by_gradient(
-    tasks: Sequence[TaskProgress], objective: Objective, options: SchedulerOptions, rng: np.random.Generator
-) -> int:
+def by_gradient(tasks: Sequence[TaskProgress], value: Value, options: SchedulerOptions, rng: np.random.Generator) -> int:
     """The task whose next round promises the steepest fall of the objective; one at random when all promise the same."""
-    gradients = task_gradients(tasks, objective, options)
+    gradients = task_gradients(tasks, value, options)
     alive = np.array([index for index, task in enumerate(tasks) if not task.dead])
     if np.ptp(gradients[alive]) == 0:
         return int(rng.choice(alive))
@@ -154,12 +139,18 @@ def by_gradient(
 
 
 @register_strategy("round-robin")
-def by_turns(tasks: Sequence[TaskProgress], objective: Objective, options: SchedulerOptions, rng: np.random.Generator) -> int:
+def by_turns(tasks: Sequence[TaskProgress], value: Value, options: SchedulerOptions, rng: np.random.Generator) -> int:
     """The living task with the fewest rounds, the first of equals."""
     return min((index for index, task in enumerate(tasks) if not task.dead), key=lambda index: (tasks[index].rounds, index))
 
 
-def task_gradients(tasks: Sequence[TaskProgress], objective: Objective, options: SchedulerOptions | None = None) -> Floats:
+@register_strategy("random")
+def by_chance(tasks: Sequence[TaskProgress], value: Value, options: SchedulerOptions, rng: np.random.Generator) -> int:
+    """Any living task."""
+    return int(rng.choice([index for index, task in enumerate(tasks) if not task.dead]))
+
+
+def task_gradients(tasks: Sequence[TaskProgress], value: Value, options: SchedulerOptions | None = None) -> Floats:
     """Expected change of the objective by one more round, float64[tasks], at most 0; 0 for dead tasks.
 
     chain * (alpha * backward + (1 - alpha) * forward): `chain` is the numerical derivative of the objective with respect to the
@@ -169,8 +160,7 @@ def task_gradients(tasks: Sequence[TaskProgress], objective: Objective, options:
     """
     options = options or SchedulerOptions()
     latencies = np.array([task.latency if math.isfinite(task.latency) else 0.0 for task in tasks])
-    weights = np.array([task.weight for task in tasks], dtype=np.float64)
-    value = objective(latencies, weights)
+    now = value(latencies)
     gradients = np.zeros(len(tasks))
     for index, task in enumerate(tasks):
         if task.dead or latencies[index] == 0:
@@ -178,7 +168,7 @@ def task_gradients(tasks: Sequence[TaskProgress], objective: Objective, options:
         step = _RELATIVE_STEP * latencies[index]
         changed = latencies.copy()
         changed[index] -= step
-        chain = (value - objective(changed, weights)) / step
+        chain = (now - value(changed)) / step
         forward = min(_by_time(task), _by_similarity(index, tasks, options.beta)) - task.latency
         expected = options.alpha * _backward(task, options.backward_window) + (1 - options.alpha) * forward
         gradients[index] = min(chain * expected, 0.0)

@@ -50,7 +50,7 @@ class Program:
 class TaskSearch:
     """State of the search of one task; everything in it follows from the policy and the records."""
 
-    def __init__(self, task: Task, policy: Policy, scorer: Scorer) -> None:
+    def __init__(self, task: Task, policy: Policy, scorer: Scorer, early_stopping: int = 0) -> None:
         self.task = task
         self.policy = policy
         self.scorer = scorer
@@ -59,6 +59,8 @@ class TaskSearch:
         self.default_seconds: float | None = None
         self.ended = ""
         self._history: list[float] = []
+        self._early_stopping = early_stopping
+        self._trials_since_best = 0
         self._failed_rounds = 0
         self._failed_trials = 0
         self._group = similarity_group(task.dag)
@@ -113,6 +115,8 @@ class TaskSearch:
         if not self._history or any(record.operator != DEFAULT_OPERATOR for record in records):
             self._history.append(self.best.cost if self.best is not None else math.inf)
         self._count_failures(records)
+        if self._early_stopping and self.best is not None and self._trials_since_best >= self._early_stopping:
+            self.ended = self.ended or f"no better program in {self._trials_since_best} trials"
 
     def _teach(self, records: Sequence[Record]) -> None:
         """Show programs to policy and cost model, as far as today's sketches contain them."""
@@ -128,10 +132,13 @@ class TaskSearch:
                 self.default_seconds = record.cost
             if record.valid and (self.best is None or record.cost < self.best.cost):
                 self.best = record
+                self._trials_since_best = 0
+            else:
+                self._trials_since_best += 1
 
     def progress(self) -> TaskProgress:
         """What the task scheduler wants to know."""
-        return TaskProgress(self.task.weight, self.task.flops, tuple(self._history), self._group, dead=bool(self.ended))
+        return TaskProgress(self.task.flops, tuple(self._history), self._group, dead=bool(self.ended))
 
     def contenders(self) -> list[Record]:
         """The programs to measure again at the end: the best few and the default schedule."""

@@ -1,8 +1,9 @@
 """The tuning loop: it owns measuring, the policies propose and the task scheduler decides who goes on.
 
 First the default schedule of every task is measured (candidate 0: what is tuned is never slower than what is not), then
-rounds follow until the trials are spent: choose a task, let its policy propose programs, measure them, write the
-records, train the cost model on them. At the end the best few programs of every task are measured again, interleaved.
+rounds follow until a condition to stop holds (`stopping.py`): choose a task, let its policy propose programs, measure
+them, write the records, train the cost model on them. At the end the best few programs of every task are measured again,
+interleaved.
 
     result = tune(Task.from_operator("matmul", (512, 512, 512)), trials=256, seed=0)
     result.best.cost, result.curve, result.records
@@ -21,6 +22,7 @@ from ansor_py.errors import OptionError
 from ansor_py.measure import Measurer, Record, create_measurer
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop import Search, TrialSink
+from ansor_py.search.objectives import Network
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import TuningResult
 from ansor_py.search.tuning_options import TuningOptions
@@ -48,13 +50,15 @@ def tune_tasks(
     sink: TrialSink | None = None,
     restored: Sequence[Record] = (),
     clock: Callable[[], float] = time.perf_counter,
+    networks: Sequence[Network] = (),
 ) -> TuningResult:
     """Search for the fastest programs of several tasks on one target.
 
     `measurer` is used if given (and left open), otherwise one of kind `runner` is made; with 0 trials nothing is measured.
     `observer` is told of the progress, `sink` gets records and curve round by round, `restored` are the records of an
-    earlier search that is continued. KeyboardInterrupt ends the search early (`result.interrupted`). Raises OptionError for
-    tasks of different targets and unknown names, MeasureError when measuring itself breaks down.
+    earlier search that is continued. `networks` says which tasks belong to which of several networks that are tuned together;
+    without it all tasks are of one, with their weights. KeyboardInterrupt ends the search early (`result.interrupted`).
+    Raises OptionError for tasks of different targets and unknown names, MeasureError when measuring itself breaks down.
     """
     options = options or TuningOptions()
     if not tasks:
@@ -62,7 +66,7 @@ def tune_tasks(
     if len({str(task.target) for task in tasks}) > 1:
         raise OptionError("the tasks are for different targets; tune them one target at a time")
     tasks = merge_tasks(tasks)
-    search = Search(tasks, options, observer or _ignore, sink, clock)
+    search = Search(tasks, options, observer or _ignore, sink, clock, networks)
     search.restore(restored)
 
     def open_measurer() -> AbstractContextManager[Measurer]:
@@ -70,8 +74,7 @@ def tune_tasks(
             return nullcontext(measurer)
         return create_measurer(runner, target=tasks[0].target, threads=tasks[0].target.cores, options=options.measure)
 
-    if options.trials > search.trials:
-        search.run(open_measurer)
+    search.run(open_measurer)
     return search.result()
 
 

@@ -30,7 +30,7 @@ from ansor_py.search.settings import (
 from graph_interpreter import make_model, reference
 
 CHEAP = ["--threads", "1", "--cost-model", "random", "--policy", "random"]
-FILES = ["config.json", "curve.csv", "model.ansor", "records.jsonl", "summary.json"]
+FILES = ["config.json", "curve.csv", "model.ansor", "records.jsonl", "rounds.csv", "summary.json"]
 INPUT = np.random.default_rng(0).standard_normal((1, 4, 10, 10), dtype=np.float32)
 
 

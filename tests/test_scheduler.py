@@ -8,64 +8,73 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ansor_py import te
 from ansor_py.errors import OptionError
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.search.phases import PhaseTimer, covered_seconds
 from ansor_py.search.scheduler import (
-    OBJECTIVES,
+    STRATEGIES,
     SchedulerOptions,
     TaskProgress,
+    Value,
     choose_task,
     similarity_group,
     task_gradients,
 )
 
-SUM = OBJECTIVES["latency-sum"]
 LEVEL = (4e-3, 2e-3, 2e-3, 2e-3, 2e-3)
 FALLING = (4e-3, 4e-3, 4e-3, 3e-3, 2e-3)
 
 
-def progress(weight: float = 1, history: tuple[float, ...] = LEVEL, flops: int = 10**9, **more: object) -> TaskProgress:
-    return TaskProgress(weight, flops, history, **more)  # type: ignore[arg-type]
+def progress(history: tuple[float, ...] = LEVEL, flops: int = 10**9, **more: object) -> TaskProgress:
+    return TaskProgress(flops, history, **more)  # type: ignore[arg-type]
 
 
-def choose(tasks: list[TaskProgress], strategy: str = "gradient", seed: int = 0) -> int | None:
-    return choose_task(strategy, tasks, SUM, np.random.default_rng(seed))
+def weighted(*weights: float) -> Value:
+    return lambda latencies: float(latencies @ np.array(weights, dtype=np.float64))
+
+
+def total(latencies: NDArray[np.float64]) -> float:
+    return float(latencies.sum())
+
+
+def choose(tasks: list[TaskProgress], strategy: str = "gradient", seed: int = 0, value: Value = total) -> int | None:
+    return choose_task(strategy, tasks, value, np.random.default_rng(seed))
 
 
 def test_the_heavier_of_equal_tasks_is_chosen() -> None:
-    assert choose([progress(weight=1), progress(weight=3), progress(weight=2)]) == 1
+    assert choose([progress()] * 3, value=weighted(1, 3, 2)) == 1
 
 
 def test_a_recently_improving_task_outranks_a_stagnating_one() -> None:
     assert choose([progress(history=LEVEL), progress(history=FALLING)]) == 1
-    gradients = task_gradients([progress(history=LEVEL), progress(history=FALLING)], SUM)
+    gradients = task_gradients([progress(history=LEVEL), progress(history=FALLING)], total)
     # alpha * (2 - 4) / 3 ms + (1 - alpha) * (-2 ms / 4 rounds); the level one: its fall lies outside the window of 3 rounds
     assert gradients[1] == pytest.approx(0.2 * -2e-3 / 3 + 0.8 * -0.5e-3)
     assert gradients[0] == pytest.approx(0.8 * -0.5e-3)
 
 
 def test_warm_up_gives_each_task_one_round_in_order() -> None:
-    assert choose([progress(), progress(history=(1e-3,)), progress(weight=9, history=(1e-3,))]) == 1
+    assert choose([progress(), progress(history=(1e-3,)), progress(history=(1e-3,))], value=weighted(1, 1, 9)) == 1
     assert choose([progress(history=()), progress(history=(1e-3,))]) == 0
 
 
 def test_dead_tasks_get_nothing() -> None:
-    tasks = [progress(weight=100, dead=True), progress(history=(1e-3,), dead=True), progress()]
-    assert choose(tasks) == 2
-    assert choose(tasks, "round-robin") == 2
+    tasks = [progress(dead=True), progress(history=(1e-3,), dead=True), progress()]
+    for strategy in STRATEGIES:
+        assert choose(tasks, strategy, value=weighted(100, 1, 1)) == 2
     assert choose([progress(dead=True)]) is None
     assert choose([]) is None
 
 
 def test_a_task_without_a_valid_program_is_tried_again_and_does_not_spoil_the_gradients_when_dead() -> None:
     failing = (math.inf, math.inf)
-    assert choose([progress(weight=50), progress(history=failing)]) == 1
-    tasks = [progress(weight=1), progress(weight=2), progress(history=failing, dead=True)]
-    assert choose(tasks) == 1
-    assert np.isfinite(task_gradients(tasks, SUM)).all()
+    assert choose([progress(), progress(history=failing)], value=weighted(50, 1)) == 1
+    tasks = [progress(), progress(), progress(history=failing, dead=True)]
+    assert choose(tasks, value=weighted(1, 2, 1)) == 1
+    assert np.isfinite(task_gradients(tasks, weighted(1, 2, 1))).all()
 
 
 def test_equal_tasks_are_chosen_at_random_but_reproducibly() -> None:
@@ -81,28 +90,28 @@ def test_round_robin_takes_the_task_with_the_fewest_rounds() -> None:
 
 def test_a_similar_task_with_high_throughput_promises_more() -> None:
     slow, fast = progress(group="g", history=(8e-3,) * 9), progress(group="g", history=(1e-3,) * 9)
-    alone = task_gradients([progress(history=(8e-3,) * 9), progress(history=(1e-3,) * 9)], SUM)
-    together = task_gradients([slow, fast], SUM)
+    alone = task_gradients([progress(history=(8e-3,) * 9), progress(history=(1e-3,) * 9)], total)
+    together = task_gradients([slow, fast], total)
     assert together[0] == pytest.approx(0.8 * (2e-3 - 8e-3))  # half of the best throughput
     assert together[0] < alone[0]
     assert together[1] == pytest.approx(alone[1])
 
 
 def test_similar_tasks_that_only_move_data_have_no_throughput() -> None:
-    tasks = [progress(group="g", flops=0), progress(group="g", flops=0, weight=2)]
-    assert task_gradients(tasks, SUM)[1] == pytest.approx(2 * 0.8 * -0.5e-3)
+    tasks = [progress(group="g", flops=0), progress(group="g", flops=0)]
+    assert task_gradients(tasks, weighted(1, 2))[1] == pytest.approx(2 * 0.8 * -0.5e-3)
 
 
 def test_a_task_that_cannot_keep_up_with_its_group_leaves_it() -> None:
     slow, fast = progress(group="g", history=(8e-3,) * 12), progress(group="g", history=(1e-3,) * 3)
-    assert task_gradients([slow, fast], SUM)[0] == pytest.approx(0.8 * -8e-3 / 11)
+    assert task_gradients([slow, fast], total)[0] == pytest.approx(0.8 * -8e-3 / 11)
 
 
 def test_an_objective_may_be_any_function() -> None:
-    def only_the_second(latencies: np.ndarray, weights: np.ndarray) -> float:
+    def only_the_second(latencies: NDArray[np.float64]) -> float:
         return float(latencies[1] ** 2)
 
-    tasks = [progress(weight=100), progress(weight=1)]
+    tasks = [progress(), progress()]
     assert choose_task("gradient", tasks, only_the_second, np.random.default_rng(0)) == 1
     assert task_gradients(tasks, only_the_second)[0] == 0
 
@@ -115,20 +124,24 @@ def test_an_objective_may_be_any_function() -> None:
     )
 )
 def test_gradients_never_rise_and_a_living_task_is_chosen(drawn: list[tuple[int, list[float], bool]]) -> None:
-    tasks = [
-        progress(weight=weight, history=tuple(np.minimum.accumulate(history).tolist()), dead=dead)
-        for weight, history, dead in drawn
-    ]
-    assert (task_gradients(tasks, SUM) <= 0).all()
-    chosen = choose(tasks)
+    tasks = [progress(history=tuple(np.minimum.accumulate(history).tolist()), dead=dead) for _, history, dead in drawn]
+    value = weighted(*(weight for weight, _, _ in drawn))
+    assert (task_gradients(tasks, value) <= 0).all()
+    chosen = choose(tasks, value=value)
     assert chosen is None if all(task.dead for task in tasks) else chosen is not None and not tasks[chosen].dead
 
 
 def test_nonsense_is_refused_by_name() -> None:
-    with pytest.raises(OptionError, match=r"no task scheduler 'magic'; known are gradient, round-robin"):
-        choose_task("magic", [progress()], SUM, np.random.default_rng(0))
-    with pytest.raises(OptionError, match="alpha"):
-        SchedulerOptions(alpha=2)
+    with pytest.raises(OptionError, match=r"no task scheduler 'magic'; known are gradient, random, round-robin"):
+        choose_task("magic", [progress()], total, np.random.default_rng(0))
+    for options, words in (
+        ({"alpha": 2}, "alpha"),
+        ({"beta": 0}, "beta"),
+        ({"backward_window": 0}, "window"),
+        ({"early_stopping": -1}, "-1 trials"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            SchedulerOptions(**options)  # type: ignore[arg-type]
 
 
 def matrix_product(n: int) -> ComputeDAG:

@@ -21,6 +21,7 @@ from ansor_py.search.options import SearchOptions
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import CurveBuilder, CurvePoint, TuningResult
 from ansor_py.search.retiming import contenders_of
+from ansor_py.search.round_times import RoundTimes
 from ansor_py.search.scoring import trainable
 from ansor_py.search.tuning import merge_tasks, tune, tune_tasks
 from ansor_py.search.tuning_options import TuningOptions
@@ -49,6 +50,7 @@ class Sink:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.points: list[CurvePoint] = []
+        self.rounds: list[RoundTimes] = []
 
     def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
         self.records += records
@@ -56,6 +58,9 @@ class Sink:
 
     def add_points(self, points: Sequence[CurvePoint]) -> None:
         self.points += points
+
+    def add_round(self, times: RoundTimes) -> None:
+        self.rounds.append(times)
 
 
 def is_default(program: MeasureInput) -> bool:
