@@ -3,6 +3,7 @@
 A policy is a class under `@policy("name")`. It gets the sketches of one task, a score function over populations (the cost
 model behind feature extraction), its own random generator and the options:
 
+    sketches = sketches_for("evolution", dag, target, SearchOptions())
     chosen = create_policy("evolution", sketches, target, score, np.random.default_rng(seed), SearchOptions())
     candidates = chosen.propose(64)
     chosen.observe(records)
@@ -17,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.errors import OptionError
+from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.search.candidates import Candidates, Observation
 from ansor_py.search.options import SearchOptions
+from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
 
 # Scores of the programs of several populations, float[len(population)] each; higher is better.
@@ -44,18 +47,40 @@ class Policy(Protocol):
 
 
 PolicyFactory = Callable[[Sequence[Sketch], Target, ScoreFunction, np.random.Generator, SearchOptions], Policy]
-POLICIES: dict[str, PolicyFactory] = {}
+SketchSource = Callable[[ComputeDAG, Target, SearchOptions], list[Sketch]]
 FactoryType = TypeVar("FactoryType", bound=PolicyFactory)
 
 
-def policy(name: str) -> Callable[[FactoryType], FactoryType]:
-    """Register a policy class (or function that makes one) under the name that `--policy` takes."""
+def derived_sketches(dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
+    """The sketches that the rules of the options derive: the search space of a policy that does not say otherwise."""
+    return generate_sketches(dag, target, options.rules)
+
+
+POLICIES: dict[str, PolicyFactory] = {}
+SKETCH_SOURCES: dict[str, SketchSource] = {}
+
+
+def policy(name: str, sketches: SketchSource = derived_sketches) -> Callable[[FactoryType], FactoryType]:
+    """Register a policy class (or function that makes one) under the name that `--policy` takes.
+
+    `sketches` makes the search space of a task, where that is not what the sketch rules derive.
+    """
 
     def register(factory: FactoryType) -> FactoryType:
         POLICIES[name] = factory
+        SKETCH_SOURCES[name] = sketches
         return factory
 
     return register
+
+
+def sketches_for(name: str, dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
+    """The search space in which the policy of that name works on a task.
+
+    Raises OptionError that lists the names, and whatever the policy's source of sketches raises for a task it cannot handle.
+    """
+    find_policy(name)
+    return SKETCH_SOURCES[name](dag, target, options)
 
 
 def create_policy(
@@ -66,7 +91,7 @@ def create_policy(
     rng: np.random.Generator,
     options: SearchOptions,
 ) -> Policy:
-    """The policy of that name; raises OptionError that lists the names."""
+    """The policy of that name for sketches of `sketches_for`; raises OptionError that lists the names."""
     return find_policy(name)(sketches, target, score, rng, options)
 
 
