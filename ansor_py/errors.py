@@ -8,6 +8,8 @@ that the command line can print it as one line and stop with exit status 2. Anyt
 
 from __future__ import annotations
 
+import traceback
+
 
 class AnsorError(Exception):
     """Base of all errors that are reported to the user as one line."""
@@ -67,3 +69,11 @@ class RecordError(AnsorError):
 
 class OptionError(AnsorError):
     """A command-line or configuration value that makes no sense."""
+
+
+def line_of_error(error: BaseException, file: str) -> int | None:
+    """The innermost line of a file at which an error arose, for files of the user's; None if it arose elsewhere."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return lines[-1] if lines else None

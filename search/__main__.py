@@ -96,6 +96,7 @@ def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | 
 @click.option("--shape", multiple=True, metavar="NAME=EXTENT", help="Fix a dynamic dimension, or an input: NAME=1x3x224x224.")
 @click.option("--fallback/--no-fallback", default=True, help="Let onnx.reference run what cannot be compiled, or refuse it.")
 @click.option("--target", metavar="TEXT", help="Target such as 'host' or 'x86-64 cpu=skylake'. [default: host]")
+@click.option("--rules", multiple=True, metavar="PRESET|FILE.py", help="Sketch rules: a preset, or a file of your own.")
 @click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the search, such as population=1024.")
 @click.version_option(__version__, prog_name="ansor-py")
 def command(models: tuple[str, ...], op: tuple[str, ...], out: str | None, config: str | None, **options: Any) -> int:
@@ -137,12 +138,14 @@ def make_settings(
     shape: Sequence[str],
     fallback: bool,
     target: str | None,
+    rules: Sequence[str],
     search: Sequence[str],
 ) -> Settings:
     """Options as given on the command line, checked as far as this is possible before anything is loaded."""
     given = dict(locals())
     from ansor_py.measure import MEASURERS, MeasureOptions
     from ansor_py.search.tuning_options import TuningOptions
+    from ansor_py.search.user_rules import chosen_rules
     from ansor_py.target import Target
 
     if runner not in MEASURERS:
@@ -155,6 +158,7 @@ def make_settings(
     if threads is not None and threads > (available := Target.detect().cores):
         click.echo(f"warning: --threads is {threads}, but this machine has {available} cores; threads will wait", err=True)
     machine = machine if threads is None else machine.with_cores(threads)
+    constants = parse_search_options(search)
     tuning = TuningOptions(
         trials=trials,
         seed=seed,
@@ -163,7 +167,7 @@ def make_settings(
         cost_model=cost_model,
         strategy=scheduler,
         objective=objective,
-        search=parse_search_options(search),
+        search=replace(constants, rules=chosen_rules(rules, str(constants.rules))) if rules else constants,
         measure=MeasureOptions(ray_address=ray_address),
     )
     tuning.check_names()

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ansor_py.errors import OptionError
+
+if TYPE_CHECKING:
+    from ansor_py.sketch_rules.rule import Rule
 
 # Shares of the children that each operator makes (reference page, section 5.4). Ansor's single tile mutation (0.90) is
 # three here: a step to a neighbouring size, a fresh size, and another register tile under the same cache tiles.
@@ -32,7 +36,7 @@ class SearchOptions:
     """How a search round samples, evolves and chooses programs.
 
     Attributes:
-        rules: name of the preset of sketch rules.
+        rules: name of the preset of sketch rules, or rules (names or objects) in the order in which they are tried.
         population: programs in a generation.
         iterations: generations made by mutation and crossover after the sampled one.
         mutation_probability: share of children that are mutated; of the rest, `crossover_probability` are crossed and
@@ -50,7 +54,7 @@ class SearchOptions:
         max_local_bytes: bound on the bytes of one buffer that is computed inside a loop; 0 stands for the L2 cache's size.
     """
 
-    rules: str = "default"
+    rules: str | tuple[str | Rule, ...] = "default"
     population: int = 2048
     iterations: int = 4
     mutation_probability: float = 0.80

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import get_args
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import AnsorError, OptionError, line_of_error
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.sketch_rules import (  # noqa: F401  # the rules register themselves
@@ -30,9 +31,11 @@ from ansor_py.sketch_rules.annotate_unroll import annotate_unroll
 from ansor_py.sketch_rules.annotate_vectorize import annotate_vectorize
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.presets import PRESETS
-from ansor_py.sketch_rules.rule import RULES, Rule
+from ansor_py.sketch_rules.rule import RULES, Derived, Rule, Verdict
 from ansor_py.target import Target
 
+# More partial sketches than any list of rules leads to, other than one that goes round in circles.
+MOST_PARTIAL_SKETCHES = 10_000
 # In this order: a vector loop takes no attachments, and attachments limit the parallel loops.
 ANNOTATIONS = (annotate_vectorize, annotate_location, annotate_parallel, annotate_unroll)
 
@@ -41,7 +44,7 @@ def generate_sketches(dag: ComputeDAG, target: Target, rules: str | Sequence[str
     """All sketches of a DAG, fewest derivations first, with all holes; deterministic.
 
     `rules` is a preset's name, or rules (by name or as objects) in the order in which they are tried. Raises OptionError
-    for an unknown name, or if some stage is met by no rule.
+    for an unknown name, if some stage is met by no rule, and for an error in a rule of the user's.
     """
     complete = derive(dag, target, find_rules(rules))
     sketches = []
@@ -73,16 +76,20 @@ def derive(dag: ComputeDAG, target: Target, rules: Sequence[Rule]) -> list[Parti
     initial = PartialSketch.initial(dag, target)
     queue: deque[tuple[PartialSketch, int]] = deque([(initial, len(initial.state.stages) - 1)])
     complete: list[PartialSketch] = []
+    visited = 0
     while queue:
         partial, number = queue.popleft()
+        visited += 1
+        if visited > MOST_PARTIAL_SKETCHES:
+            names = ", ".join(item.name for item in rules)
+            raise OptionError(f"the sketch rules {names} come to no end at stage '{partial.stage(number).name}'")
         if number < 0:
             complete.append(partial)
             continue
         derived: list[tuple[PartialSketch, int]] = []
         for item in rules:
-            verdict = item.condition(partial, number)
-            if verdict != "skip":
-                derived.extend(item.apply(partial, number))
+            verdict, made = _try_rule(item, partial, number)
+            derived.extend(made)
             if verdict == "apply_and_stop":
                 break
         if not derived:
@@ -90,3 +97,26 @@ def derive(dag: ComputeDAG, target: Target, rules: Sequence[Rule]) -> list[Parti
             raise OptionError(f"no sketch rule applies to stage '{partial.stage(number).name}' (tried {names}); add 'skip'")
         queue.extend(derived)
     return complete
+
+
+def _try_rule(item: Rule, partial: PartialSketch, number: int) -> tuple[Verdict, list[Derived]]:
+    """What a rule says of a stage and what it makes of it. An error in a user's rule is one line that names its place."""
+    try:
+        verdict = item.condition(partial, number)
+        made = item.apply(partial, number) if verdict != "skip" else []
+        if verdict not in get_args(Verdict):
+            raise OptionError(f"condition gave {verdict!r}; it must give one of {', '.join(get_args(Verdict))}")
+        for sketch, following in made:
+            if not isinstance(sketch, PartialSketch) or not following < len(sketch.state.stages):
+                raise OptionError("apply must give pairs of a PartialSketch and the number of the stage to go on with")
+    except Exception as error:  # a rule of the user's may do anything
+        if type(item).__module__.startswith(f"{__package__}."):
+            raise
+        file = type(item).condition.__code__.co_filename
+        line = line_of_error(error, file)
+        place = f"{file}, line {line}: " if line is not None else f"{file}: "
+        kind = "" if isinstance(error, AnsorError) else f"{type(error).__name__}: "
+        raise OptionError(
+            f"{place}sketch rule '{item.name}' failed on stage '{partial.stage(number).name}': {kind}{error}"
+        ) from error
+    return verdict, made

@@ -1,0 +1,143 @@
+"""Rules of a user's own: the example of docs/rules.md in a file, on the command line, in workers; errors in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansor_py.errors import OptionError
+from ansor_py.measure.records import read_records
+from ansor_py.schedule.task import Task
+from ansor_py.search.__main__ import main
+from ansor_py.search.user_rules import chosen_rules
+from ansor_py.sketch_rules import PRESETS, RULES, generate_sketches
+from ansor_py.sketch_rules.derivation import find_rules
+from ansor_py.target import Target
+from doc_examples import examples
+
+PAGE = (Path(__file__).parent.parent / "docs" / "rules.md").read_text(encoding="utf-8")
+TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
+TASK = Task.from_spec("transpose:64,48", TARGET)
+
+RULE = """
+from dataclasses import dataclass
+from ansor_py.sketch_rules import PRESETS, Rule, rule
+
+@rule("{name}")
+class Own(Rule):
+    def condition(self, sketch, number):
+        return {verdict}
+
+    def apply(self, sketch, number):
+        return {derived}
+"""
+
+
+@pytest.fixture(autouse=True)
+def registries_as_before() -> Iterator[None]:
+    rules, presets = dict(RULES), dict(PRESETS)
+    yield
+    for registry, before in ((RULES, rules), (PRESETS, presets)):
+        registry.clear()
+        registry.update(before)  # type: ignore[arg-type]
+
+
+def rule_file(
+    folder: Path, name: str = "own", verdict: str = "'apply_and_stop'", derived: str = "[(sketch, number - 1)]"
+) -> str:
+    path = folder / "own_rules.py"
+    path.write_text(RULE.format(name=name, verdict=verdict, derived=derived))
+    return str(path)
+
+
+@pytest.fixture
+def worked_example(tmp_path: Path) -> str:
+    """The file that the page shows."""
+    path = tmp_path / "my_rules.py"
+    path.write_text(next(example.code for example in examples(PAGE) if "@rule(" in example.code))
+    return str(path)
+
+
+def test_the_worked_example_runs_in_a_search_whose_workers_have_no_rules(
+    worked_example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    words = (
+        f"--op transpose:64,48 --trials 9 --threads 2 --runner process --cost-model random --out {out} --rules {worked_example}"
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    assert main(words.split()) == 0
+    records, _ = read_records(out / "records.jsonl")
+    mine = [record for record in records if record.sketch is not None and record.sketch.startswith("block(")]
+    assert mine
+    assert all(record.valid for record in mine)
+    assert all(record.concrete_steps() for record in mine)
+
+
+def test_rules_of_a_file_go_first_and_presets_can_be_chosen(worked_example: str) -> None:
+    assert chosen_rules([]) == "default"
+    assert chosen_rules(["ansor"]) == "ansor"
+    assert chosen_rules([worked_example]) == ("tile_transpose", *PRESETS["default"])
+    assert chosen_rules(["ansor", worked_example]) == ("tile_transpose", *PRESETS["ansor"])
+    assert chosen_rules([worked_example], "ansor") == ("tile_transpose", *PRESETS["ansor"])
+    assert [s.name for s in generate_sketches(TASK.dag, TARGET, chosen_rules([worked_example]))] == [
+        "block(transpose)",
+        "untransformed",
+    ]
+
+
+def test_a_rule_with_a_built_in_name_takes_its_place(tmp_path: Path) -> None:
+    rules = chosen_rules([rule_file(tmp_path, name="skip"), "ansor"])
+    assert rules == PRESETS["ansor"]
+    assert RULES["skip"].__name__ == "Own"
+
+
+def test_a_file_may_add_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "order.py"
+    path.write_text("from ansor_py.sketch_rules import PRESETS\nPRESETS['mine'] = ('skip',)\n")
+    for _ in range(2):  # also when it is loaded again
+        assert chosen_rules([str(path), "mine"]) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "there is no such file"),
+        ("x = 1\n", "registers no rule"),
+        ("x = 1\nraise ValueError('oh')\n", "line 2, cannot be loaded: ValueError: oh"),
+        ("x = 1\n\nif:\n", "line 3, cannot be loaded: SyntaxError: invalid syntax"),
+        ("from ansor_py.sketch_rules import PRESETS\nPRESETS['bad'] = ('nonsense',)\n", "unknown sketch rule 'nonsense'"),
+    ],
+)
+def test_files_that_cannot_be_used_are_one_line(text: str | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(OptionError, match=words) as caught:
+        find_rules(chosen_rules([str(path)]) if text is None or "PRESETS" not in text else chosen_rules([str(path), "bad"]))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(OptionError, match="no such preset; known are default, ansor"):
+        chosen_rules(["nonsense"])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "derived", "words"),
+    [
+        ("1 / 0", "[]", r"own_rules.py, line 8: sketch rule 'own' failed on stage 'transpose': ZeroDivisionError"),
+        ("'perhaps'", "[]", r"own_rules.py: sketch rule 'own' failed .* condition gave 'perhaps'"),
+        ("'apply'", "[sketch.nothing]", r"own_rules.py, line 11: .*AttributeError"),
+        ("'apply'", "None", r"own_rules.py: .*TypeError"),
+        ("'apply'", "[(sketch, 99)]", r"own_rules.py: .*apply must give pairs"),
+        ("'apply'", "[(sketch, number)]", r"own.* come to no end at stage 'transpose'"),
+    ],
+)
+def test_errors_of_a_rule_are_one_line(verdict: str, derived: str, words: str, tmp_path: Path) -> None:
+    rules = chosen_rules([rule_file(tmp_path, verdict=verdict, derived=derived)])
+    with pytest.raises(OptionError, match=words) as caught:
+        generate_sketches(TASK.dag, TARGET, rules)
+    assert "\n" not in str(caught.value)
