@@ -1,17 +1,21 @@
-"""Cost models: batched program features, the LightGBM model, a random model and accuracy metrics."""
+"""Cost models: batched program features, learned, analytical and random models, accuracy metrics."""
 
 from ansor_py.cost_model.feature_groups import feature_group, feature_names
 from ansor_py.cost_model.features import extract_features
 from ansor_py.cost_model.interface import CostModel, FeatureBatch, cost_model, create_cost_model
 from ansor_py.cost_model.lightgbm_model import LightGBMModel, LightGBMOptions
 from ansor_py.cost_model.random_model import RandomModel
+from ansor_py.cost_model.rank_model import LightGBMRankModel
+from ansor_py.cost_model.roofline_model import RooflineModel
 
 __all__ = [
     "CostModel",
     "FeatureBatch",
     "LightGBMModel",
     "LightGBMOptions",
+    "LightGBMRankModel",
     "RandomModel",
+    "RooflineModel",
     "cost_model",
     "create_cost_model",
     "extract_features",

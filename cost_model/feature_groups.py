@@ -12,6 +12,7 @@ which leaves the zeros and ones of one-hot fields as they are. `docs/features.md
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from ansor_py.target import Target
 
 Columns = NDArray[np.float32]
 GroupFunction = Callable[[StatementArrays, Target, Columns], None]
+
+# To be raised when the definition of a field changes under its old name.
+FEATURE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ def feature_names() -> tuple[str, ...]:
 def feature_count() -> int:
     """The number of columns."""
     return sum(len(group.fields) for group in FEATURE_GROUPS)
+
+
+def feature_signature() -> str:
+    """A short text that differs when the columns or their definitions differ; saved with what was learned from them."""
+    return hashlib.sha256("\n".join([str(FEATURE_VERSION), *feature_names()]).encode()).hexdigest()[:16]
 
 
 def feature_group(name: str, fields: Sequence[str]) -> Callable[[GroupFunction], GroupFunction]:

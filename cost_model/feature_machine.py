@@ -42,18 +42,26 @@ def statement_bytes(statement: StatementArrays) -> Floats:
 
 @feature_group(
     "machine",
-    ["redundancy", "parallel_chunks_per_core", "parallel_imbalance", "l1_traffic", "l2_traffic"],
+    ["redundancy", "parallel_chunks_per_core", "parallel_imbalance", "l1_traffic", "l2_traffic", "l3_traffic", "prepared"],
 )
 def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
-    """Wasted iterations, balance over the cores, and bytes that move into two levels of cache."""
+    """Wasted iterations, balance over the cores, bytes that move into the levels of cache, whether it runs only once."""
     out[0] = statement.inner[0] / statement.work
     chunks = np.where(statement.parallel, statement.extents, 1.0).prod(axis=0)
     out[1] = chunks / target.cores
     out[2] = np.ceil(chunks / target.cores) * target.cores / chunks
+    out[3:6] = cache_traffic(statement, target)
+    out[6] = statement.prepared
+
+
+def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
+    """Bytes [3, n] that move into the L1, L2 and L3 cache if a body stays in the cache that it fits as a whole."""
     touched = statement_bytes(statement)
-    for column, capacity in ((3, target.l1), (4, target.l2)):
+    into = np.empty((3, statement.programs))
+    for level, capacity in enumerate((target.l1, target.l2, max(target.l3, target.l2))):
         traffic = statement.inner[0] * touched[-1]
         for depth in reversed(range(len(touched) - 1)):
             fits = statement.body_bytes[depth] <= capacity
             traffic = np.where(fits, statement.inner[0] / statement.inner[depth] * touched[depth], traffic)
-        out[column] = traffic
+        into[level] = traffic
+    return into

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_statement import annotated
@@ -25,13 +24,11 @@ def register_tile(statement: StatementArrays, target: Target, out: Columns) -> N
     if len(vectorised):
         last = vectorised[-1]
         out[0] = statement.extents[last] / (vectors[last] * lanes)
-    reductions = [position for position, loop in enumerate(statement.loops) if loop.kind == "reduction"]
-    is_own = bool(reductions) and reductions[-1] >= len(statement.bounds.enclosing)
-    if not isinstance(statement.bounds.body, Reduce) or not is_own:
+    depth = innermost_reduction(statement)
+    if depth is None:
         return
-    depth = reductions[-1] + 1
     tile = vectors[depth:].prod(axis=0)
-    loads = _loads(statement, depth, vectorised, lanes)
+    loads = loads_of_step(statement, depth, target)
     out[1] = tile
     out[2] = tile / target.vector_registers
     out[3] = loads
@@ -39,8 +36,17 @@ def register_tile(statement: StatementArrays, target: Target, out: Columns) -> N
     out[5] = _accumulation_run(statement, depth)
 
 
-def _loads(statement: StatementArrays, depth: int, vectorised: NDArray[np.int64], lanes: int) -> Floats:
-    """Loads [n] of one reduction step: read buffers in vectors where the vector loop moves them, else element by element."""
+def innermost_reduction(statement: StatementArrays) -> int | None:
+    """The depth inside the innermost reduction loop; None if the statement does not reduce in a loop of its own."""
+    reductions = [position for position, loop in enumerate(statement.loops) if loop.kind == "reduction"]
+    is_own = bool(reductions) and reductions[-1] >= len(statement.bounds.enclosing)
+    return reductions[-1] + 1 if is_own and isinstance(statement.bounds.body, Reduce) else None
+
+
+def loads_of_step(statement: StatementArrays, depth: int, target: Target) -> Floats:
+    """Loads [n] inside a depth: read buffers in vectors where a vectorised loop moves them, else element by element."""
+    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    vectorised = np.flatnonzero(annotated(statement, "vectorize"))
     total = np.zeros(statement.programs)
     for touched, strides in zip(statement.touched[1:, depth], statement.strides[1:], strict=True):
         moved = (strides[vectorised] != 0).any(axis=0) if len(vectorised) else np.zeros(statement.programs, dtype=np.bool_)

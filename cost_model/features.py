@@ -20,13 +20,23 @@ from numpy.typing import NDArray
 
 import ansor_py.cost_model.feature_buffers
 import ansor_py.cost_model.feature_machine
+import ansor_py.cost_model.feature_roofline
 import ansor_py.cost_model.feature_statement
 import ansor_py.cost_model.feature_tile  # noqa: F401  # the imports register the groups
 from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, feature_count
 from ansor_py.cost_model.interface import FeatureBatch
-from ansor_py.cost_model.statement_arrays import BufferUse, Flags, StatementArrays, buffer_shapes, buffer_uses, statement_arrays
+from ansor_py.cost_model.statement_arrays import (
+    BufferUse,
+    Flags,
+    StatementArrays,
+    buffer_shapes,
+    buffer_uses,
+    prepared_stages,
+    stage_of,
+    statement_arrays,
+)
 from ansor_py.lower.affine import Number
-from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds, infer_bounds
+from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
 from ansor_py.schedule.sketch import Genes, Population, Sketch
 from ansor_py.schedule.state import State
 from ansor_py.target import Target
@@ -60,6 +70,7 @@ def _group_features(sketch: Sketch, template: State, genes: Genes, target: Targe
     shapes = buffer_shapes(template, bounds)
     uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
     members = statements_by_depth(bounds)
+    prepared = prepared_stages(template, bounds)
     parallel, limits = _value_holes(sketch, bounds, genes)
     block = np.empty((len(genes), len(bounds), feature_count()), dtype=np.float32)
     for start in range(0, len(genes), CHUNK):
@@ -67,7 +78,7 @@ def _group_features(sketch: Sketch, template: State, genes: Genes, target: Targe
         size = chunk.stop - chunk.start
         arrays = {
             name: statement_arrays(
-                template, b, uses[name], _parallel_flags(b, parallel, chunk, size), limits[name], chunk, size
+                template, b, uses[name], _parallel_flags(b, parallel, chunk, size), limits[name], name in prepared, chunk, size
             )
             for name, b in bounds.items()
         }
@@ -108,7 +119,7 @@ def _parallel_flags(b: StageBounds, parallel: Mapping[str, NDArray[np.int64]], c
     flags = np.zeros((len(loops), programs), dtype=np.bool_)
     before: dict[str, int] = {}
     for position, loop in enumerate(loops):
-        stage = _stage_of(loop)
+        stage = stage_of(loop)
         number = before.get(stage, 0)
         if loop.annotation == "parallel":
             flags[position] = True
@@ -116,10 +127,6 @@ def _parallel_flags(b: StageBounds, parallel: Mapping[str, NDArray[np.int64]], c
             flags[position] = parallel[stage][chunk] > number
         before[stage] = number + (loop.iterator is not None)
     return flags
-
-
-def _stage_of(loop: LoopBounds) -> str:
-    return loop.variable[: -len(loop.name) - 1]
 
 
 Members = Mapping[str | None, tuple[int, list[str]]]

@@ -60,6 +60,8 @@ def oracle_features(state: State, target: Target) -> list[dict[str, float]]:
         raw |= _buffers(item, located, target)
         raw |= _intensity(item)
         raw |= _machine(state, item, located, target)
+        raw |= {"prepared": float(_is_prepared(nest, item, located))}
+        raw |= _roofline(item, raw, target)
         rows.append({name: math.log2(value + 1) for name, value in raw.items()})
     return rows
 
@@ -427,7 +429,7 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     fields["parallel_chunks_per_core"] = chunks / target.cores
     fields["parallel_imbalance"] = math.ceil(chunks / target.cores) * target.cores / chunks
-    for name, capacity in (("l1", target.l1), ("l2", target.l2)):
+    for name, capacity in (("l1", target.l1), ("l2", target.l2), ("l3", max(target.l3, target.l2))):
         fitting = len(item.loops)
         for depth in range(len(item.loops) + 1):
             if _body_bytes(item, depth, all_items) <= capacity:
@@ -445,3 +447,53 @@ def _loads(item: Located, inside: tuple[Loop, ...], lanes: int) -> int:
         moved = any(_stride(use, loop) != 0 for loop in item.loops if loop.annotation == "vectorize")
         total += math.ceil(elements / lanes) if moved else elements
     return total
+
+
+def _is_prepared(nest: Nest, item: Located, all_items: list[Located]) -> bool:
+    """Whether the loops around it (all that share its outermost loop) read what comes from constants alone, and no output."""
+    region = [other for other in all_items if _top(nest, other) == _top(nest, item)]
+    stored = {other.statement.stage for other in region}
+    if any(nest.buffers[other.statement.buffer.name].scope == "output" for other in region):
+        return False
+    for use in (use for other in region for use in other.uses if use.name not in stored):
+        writers = [other for other in all_items if other.statement.stage == use.name]
+        if writers and not _is_prepared(nest, writers[0], all_items):
+            return False
+        if not writers and nest.buffers[use.name].scope != "constant":
+            return False
+    return True
+
+
+def _top(nest: Nest, item: Located) -> int:
+    """Which of the nests at root it stands in."""
+    return next(number for number, node in enumerate(nest.body) if any(x is item.statement for x in _statements_of(node)))
+
+
+def _statements_of(node: Loop | Statement) -> list[Statement]:
+    if isinstance(node, Statement):
+        return [node]
+    return [found for child in node.body for found in _statements_of(child)]
+
+
+def _roofline(item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
+    """Cycles of arithmetic (two vector operations a cycle, eight in flight), of vector loads (two a cycle), of the caches."""
+    lanes = target.vector_bytes // BYTES[item.statement.buffer.dtype]
+    share = math.prod(math.ceil(x.extent / lanes) / x.extent for x in item.loops if x.annotation == "vectorize")
+    per_iteration = {name: raw[name] / raw["iterations"] for name in raw if name.startswith(("float_", "int_"))}
+    weight = sum((8 if "divmod" in name else 20 if "math" in name else 1) * round(n) for name, n in per_iteration.items())
+    weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
+    steps = raw["iterations"] * share
+    loads = (len(item.uses) - 1) * steps
+    waiting = 1.0
+    if raw["tile_vectors"]:
+        reductions = [position for position, loop in enumerate(item.loops) if loop.kind == "reduction"]
+        loads = _iterations(item.loops[: reductions[-1] + 1]) * raw["tile_loads"]
+        inside = _iterations(item.loops[reductions[-1] + 1 :])
+        waiting = max(1.0, 8 / (inside * share))
+    cycles = {"compute_cycles": steps * weight / 2 * waiting, "load_cycles": loads / 2}
+    into = zip((raw["l1_traffic"], raw["l2_traffic"], raw["l3_traffic"]), (0.5, 0.125, 0.0625), strict=True)
+    cycles["memory_cycles"] = max(size / (rate * target.vector_bytes) for size, rate in into)
+    chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
+    waves = math.ceil(chunks / target.cores)
+    cycles["roofline_cycles"] = 0 if raw["prepared"] else max(cycles.values()) * waves / chunks
+    return cycles

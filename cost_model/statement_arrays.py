@@ -23,7 +23,7 @@ from ansor_py.lower.affine import Affine, Atom, Number, from_expr
 from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds, reads_in
 from ansor_py.schedule.state import State
 from ansor_py.te.expr import DTYPE_BYTES, Reduce
-from ansor_py.te.tensor import Tensor
+from ansor_py.te.tensor import Placeholder, Tensor
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -61,6 +61,7 @@ class StatementArrays:
     allocated: Floats | None  # [n] elements of the stored buffer if it is a temporary
     allocation_depth: int  # number of loops around the allocation
     work: int  # iterations of the definition: all axes at full extent
+    prepared: bool  # computed from constants alone, once and not in every call
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
     sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D] statements using a buffer
     shared_touched: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
@@ -98,12 +99,35 @@ def buffer_uses(bounds: Bounds, shapes: Mapping[str, tuple[Number, ...]], b: Sta
     return tuple(uses)
 
 
+def stage_of(loop: LoopBounds) -> str:
+    """The stage whose loop it is."""
+    return loop.variable[: -len(loop.name) - 1]
+
+
+def prepared_stages(state: State, bounds: Bounds) -> frozenset[str]:
+    """Stages whose region (a stage at root with all that is attached below it) reads constants alone and stores no output."""
+    regions: dict[str, list[StageBounds]] = {}
+    for name, b in bounds.items():
+        regions.setdefault(stage_of(b.enclosing[0]) if b.enclosing else name, []).append(b)
+    prepared: set[str] = set()
+    for host in (name for name in bounds if name in regions):
+        members = regions[host]
+        names = {b.stage.name for b in members}
+        read = {
+            tensor.name: tensor for b in members for tensor in (r.tensor for r in reads_in(b.body)) if tensor.name not in names
+        }
+        if all((isinstance(t.op, Placeholder) and t.op.constant) or t.name in prepared for t in read.values()):
+            prepared |= set() if any(state.is_output(name) for name in names) else names
+    return frozenset(prepared)
+
+
 def statement_arrays(
     state: State,
     b: StageBounds,
     uses: tuple[BufferUse, ...],
     parallel: Flags,
     unroll_limit: Number,
+    prepared: bool,
     chunk: slice,
     programs: int,
 ) -> StatementArrays:
@@ -144,6 +168,7 @@ def statement_arrays(
         allocated=allocated,
         allocation_depth=len(b.enclosing),
         work=work,
+        prepared=prepared,
     )
 
 

@@ -19,10 +19,16 @@ from ansor_py.cost_model import (
     extract_features,
     feature_names,
 )
-from ansor_py.cost_model.lightgbm_model import throughput_labels, train_trees
+from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, Columns, feature_group
+from ansor_py.cost_model.lightgbm_model import train_trees
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
+from ansor_py.cost_model.objectives import pairwise_ranking, squared_error
+from ansor_py.cost_model.statement_arrays import StatementArrays
+from ansor_py.cost_model.training_set import read_training_set, throughput_labels
 from ansor_py.cost_model.tree_code import parse_trees
 from ansor_py.errors import OptionError
+from ansor_py.schedule.sketch import Population, Sketch
+from ansor_py.schedule.steps import Parallel, Reorder, Split, Step, Vectorize
 from ansor_py.target import Target
 from sketch_examples import conv_fused, matmul_cached, matmul_dag, random_population
 
@@ -119,7 +125,7 @@ def test_labels_are_relative_to_the_best_of_the_same_task() -> None:
     assert labels == pytest.approx([0.5, 1, 0, 0.25, 1, 0])
 
 
-@pytest.mark.parametrize("name", ["lightgbm", "random"])
+@pytest.mark.parametrize("name", ["lightgbm", "lightgbm-rank", "random"])
 def test_saving_and_loading_continues_identically(name: str, tmp_path: Path) -> None:
     batch = synthetic_batch(120, np.random.default_rng(1))
     more = synthetic_batch(60, np.random.default_rng(2))
@@ -137,7 +143,7 @@ def test_saving_and_loading_continues_identically(name: str, tmp_path: Path) -> 
         assert np.array_equal(loaded.predict(batch), model.predict(batch))
 
 
-@pytest.mark.parametrize("name", ["lightgbm", "random"])
+@pytest.mark.parametrize("name", ["lightgbm", "lightgbm-rank", "random", "roofline"])
 def test_loading_something_else_is_one_clear_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("no model")
     for path in (tmp_path / "other", tmp_path / "missing"):
@@ -149,7 +155,7 @@ def test_wrong_options_are_clear_errors() -> None:
     model, batch = trained()
     with pytest.raises(OptionError, match="20 features, not 7"):
         model.update(FeatureBatch(batch.rows[:, :7], batch.offsets), synthetic_costs(batch), tasks_of(batch))
-    with pytest.raises(OptionError, match="lightgbm, random"):
+    with pytest.raises(OptionError, match="lightgbm, lightgbm-rank, random, roofline"):
         create_cost_model("oracle")
     with pytest.raises(OptionError, match="2 to 32 leaves"):
         LightGBMOptions(leaves=64)
@@ -174,7 +180,7 @@ def test_native_trees_equal_the_booster(seed: int, leaves: int, trees: int, rows
     rows_scale = rng.choice([1.0, 0.37, 1e-3])
     scaled = FeatureBatch(np.asarray(batch.rows * rows_scale, dtype=np.float32), batch.offsets)
     options = LightGBMOptions(trees=trees, leaves=leaves, least_rows_in_leaf=1)
-    text = train_trees(scaled, rng.random(80), np.ones(80), options, seed)
+    text = train_trees(scaled, squared_error(rng.random(80), np.ones(80)), options, seed)
     booster = lightgbm.Booster(model_str=text)
     native = parse_trees(text)
     tested = np.concatenate([scaled.rows[:rows], (rng.random((rows, scaled.rows.shape[1])) * 15).astype(np.float32)])
@@ -187,7 +193,7 @@ def test_trees_without_a_split() -> None:
     import lightgbm
 
     batch = synthetic_batch(40, np.random.default_rng(0))
-    text = train_trees(batch, np.ones(40), np.ones(40), LightGBMOptions(trees=3, least_rows_in_leaf=1000), 0)
+    text = train_trees(batch, squared_error(np.ones(40), np.ones(40)), LightGBMOptions(trees=3, least_rows_in_leaf=1000), 0)
     assert np.array_equal(parse_trees(text).predict(batch.rows), lightgbm.Booster(model_str=text).predict(batch.rows))
 
 
@@ -225,3 +231,66 @@ def test_metrics() -> None:
     assert rmse([1.0, 3.0], [1.0, 1.0]) == pytest.approx(np.sqrt(2))
     with pytest.raises(ValueError, match="one length"):
         rmse([1.0], [1.0, 2.0])
+
+
+def test_the_rank_model_orders_unseen_programs_and_scores_them_between_zero_and_one() -> None:
+    batch = synthetic_batch(500, np.random.default_rng(1))
+    costs = synthetic_costs(batch)
+    seen, unseen = batch.select(np.arange(350)), batch.select(np.arange(350, 500))
+    model = create_cost_model("lightgbm-rank", 0)
+    tasks = np.arange(350) % 2
+    model.update(seen, costs[:350] * np.where(tasks == 1, 1000.0, 1.0), tasks)
+    scores = model.predict(unseen)
+    assert scores.min() > 0
+    assert scores.max() < 1
+    assert pairwise_rank_accuracy(scores, 1 / costs[350:]) > 0.85
+
+
+def test_the_rank_objective_pulls_only_programs_of_one_task_apart() -> None:
+    labels, tasks = np.array([1.0, 0.5, 1.0, 0.2]), np.array([0, 0, 1, 2])
+    gradient, hessian = pairwise_ranking(labels, tasks, 0)(np.zeros(4))
+    assert gradient[0] < 0 < gradient[1]
+    assert gradient[2] == gradient[3] == 0
+    assert np.all(hessian > 0)
+    apart, _ = pairwise_ranking(labels, tasks, 0)(np.array([5.0, -5.0, 0.0, 0.0]))
+    assert abs(apart[0]) < abs(gradient[0]) / 10
+
+
+def test_the_roofline_needs_no_training_and_prefers_vectors_and_cores() -> None:
+    dag = matmul_dag(64, 64, 64)
+    tile: list[Step] = [Split("C", "i", (4,)), Split("C", "j", (32,)), Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1"))]
+    programs: list[list[Step]] = [
+        [],
+        tile,
+        [*tile, Vectorize("C", "j.1")],
+        [*tile, Vectorize("C", "j.1"), Parallel("C", "i.0")],
+    ]
+    sketches = [Sketch("concrete", dag, tuple(steps), ()) for steps in programs]
+    rows = [extract_features(Population(sketch, np.zeros((1, 0), dtype=np.int32)), TARGET) for sketch in sketches]
+    scores = create_cost_model("roofline").predict(FeatureBatch.concatenate(rows))
+    assert scores.dtype == np.float32
+    assert scores[0] > 0
+    assert np.all(np.diff(scores) > 0)
+    assert scores[3] == pytest.approx(2 * scores[2], rel=1e-4)
+    with pytest.raises(OptionError, match="features"):
+        create_cost_model("roofline").predict(synthetic_batch(3, np.random.default_rng(0)))
+
+
+def test_a_saved_model_hands_on_what_it_has_learned(tmp_path: Path) -> None:
+    model, batch = trained()
+    model.save(tmp_path / "model.npz")
+    known = read_training_set(tmp_path / "model.npz")
+    assert np.array_equal(known.batch.rows, batch.rows)
+    assert np.array_equal(known.costs, synthetic_costs(batch))
+
+    @feature_group("mine", ["another"])
+    def mine(statement: StatementArrays, target: Target, out: Columns) -> None:
+        out[0] = 0
+
+    try:
+        with pytest.raises(OptionError, match="other program features"):
+            read_training_set(tmp_path / "model.npz")
+    finally:
+        FEATURE_GROUPS.pop()
+    with pytest.raises(OptionError, match="lightgbm cost model, not a lightgbm-rank"):
+        create_cost_model("lightgbm-rank").load(tmp_path / "model.npz")

@@ -363,3 +363,17 @@ def test_the_definition_document_names_every_field() -> None:
     for name in FEATURE_NAMES:
         short = name.split(".")[-1].removeprefix("at_") if "." in name else name
         assert short in text or name.startswith("intensity_"), name
+
+
+def test_what_is_computed_from_constants_alone_is_prepared() -> None:
+    x = placeholder((16, 8), name="x")
+    weight = placeholder((8, 4), name="weight", constant=True)
+    packed = compute((8, 4), lambda i, j: weight[i, j] * 2.0, name="packed")
+    again = compute((8, 4), lambda i, j: packed[i, j] + 1.0, name="again")
+    k = reduce_axis(8, "k")
+    out = compute((16, 4), lambda i, j: reduce_sum(x[i, k] * again[k, j], k), name="out")
+    assert [row["prepared"] for row in features_of(out)] == [1, 1, 0]
+    assert [row["roofline_cycles"] > 0 for row in features_of(out)] == [False, False, True]
+    assert [row["prepared"] for row in features_of(out, (ComputeAt("again", "out", "i"),))] == [1, 0, 0]
+    assert [row["prepared"] for row in features_of(again, (ComputeAt("packed", "again", "i"),))] == [0, 0]
+    assert [row["prepared"] for row in features_of(out, (ComputeAt("packed", "again", "i"),))] == [1, 1, 0]
