@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,14 @@ class CostModel(Protocol):
 
     def load(self, path: Path) -> None:
         """Take over what `save` wrote; raises OptionError if the file is of another kind."""
+
+
+@runtime_checkable
+class StatementModel(Protocol):
+    """A cost model whose score of a program is the sum of scores of its statements, which guide the search's crossover."""
+
+    def predict_statements(self, batch: FeatureBatch) -> NDArray[np.float32]:
+        """Scores float32[rows]; all alike as long as the model knows nothing."""
 
 
 CostModelFactory = Callable[[np.random.Generator], CostModel]

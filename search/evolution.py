@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.search.candidates import Candidate, Keys, row_keys
-from ansor_py.search.crossover import crossover, guided_share
+from ansor_py.search.crossover import crossover, guided_shares, node_scores
 from ansor_py.search.mutation import MUTATIONS, mutate
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.policy import ScoreFunction
+from ansor_py.search.policy import ScoreFunction, StatementScoreFunction, StatementScores
 from ansor_py.search.space import Space
 from ansor_py.search.validity import Mask, plausible, repair, within_bounds
 
@@ -77,11 +77,25 @@ def evolve(
     best: list[Candidate] = []
     for iteration in range(options.iterations + 1):
         populations = [Population(space.sketch, rows.genes) for space, rows in zip(spaces, generation, strict=True)]
-        scores = [np.nan_to_num(values.astype(np.float64), nan=-np.inf) for values in score(populations)]
+        scored, statements = _score(score, populations)
+        scores = [np.nan_to_num(values.astype(np.float64), nan=-np.inf) for values in scored]
         best = _keep_best(best, generation, scores, seen, options.best_kept)
         if iteration < options.iterations and any(len(rows) for rows in generation):
-            generation = next_generation(spaces, generation, scores, rng, options, allowed)
+            parents = [
+                Parents(rows, values, statements[number] if statements is not None else None)
+                for number, (rows, values) in enumerate(zip(generation, scores, strict=True))
+            ]
+            generation = next_generation(spaces, parents, rng, options, allowed)
     return best
+
+
+def _score(
+    score: ScoreFunction, populations: Sequence[Population]
+) -> tuple[list[NDArray[np.float32]], list[StatementScores] | None]:
+    """Scores of the programs and, where there are any, of their statements."""
+    if isinstance(score, StatementScoreFunction):
+        return score.with_statements(populations)
+    return score(populations), None
 
 
 def _keep_best(
@@ -108,36 +122,51 @@ def _keep_best(
     return sorted(found, key=lambda candidate: -(candidate.predicted or 0.0))[:count]
 
 
+@dataclass(frozen=True, eq=False)
+class Parents:
+    """A scored generation of one sketch: scores float64[programs], and those of the statements if the model knows them."""
+
+    rows: Breed
+    scores: Scores
+    statements: StatementScores | None
+
+    def by_node(self, space: Space, chosen: NDArray[np.integer]) -> Scores:
+        """Scores of every node of some of the programs, float64[chosen, nodes]; [chosen, 1] where only programs have scores."""
+        if self.statements is None:
+            return self.scores[chosen, None]
+        statements = StatementScores(self.statements.scores, self.statements.offsets[chosen])
+        return node_scores(space, self.rows.genes[chosen], statements)
+
+
 def next_generation(
     spaces: Sequence[Space],
-    generation: Sequence[Breed],
-    scores: Sequence[Scores],
+    generation: Sequence[Parents],
     rng: np.random.Generator,
     options: SearchOptions,
     structures: Sequence[Mask],
 ) -> list[Breed]:
     """`options.population` children of parents drawn in proportion to their (positive) scores over all sketches."""
+    scores = [parents.scores for parents in generation]
     weights = np.concatenate([np.where(np.isfinite(values), np.maximum(values, 0.0), 0.0) for values in scores])
     total = weights.sum()
     probabilities = weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
     drawn = rng.choice(len(weights), options.population, p=probabilities)
     children: list[Breed] = []
     start = 0
-    for space, rows, values, allowed in zip(spaces, generation, scores, structures, strict=True):
-        mine = drawn[(drawn >= start) & (drawn < start + len(rows))] - start
-        children.append(_children(space, rows, values, mine, rng, allowed) if len(mine) else rows.take(mine))
-        start += len(rows)
+    for space, parents, allowed in zip(spaces, generation, structures, strict=True):
+        count = len(parents.rows)
+        mine = drawn[(drawn >= start) & (drawn < start + count)] - start
+        children.append(_children(space, parents, mine, rng, allowed) if len(mine) else parents.rows.take(mine))
+        start += count
     return children
 
 
-def _children(
-    space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator, allowed: Mask
-) -> Breed:
-    """One valid child for every parent. What stays invalid after some attempts is replaced by a copy of its parent."""
+def _children(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.random.Generator, allowed: Mask) -> Breed:
+    """One valid child for every drawn parent. What stays invalid after some attempts is replaced by a copy of its parent."""
     parts: list[Breed] = []
-    pending = parents
+    pending = drawn
     for _ in range(space.options.attempts + 1):
-        made = _attempt(space, rows, values, pending, rng)
+        made = _attempt(space, parents, pending, rng, allowed)
         good = plausible(space, made.genes, allowed)
         parts.append(made.take(np.flatnonzero(good)))
         pending = pending[~good]
@@ -145,24 +174,24 @@ def _children(
             break
     children = join(parts)
     children = children.take(np.flatnonzero(within_bounds(space, children.genes)))
-    copies = rows.take(parents[: len(parents) - len(children)])
+    copies = parents.rows.take(drawn[: len(drawn) - len(children)])
     return join([children, replace(copies, operators=np.full(len(copies), "copy", dtype="U32"))])
 
 
-def _attempt(space: Space, rows: Breed, values: Scores, parents: NDArray[np.int64], rng: np.random.Generator) -> Breed:
-    """A child for every parent, in the parents' order, repaired but not checked."""
+def _attempt(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.random.Generator, allowed: Mask) -> Breed:
+    """A child for every drawn parent, in this order, repaired but not checked."""
     options = space.options
-    chosen = rows.take(parents)
+    chosen = parents.rows.take(drawn)
     genes = chosen.genes.copy()
-    operators = np.full(len(parents), "copy", dtype="U32")
+    operators = np.full(len(drawn), "copy", dtype="U32")
     names = [name for name in MUTATIONS if options.mutation_weights.get(name, 0) > 0]
-    dice = rng.random(len(parents))
+    dice = rng.random(len(drawn))
     mutated = dice < options.mutation_probability
     crossed = ~mutated & (
         dice < options.mutation_probability + (1 - options.mutation_probability) * options.crossover_probability
     )
     weights = np.array([options.mutation_weights[name] for name in names])
-    which = rng.choice(len(names), len(parents), p=weights / weights.sum()) if names else np.zeros(len(parents), dtype=np.int64)
+    which = rng.choice(len(names), len(drawn), p=weights / weights.sum()) if names else np.zeros(len(drawn), dtype=np.int64)
     for number, name in enumerate(names):
         mine = np.flatnonzero(mutated & (which == number))
         changed = mutate(space, name, chosen.genes[mine], rng) if len(mine) else None
@@ -170,7 +199,8 @@ def _attempt(space: Space, rows: Breed, values: Scores, parents: NDArray[np.int6
             genes[mine], operators[mine] = changed, name
     mine = np.flatnonzero(crossed)
     if len(mine) and len(space.nodes) > 1:
-        other = parents[rng.integers(0, len(parents), len(mine))]
-        share = guided_share(values[parents[mine]], values[other])
-        genes[mine], operators[mine] = crossover(space, chosen.genes[mine], rows.genes[other], share, rng), "crossover"
+        other = drawn[rng.integers(0, len(drawn), len(mine))]
+        shares = guided_shares(parents.by_node(space, drawn[mine]), parents.by_node(space, other))
+        genes[mine] = crossover(space, chosen.genes[mine], parents.rows.genes[other], shares, rng, allowed)
+        operators[mine] = "crossover"
     return Breed(repair(space, genes, rng), chosen.origins, operators)

@@ -12,7 +12,8 @@ model behind feature extraction), its own random generator and the options:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,32 @@ from ansor_py.target import Target
 
 # Scores of the programs of several populations, float[len(population)] each; higher is better.
 ScoreFunction = Callable[[Sequence[Population]], list[NDArray[np.float32]]]
+
+
+@dataclass(frozen=True, eq=False)
+class StatementScores:
+    """Scores float32[statements] of the single statements of programs; those of program p begin at `offsets[p]`.
+
+    A program's statements are its stages that are not inlined, producers first.
+    """
+
+    scores: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+
+
+@runtime_checkable
+class StatementScoreFunction(Protocol):
+    """A score function that can also tell the parts that statements have in the scores of their programs."""
+
+    def __call__(self, populations: Sequence[Population]) -> list[NDArray[np.float32]]:
+        """As any score function."""
+        ...
+
+    def with_statements(
+        self, populations: Sequence[Population]
+    ) -> tuple[list[NDArray[np.float32]], list[StatementScores] | None]:
+        """The scores of the programs, and of their statements if the cost model knows those."""
+        ...
 
 
 class Policy(Protocol):

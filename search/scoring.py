@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.features import extract_features
-from ansor_py.cost_model.interface import CostModel, FeatureBatch
+from ansor_py.cost_model.interface import CostModel, FeatureBatch, StatementModel
 from ansor_py.measure.records import Record
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.task import Task
 from ansor_py.search.phases import PhaseTimer
+from ansor_py.search.policy import StatementScores
 
 
 class Scorer:
@@ -33,14 +34,22 @@ class Scorer:
 
     def __call__(self, populations: Sequence[Population]) -> list[NDArray[np.float32]]:
         """Scores of the programs of several populations."""
-        scores = []
+        return self.with_statements(populations)[0]
+
+    def with_statements(
+        self, populations: Sequence[Population]
+    ) -> tuple[list[NDArray[np.float32]], list[StatementScores] | None]:
+        """The same, and the scores of the statements if the cost model knows those."""
+        scores, statements = [], []
         for population in populations:
             with self._timer.phase("features"):
                 batch = extract_features(population, self._task.target)
             with self._timer.phase("predict"):
                 scores.append(self._model.predict(batch))
+                if isinstance(self._model, StatementModel):
+                    statements.append(StatementScores(self._model.predict_statements(batch), batch.offsets))
             self.scored += len(population)
-        return scores
+        return scores, statements if len(statements) == len(scores) else None
 
     def train(self, sketches: Sequence[Sketch], records: Sequence[Record]) -> None:
         """Let the model learn from measured programs; those that no sketch contains (the default schedule) are left out."""

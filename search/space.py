@@ -29,7 +29,7 @@ from ansor_py.search.options import SearchOptions
 from ansor_py.sketch_rules.annotate_parallel import SERIAL_OPERATIONS
 from ansor_py.target import Target
 
-NEAREST = 10
+NEAREST = 10  # neighbours of a length
 # Kinds whose choices are lengths.
 LENGTH_KINDS: tuple[HoleKind, ...] = ("tile", "register_tile", "vectorize")
 
@@ -70,12 +70,12 @@ class Space:
         return self.sketch.structure([0] * len(self.sketch.holes))
 
     @cached_property
-    def nodes(self) -> list[NDArray[np.int64]]:
+    def nodes(self) -> dict[str, NDArray[np.int64]]:
         """Columns by the DAG node whose holes they are; a cached or factored part goes with its node."""
         groups: dict[str, list[int]] = {}
         for column, hole in enumerate(self.sketch.holes):
-            groups.setdefault(hole.stage.removesuffix(".local").removesuffix(".rf"), []).append(column)
-        return [np.array(group, dtype=np.int64) for group in groups.values()]
+            groups.setdefault(node_of(hole.stage), []).append(column)
+        return {name: np.array(group, dtype=np.int64) for name, group in groups.items()}
 
     @cached_property
     def tiled_axes(self) -> tuple[TiledAxis, ...]:
@@ -194,3 +194,8 @@ class Space:
         """Make every template and table, so that nothing is built while a population is worked on."""
         _ = (self.first, self.legal_structures, self.tiled_axes, self.parallel_limits, self.own_location)
         _ = (self.may_be_serial, self._neighbours, self._previous, self.nodes, self.sketch.sizes, self.sketch.structural)
+
+
+def node_of(stage: str) -> str:
+    """The DAG node of a stage: that of the stage itself, or the one whose local or partial results it holds."""
+    return stage.removesuffix(".local").removesuffix(".rf")

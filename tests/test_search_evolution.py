@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ansor_py.cost_model.features import extract_features
 from ansor_py.errors import OptionError
 from ansor_py.lower.bounds import infer_bounds
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import State
 from ansor_py.search.candidates import Candidate, row_keys
-from ansor_py.search.crossover import crossover, guided_share
+from ansor_py.search.crossover import crossover, guided_shares, node_scores
 from ansor_py.search.evolution import breed, evolve
 from ansor_py.search.mutation import MUTATIONS, mutate
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.policy import Policy, create_policy
+from ansor_py.search.policy import Policy, StatementScores, create_policy
 from ansor_py.search.sampling import draw, sample
-from ansor_py.search.space import Space
+from ansor_py.search.space import Space, node_of
 from ansor_py.search.validity import accepts, repair
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
@@ -128,17 +129,88 @@ def test_a_new_register_tile_keeps_the_cache_tile() -> None:
     assert np.median(ratio) <= 0.5
 
 
+def every_parent(space: Space, seed: int, count: int = 80) -> Genes:
+    return sample(space, count, np.random.default_rng(seed))
+
+
 def test_crossover_takes_nodes_whole() -> None:
     space = spaces_of("conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1")[0]
     assert len(space.nodes) >= 2
-    a, b = (sample(space, 80, np.random.default_rng(seed)) for seed in (0, 1))
-    children = crossover(space, a, b, np.full(80, 0.5), np.random.default_rng(2))
-    for columns in space.nodes:
+    a, b = every_parent(space, 0), every_parent(space, 1)
+    anything = np.ones_like(space.legal_structures)
+    children = crossover(space, a, b, np.full((80, 1), 0.5), np.random.default_rng(2), anything)
+    for columns in space.nodes.values():
         from_a = (children[:, columns] == a[:, columns]).all(axis=1)
         from_b = (children[:, columns] == b[:, columns]).all(axis=1)
         assert (from_a | from_b).all()
-    assert np.array_equal(crossover(space, a, b, np.ones(80), np.random.default_rng(2)), a)
-    assert np.allclose(guided_share(np.array([3.0, 0.0, -1.0]), np.array([1.0, 0.0, 2.0])), [0.75, 0.5, 0.0])
+        assert from_a.any()
+        assert from_b.any()
+    only_first = crossover(space, a, b, np.ones((80, len(space.nodes))), np.random.default_rng(2), anything)
+    assert np.array_equal(only_first, a)
+
+
+def test_a_node_comes_from_the_parent_in_which_it_is_better() -> None:
+    first, second = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([[0.1, 0.9], [0.2, 0.8]])
+    shares = guided_shares(first, second)
+    assert (shares[:, 0] > 0.7).all()
+    assert (shares[:, 1] < 0.3).all()
+    assert np.allclose(shares + guided_shares(second, first), 1)
+    assert np.allclose(guided_shares(7 * first - 3, 7 * second - 3), shares)  # scale and origin do not matter
+    assert (guided_shares(np.ones((2, 2)), np.ones((2, 2))) == 0.5).all()
+    assert np.isfinite(guided_shares(np.array([[-np.inf]]), np.array([[1.0]]))).all()
+
+
+def test_locations_that_contradict_each_other_are_repaired() -> None:
+    space = spaces_of("softmax:4,6,160")[0]
+    a, b = every_parent(space, 0, 300), every_parent(space, 1, 300)
+    shares = np.full((300, 1), 0.5)
+    free = crossover(space, a, b, shares, np.random.default_rng(2), np.ones_like(space.legal_structures))
+    assert not space.legal_structures[space.structure_keys(free)].all()
+    children = crossover(space, a, b, shares, np.random.default_rng(2), space.legal_structures)
+    assert space.legal_structures[space.structure_keys(children)].all()
+
+
+@pytest.mark.parametrize("spec", WORKLOADS)
+def test_scores_of_nodes_are_sums_over_their_statements(spec: str) -> None:
+    for space in spaces_of(spec):
+        genes = every_parent(space, 0, 40)
+        names = [list(infer_bounds(space.sketch.structure(row), space.sketch.holes, row[None, :])) for row in genes]
+        offsets = np.concatenate([[0], np.cumsum([len(stages) for stages in names])])
+        scores = np.random.default_rng(0).random(offsets[-1], dtype=np.float32)
+        found = node_scores(space, genes, StatementScores(scores, offsets))
+        for row, stages in enumerate(names):
+            for number, node in enumerate(space.nodes):
+                mine = [offsets[row] + place for place, stage in enumerate(stages) if node_of(stage) == node]
+                assert found[row, number] == pytest.approx(scores[mine].sum())
+
+
+@dataclass
+class GeneralScores:
+    """Program scores, and those of the statements where `detailed`; counts how often they were asked for."""
+
+    detailed: bool
+    asked: int = 0
+
+    def __call__(self, populations: Sequence[Population]) -> list[NDArray[np.float32]]:
+        return synthetic(populations)
+
+    def with_statements(
+        self, populations: Sequence[Population]
+    ) -> tuple[list[NDArray[np.float32]], list[StatementScores] | None]:
+        self.asked += 1
+        if not self.detailed:
+            return synthetic(populations), None
+        batches = [extract_features(population, TARGET) for population in populations]
+        return synthetic(populations), [StatementScores(batch.rows[:, 0], batch.offsets) for batch in batches]
+
+
+@pytest.mark.parametrize("detailed", [True, False])
+def test_evolution_uses_the_scores_of_statements_where_there_are_any(detailed: bool) -> None:
+    spaces, score, rng = spaces_of("softmax:4,6,160"), GeneralScores(detailed), np.random.default_rng(0)
+    best = evolve(spaces, [breed(sample(space, 60, rng)) for space in spaces], score, rng, OPTIONS)
+    assert score.asked == OPTIONS.iterations + 1
+    assert "crossover" in {candidate.operator for candidate in best}
+    assert all(accepts(spaces[c.sketch], c.genes[None, :]).all() for c in best)
 
 
 def evolved(spaces: list[Space], seed: int, measured: NDArray[np.uint64] | None = None) -> list[Candidate]:
