@@ -47,7 +47,7 @@ class CompiledKernel:
 
     `buffers` are inputs and outputs. After them the kernel takes the `prepared` buffers, which `prepare_symbol` (same ABI, to
     be called once when the constants are known; empty if there is nothing to prepare) fills; constants in `unread` are read
-    only there. `build_phases` are seconds spent on lowering, writing IR text, and in LLVM.
+    only there. `build_phases` are seconds spent on replaying the steps, lowering, writing IR text, and in LLVM.
     """
 
     object_code: bytes
@@ -83,13 +83,15 @@ def build_kernel(
     """Compile the DAG under the schedule `steps`. Raises ScheduleError, LoweringError or CodegenError."""
     clock = time.perf_counter
     begin = clock()
-    program = lower(State.initial(dag).replay(steps), target)
+    state = State.initial(dag).replay(steps)
+    replayed = clock()
+    program = lower(state, target)
     lowered = clock()
     specs = buffer_specs(dag)
     module = module_text(program, [spec.name for spec in specs], target, threads, symbol)
     written = clock()
     code = compile_module(module.text, target)
-    phases = {"lower": lowered - begin, "text": written - lowered, **code.phases}
+    phases = {"replay": replayed - begin, "lower": lowered - replayed, "text": written - lowered, **code.phases}
     prepared = tuple(BufferSpec(tensor.name, tensor.shape, tensor.dtype, "prepared") for tensor in module.prepared)
     return CompiledKernel(
         code.code,
