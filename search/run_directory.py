@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -23,6 +24,7 @@ from typing import Any, Self
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import LostLine, Record, RecordWriter, read_records
 from ansor_py.schedule.task import Task
+from ansor_py.search.objectives import Networks
 from ansor_py.search.phases import PHASES
 from ansor_py.search.results import CurvePoint, TaskResult, TuningResult
 from ansor_py.search.round_times import RoundTimes, trial_budget
@@ -168,6 +170,25 @@ def summarise(
         "interrupted": result.interrupted,
         "notes": list(result.notes),
     }
+
+
+def summarise_networks(
+    result: TuningResult, networks: Networks, untuned: Sequence[float | None], tuned: Sequence[float | None]
+) -> list[dict[str, Any]]:
+    """Every network's latencies in milliseconds (the arguments are seconds) and its tasks by workload key."""
+    estimated = networks.known_seconds([item.latency for item in result.tasks]) if result.tasks else [math.inf] * len(untuned)
+    keys = [item.task.workload_key for item in result.tasks]
+    return [
+        {
+            "name": name,
+            "untuned_latency_ms": _milliseconds(untuned[number]),
+            "tuned_latency_ms": _milliseconds(tuned[number]),
+            "estimated_ms": _milliseconds(float(estimated[number])) if math.isfinite(estimated[number]) else None,
+            "target_ms": _milliseconds(float(networks.targets[number])) if len(networks.targets) else None,
+            "weights": {key: weight for key, weight in zip(keys, networks.weights[number].tolist(), strict=True) if weight},
+        }
+        for number, name in enumerate(networks.names)
+    ]
 
 
 def config_of_tasks(tasks: Sequence[Task]) -> list[dict[str, Any]]:

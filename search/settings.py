@@ -12,6 +12,9 @@ A batch file holds the options of the command line as TOML, with the same names;
 
     [search]            # the fields of SearchOptions
     population = 1024
+
+    [scheduler-option]  # the fields of SchedulerOptions
+    early_stopping = 200
 """
 
 from __future__ import annotations
@@ -21,10 +24,13 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansor_py.errors import OptionError
 from ansor_py.search.options import SearchOptions
+
+if TYPE_CHECKING:
+    from ansor_py.search.scheduler import SchedulerOptions
 
 Shapes = dict[str, "int | list[int]"]
 
@@ -43,7 +49,7 @@ def read_batch_file(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
         name = names.get(key.replace("_", "-"))
         if name is None:
             raise OptionError(f"'{path}': there is no option '{key}'; known are {', '.join(sorted(names))}")
-        if isinstance(value, dict) and name not in ("shape", "search"):
+        if isinstance(value, dict) and name not in ("shape", "search", "scheduler_option"):
             raise OptionError(f"'{path}': option '{key}' is not a table; write {key} = ...")
         options[name] = _assignments(value) if isinstance(value, dict) else value
     return options
@@ -83,6 +89,22 @@ def parse_search_options(assignments: Sequence[str]) -> SearchOptions:
     return SearchOptions(**values)
 
 
+def parse_scheduler_options(assignments: Sequence[str]) -> SchedulerOptions:
+    """SchedulerOptions from `name=value` texts. Raises OptionError for nonsense."""
+    from ansor_py.search.scheduler import SchedulerOptions
+
+    values: dict[str, Any] = {}
+    for text in assignments:
+        name, _, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        default = getattr(SchedulerOptions(), name, None)
+        if not isinstance(default, (int, float)):
+            known = ", ".join(field.name for field in dataclasses.fields(SchedulerOptions))
+            raise OptionError(f"there is no scheduler option '{name}'; known are {known}")
+        values[name] = _number(name, value, type(default), "scheduler")
+    return SchedulerOptions(**values)
+
+
 def folder_names(names: Sequence[str]) -> list[str]:
     """A distinct folder name for each of several runs."""
     taken: set[str] = set()
@@ -116,9 +138,9 @@ def _assignments(table: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def _number(name: str, text: str, kind: type[Any]) -> Any:
+def _number(name: str, text: str, kind: type[Any], what: str = "search") -> Any:
     try:
         return kind(text)
     except ValueError:
         word = "a whole number" if kind is int else "a number"
-        raise OptionError(f"search option '{name}' must be {word}, not '{text.strip()}'") from None
+        raise OptionError(f"{what} option '{name}' must be {word}, not '{text.strip()}'") from None

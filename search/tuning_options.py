@@ -15,6 +15,7 @@ from ansor_py.search.options import SearchOptions
 from ansor_py.search.policy import find_policy
 from ansor_py.search.scheduler import SchedulerOptions, find_strategy
 
+DEFAULT_TRIALS = 256
 LARGEST_BATCH = 64
 SMALLEST_BATCH = 8
 TRIALS_PER_SECOND = 8  # a guess, for searches that only time limits
@@ -31,7 +32,7 @@ class TuningOptions:
     `reference_latencies` (seconds) are what it compares with, by default the latencies of the default schedules.
     """
 
-    trials: int | None = 256
+    trials: int | None = DEFAULT_TRIALS
     seed: int = 0
     batch: int | None = None  # candidates a round; None: from trials and tasks
     policy: str = "evolution"

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search": BASE | {"te", "schedule", "lower", "codegen", "measure", "sketch_rules", "cost_model"},
     "graph": BASE | {"te", "schedule", "lower", "codegen", "measure"},
 }
-TOP = ("ansor_py", "ansor_py.search.__main__")  # the lazy re-exports, and the command line: they may import everything
+TOP = ("ansor_py", "ansor_py.search.__main__", "ansor_py.search.runs")  # the lazy re-exports, and the command line
 
 
 @dataclass(frozen=True)
