@@ -30,6 +30,8 @@ MUTATION_WEIGHTS: Mapping[str, float] = MappingProxyType(
     }
 )
 
+TEMPLATE_SEARCHES = ("annealing", "genetic", "grid", "random")
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -52,6 +54,12 @@ class SearchOptions:
         max_instructions: bound on the estimated vector instructions of a program's module.
         max_padding: bound on iterations of the tiled loops, the wasted ones included, over useful ones.
         max_local_bytes: bound on the bytes of one buffer that is computed inside a loop; 0 stands for the L2 cache's size.
+        beam_width: policy `beam`: incomplete programs kept after every decision (at least as many as are measured).
+        template_search: policy `template`: how its knobs are searched, `annealing`, `genetic`, `grid` or `random`.
+        annealing_steps: steps of every chain in a round.
+        annealing_temperature: of the first step, in units of the score, whose best is near 1; it falls to 0.
+        genetic_population: measured programs that are parents.
+        genetic_mutation: probability with which a child's knob is changed.
     """
 
     rules: str | tuple[str | Rule, ...] = "default"
@@ -68,17 +76,29 @@ class SearchOptions:
     max_instructions: int = 2048
     max_padding: float = 1.5
     max_local_bytes: int = 0
+    beam_width: int = 64
+    template_search: str = "annealing"
+    annealing_steps: int = 40
+    annealing_temperature: float = 0.1
+    genetic_population: int = 64
+    genetic_mutation: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("population", "best_kept", "max_structures", "max_instructions"):
+        positive = ("population", "best_kept", "max_structures", "max_instructions")
+        for name in (*positive, "beam_width", "annealing_steps", "genetic_population"):
             if getattr(self, name) < 1:
                 raise OptionError(f"search option '{name}' must be at least 1, not {getattr(self, name)}")
         for name in ("iterations", "attempts", "max_local_bytes"):
             if getattr(self, name) < 0:
                 raise OptionError(f"search option '{name}' must be 0 or more, not {getattr(self, name)}")
-        for name in ("mutation_probability", "crossover_probability", "measured_share", "eps_greedy"):
+        for name in ("mutation_probability", "crossover_probability", "measured_share", "eps_greedy", "genetic_mutation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"search option '{name}' is a share from 0 to 1, not {getattr(self, name)}")
+        if self.annealing_temperature <= 0:
+            raise OptionError(f"search option 'annealing_temperature' must be above 0, not {self.annealing_temperature}")
+        if self.template_search not in TEMPLATE_SEARCHES:
+            known = ", ".join(TEMPLATE_SEARCHES)
+            raise OptionError(f"search option 'template_search' is one of {known}, not '{self.template_search}'")
         if self.max_padding < 1:
             raise OptionError(f"search option 'max_padding' must be at least 1, not {self.max_padding}")
         if any(weight < 0 for weight in self.mutation_weights.values()):

@@ -345,5 +345,5 @@ def test_nonsense_is_refused() -> None:
         SearchOptions(population=0)
     with pytest.raises(OptionError, match="eps_greedy"):
         SearchOptions(eps_greedy=2.0)
-    with pytest.raises(OptionError, match=r"known are .*evolution, random"):
+    with pytest.raises(OptionError, match=r"known are beam, .*evolution, .*random"):
         policy_of("relu:8", "nonsense")

@@ -1,0 +1,86 @@
+"""Model-guided simulated annealing, as AutoTVM's: chains walk through the space on the cost model's scores.
+
+In every step each chain changes one knob. A better program is always taken, a worse one with probability
+`exp(difference / temperature)`; the temperature falls to zero over the steps. The best programs that any chain has met are
+measured. Chains go on in the next round where they stopped. There are as many as make a round score as many programs as
+an evolution does.
+
+    search = AnnealingSearch(sketches, target, score, rng, options)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ansor_py.schedule.sketch import Genes, Sketch
+from ansor_py.search.candidates import Candidate
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.policies.sampler import ProgramSampler, Scores
+from ansor_py.search.policy import ScoreFunction
+from ansor_py.search.validity import accepts, repair
+from ansor_py.target import Target
+
+
+class AnnealingSearch(ProgramSampler):
+    """Chains of single changes, and a share of random programs in every batch."""
+
+    def __init__(
+        self,
+        sketches: Sequence[Sketch],
+        target: Target,
+        score: ScoreFunction,
+        rng: np.random.Generator,
+        options: SearchOptions,
+    ) -> None:
+        super().__init__(sketches, target, score, rng, options)
+        self._chains: list[Genes] = []
+
+    def propose(self, count: int) -> list[Candidate]:
+        """At most `count` programs that were not proposed before: the best that the chains meet, and random ones."""
+        return self.batch_of(self._anneal(), count)
+
+    def _anneal(self) -> list[Candidate]:
+        """The best programs that were not proposed before, best first; the chains are moved on."""
+        steps = self.options.annealing_steps
+        if not self._chains:
+            chains = max(1, self.options.population * (self.options.iterations + 1) // (steps + 1))
+            legal = [space.legal_structures for space in self.spaces]
+            self._chains = [rows.genes for rows in self.random_generation(chains, legal)]
+        rows, scores = self._chains, self.score_rows(self._chains)
+        met, values = [rows], [scores]
+        for step in range(steps):
+            temperature = self.options.annealing_temperature * (1 - step / steps)
+            moved = [self._neighbours(number, genes) for number, genes in enumerate(rows)]
+            found = self.score_rows(moved)
+            met.append(moved)
+            values.append(found)
+            taken = [self._accepts(old, new, temperature) for old, new in zip(scores, found, strict=True)]
+            rows = [np.where(t[:, None], new, old) for t, new, old in zip(taken, moved, rows, strict=True)]
+            scores = [np.where(t, new, old) for t, new, old in zip(taken, found, scores, strict=True)]
+        self._chains = rows
+        every = [np.concatenate(parts) for parts in zip(*met, strict=True)]
+        return self.best_unseen(
+            every, [np.concatenate(v) for v in zip(*values, strict=True)], self.options.best_kept, "annealing"
+        )
+
+    def _neighbours(self, number: int, rows: Genes) -> Genes:
+        """Each row with one knob changed; as it was where that is invalid."""
+        space = self.spaces[number]
+        columns = np.flatnonzero(space.sketch.sizes > 1)
+        if not len(columns) or not len(rows):
+            return rows
+        moved = rows.copy()
+        places = np.arange(len(rows))
+        chosen = columns[self.rng.integers(0, len(columns), len(rows))]
+        sizes = space.sketch.sizes[chosen]
+        moved[places, chosen] = (rows[places, chosen] + self.rng.integers(1, sizes)) % sizes
+        moved = repair(space, moved, self.rng)
+        return np.where(accepts(space, moved)[:, None], moved, rows)
+
+    def _accepts(self, old: Scores, new: Scores, temperature: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Which chains take their step."""
+        with np.errstate(invalid="ignore"):
+            difference = np.nan_to_num(np.minimum(new - old, 0.0), nan=0.0)
+        return np.asarray(self.rng.random(len(old)) < np.exp(difference / temperature))

@@ -1,0 +1,55 @@
+"""Policy `evolution`: programs of all sketches evolve under the cost model (paper, section 5); the default.
+
+policy = EvolutionPolicy(sketches, target, score, rng, options)
+for candidate in policy.propose(64): ...
+policy.observe(records)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ansor_py.search.candidates import Candidate
+from ansor_py.search.evolution import Breed, breed, evolve, join
+from ansor_py.search.policies.sampler import ProgramSampler
+from ansor_py.search.policy import policy
+from ansor_py.search.validity import Mask, accepts
+
+
+@policy("evolution")
+class EvolutionPolicy(ProgramSampler):
+    """Evolution under the cost model's scores, with a share of random programs in every batch (paper, section 5)."""
+
+    def propose(self, count: int) -> list[Candidate]:
+        """At most `count` programs that were not proposed before: the best of an evolution and `eps_greedy` random ones."""
+        structures = self.choose_structures(self._best_structures())
+        sampled = self.random_generation(self.options.population, structures)
+        generation = [
+            join([rows, seeds]) if len(seeds) else rows
+            for rows, seeds in zip(sampled, self._best_measured(structures), strict=True)
+        ]
+        best = evolve(self.spaces, generation, self.score, self.rng, self.options, self.seen, structures)
+        return self.batch_of(best, count, sampled)
+
+    def _best_structures(self) -> list[tuple[int, int]]:
+        """The structures of the measured programs, best first."""
+        return [(sketch, int(self.spaces[sketch].structure_keys(genes[None, :])[0])) for _, _, sketch, genes in self.measured]
+
+    def _best_measured(self, structures: Sequence[Mask]) -> list[Breed]:
+        """The best measured programs by sketch, as parents that name their trials."""
+        kept = self.measured[: int(self.options.measured_share * self.options.population)]
+        breeds = []
+        for number, space in enumerate(self.spaces):
+            mine = [(trial, genes) for _, trial, sketch, genes in kept if sketch == number]
+            if not mine:
+                breeds.append(breed(np.zeros((0, len(space.sketch.holes)), dtype=np.int32)))
+                continue
+            genes = np.stack([genes for _, genes in mine])
+            origins = np.array([trial for trial, _ in mine], dtype=np.int64)
+            inside = np.all((genes >= 0) & (genes < space.sketch.sizes), axis=1)
+            good = np.flatnonzero(inside)
+            good = good[accepts(space, genes[good], structures[number])]
+            breeds.append(Breed(genes[good], origins[good], np.full(len(good), "copy", dtype="U32")))
+        return breeds

@@ -1,0 +1,65 @@
+"""Policy `limited`: evolution in a space about as large as that of manual templates (paper, section 7.2, "limited space").
+
+The paper limits "tiling level, innermost tile sizes, and computation location". Here the rules that compute a stage inside
+another one, keep a tile in a local buffer or factor a reduction are not tried; what is not inlined has its own loop nest; tiles
+have one level below the parallel loops instead of two; and the unroll limit is fixed. Register tiles and packing are as
+everywhere, so that what differs is the search space and not the code generator's building blocks.
+
+    sketches = limited_sketches(dag, target, options)
+    policy = LimitedPolicy(sketches, target, score, rng, options)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.sketch import Alternatives, Hole, Sketch
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.policies.evolution import EvolutionPolicy
+from ansor_py.search.policy import policy
+from ansor_py.sketch_rules.derivation import generate_sketches
+from ansor_py.target import Target
+
+LIMITED_RULES = ("always_inline", "add_packing", "multi_level_tiling", "skip")
+LIMITED_UNROLL = 64
+
+
+def limited_sketches(dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
+    """The sketches of the limited rules (not those of the options), with the choices that the limits leave."""
+    sketches = generate_sketches(dag, target, LIMITED_RULES)
+    return [narrowed(sketch, {n: _kept_choices(hole) for n, hole in enumerate(sketch.holes)}) for sketch in sketches]
+
+
+@policy("limited", sketches=limited_sketches)
+class LimitedPolicy(EvolutionPolicy):
+    """The default policy; only its space is limited."""
+
+
+def _kept_choices(hole: Hole) -> list[int]:
+    """Of locations root, of unroll limits the fixed one, of pairs of tile lengths those whose outer one is 1; else all."""
+    match hole.kind:
+        case "location":
+            return [number for number, choice in enumerate(hole.choices) if choice is None]
+        case "unroll":
+            return [hole.choices.index(LIMITED_UNROLL)]
+        case "tile":
+            return [number for number, choice in enumerate(hole.choices) if all(length == 1 for length in choice[1:])]
+        case _:
+            return list(range(len(hole.choices)))
+
+
+def narrowed(sketch: Sketch, kept: Mapping[int, Sequence[int]]) -> Sketch:
+    """The sketch with some of the choices of some holes: `kept` maps the number of a hole to those that stay, in order."""
+    holes = tuple(
+        replace(hole, choices=tuple(hole.choices[choice] for choice in kept[number])) if number in kept else hole
+        for number, hole in enumerate(sketch.holes)
+    )
+    steps = tuple(
+        replace(item, steps_of_choice=tuple(item.steps_of_choice[choice] for choice in kept[item.hole]))
+        if isinstance(item, Alternatives) and item.hole in kept
+        else item
+        for item in sketch.steps
+    )
+    return Sketch(sketch.name, sketch.dag, steps, holes)

@@ -1,0 +1,49 @@
+"""Policy `template`: hand-written templates with knobs, searched as AutoTVM does.
+
+`SearchOptions.template_search` says how: `annealing` (simulated annealing on the cost model's scores, the default), `genetic`
+(on measured costs alone), `grid` (knob after knob) or `random`. An operator without a template is refused.
+
+    sketches = sketches_of_templates(dag, target, options)
+    policy = template_policy(sketches, target, score, rng, options)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.sketch import Sketch
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.policies.annealing import AnnealingSearch
+from ansor_py.search.policies.genetic import GeneticSearch
+from ansor_py.search.policies.grid import GridSearch
+from ansor_py.search.policies.random_sampling import RandomPolicy
+from ansor_py.search.policy import Policy, PolicyFactory, ScoreFunction, policy
+from ansor_py.search.templates import template_sketches
+from ansor_py.target import Target
+
+SEARCHES: dict[str, PolicyFactory] = {
+    "annealing": AnnealingSearch,
+    "genetic": GeneticSearch,
+    "grid": GridSearch,
+    "random": RandomPolicy,
+}
+
+
+def sketches_of_templates(dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
+    """The sketches of the template that fits, whatever `options` say. Raises OptionError if none does."""
+    return template_sketches(dag, target)
+
+
+@policy("template", sketches=sketches_of_templates)
+def template_policy(
+    sketches: Sequence[Sketch],
+    target: Target,
+    score: ScoreFunction,
+    rng: np.random.Generator,
+    options: SearchOptions,
+) -> Policy:
+    """The search that the options name, in the space of a template."""
+    return SEARCHES[options.template_search](sketches, target, score, rng, options)
