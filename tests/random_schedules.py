@@ -12,6 +12,7 @@ from ansor_py.lower.bounds import infer_bounds
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import Inlined, State
 from ansor_py.schedule.steps import (
+    CacheOperand,
     CacheRead,
     CacheWrite,
     ComputeAt,
@@ -78,7 +79,9 @@ def _stages(state: State, rng: np.random.Generator) -> State:
         if rng.random() < 0.2:
             readers = state.readers(tensor.name)
             if readers:
-                state = _tried(state, CacheRead(tensor.name, (readers[0].name,)))
+                reader = readers[0].name
+                whole = rng.random() < 0.5
+                state = _tried(state, CacheRead(tensor.name, (reader,)) if whole else CacheOperand(tensor.name, reader))
     return state
 
 

@@ -13,6 +13,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import (
     STEPS,
+    CacheOperand,
     CacheRead,
     CacheWrite,
     ComputeAt,
@@ -53,6 +54,7 @@ LEGAL: tuple[tuple[Step, ...], ...] = (
     (ComputeAt("C", "relu", "i0"), StorageAlign("C", 16, 3), ComputeRoot("C")),
     (CacheWrite("C"), ComputeInline("C"), ComputeAt("C.local", "relu", "i1")),
     (CacheRead("B", ("C",)), TransformLayout("B.cache", (("i1", 8),), ("i1.outer", "i0", "i1.inner"))),
+    (CacheOperand("B", "C"), TransformLayout("B.cache", (("j", 8),), ("j.outer", "k", "j.inner"))),
     (Split("C", "k", (6,)), Rfactor("C", "k.1", -1)),
 )
 
@@ -93,6 +95,9 @@ ILLEGAL: tuple[tuple[tuple[Step, ...], Step, tuple[str, ...]], ...] = (
     ((), CacheRead("D", ("C",)), ("'D'", "A, B, C, relu")),
     ((), CacheRead("A", ("relu",)), ("'relu'", "C")),
     ((CacheRead("A", ("C",)),), CacheRead("A", ("A.cache",)), ("'A.cache'",)),
+    ((), CacheOperand("B", "D"), ("'D'",)),
+    ((), CacheOperand("B", "relu"), ("'relu'", "0 ways")),
+    ((CacheRead("B", ("C",)),), CacheOperand("B", "B.cache"), ("'B.cache'",)),
     ((), Rfactor("C", "i", -1), ("'i'", "reduction")),
     ((Rfactor("C", "k", -1), Split("C", "k", (4,))), Rfactor("C", "k.0", -1), ("'k.0'", "C.rf")),
     ((Parallel("C", "i"),), Rfactor("C", "k", -1), ("'k'", "'i'", "parallel")),

@@ -10,11 +10,15 @@ zero-filled at the end. The default schedules and a sketch rule both decide with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from ansor_py.schedule.state import Stage, State
-from ansor_py.schedule.steps import CacheRead, Step, TransformLayout
-from ansor_py.te.expr import Const, Read, Var, reads_of
+from ansor_py.schedule.steps import CacheOperand, CacheRead, Step, TransformLayout
+from ansor_py.te.expr import Const, Read, Var, reads_of, variables_of
 from ansor_py.te.tensor import Placeholder
+
+# A copy over the reader's axes may hold elements several times, and zeros: at most this many times the operand.
+MOST_GROWTH = 2
 
 
 @dataclass(frozen=True)
@@ -32,30 +36,50 @@ class Panels:
 
 
 def possible_panels(stage: Stage, width: int) -> list[Panels]:
-    """Operands of a reduction that have an output axis and are read once, every index a plain axis; one entry an axis."""
+    """Operands of a reduction that have an output axis and are read in one way only; one entry an axis.
+
+    Every index is a plain axis, or the operand is a constant and its copy not much larger than itself.
+    """
     reads = reads_of(stage.op.body)
     reduced = {axis.name for axis in stage.op.reduce_axes}
     found: list[Panels] = []
     for read in reads:
-        names = [index.name for index in read.indices if isinstance(index, Var)]
-        plain = all(isinstance(index, Var | Const) for index in read.indices) and len(set(names)) == len(names)
+        used = set().union(*(variables_of(index) for index in read.indices))
         alone = sum(other.tensor is read.tensor for other in reads) == 1
-        if plain and alone and reduced & set(names):
-            found.extend(Panels(read, axis.name, width) for axis in stage.op.axes if axis.name in names)
+        if alone and reduced & used and (_is_plain(read) or _may_be_gathered(stage, read)):
+            found.extend(Panels(read, axis.name, width) for axis in stage.op.axes if axis.name in used)
     return found
+
+
+def _is_plain(read: Read) -> bool:
+    names = [index.name for index in read.indices if isinstance(index, Var)]
+    return all(isinstance(index, Var | Const) for index in read.indices) and len(set(names)) == len(names)
+
+
+def _may_be_gathered(stage: Stage, read: Read) -> bool:
+    used = set().union(*(variables_of(index) for index in read.indices))
+    elements = prod(axis.extent for axis in (*stage.op.axes, *stage.op.reduce_axes) if axis.name in used)
+    constant = isinstance(read.tensor.op, Placeholder) and read.tensor.op.constant
+    return constant and elements <= MOST_GROWTH * read.tensor.size
 
 
 def panel_steps(state: State, stage: Stage, panels: Panels) -> tuple[Step, ...]:
     """The steps that copy the operand for this stage and give the copy its layout."""
     read = panels.read
-    copy = CacheRead(read.tensor.name, (stage.name,))
-    axes = copy.apply(state).stage(f"{read.tensor.name}.cache").op.axes
-    names = {index.name: own.name for index, own in zip(read.indices, axes, strict=True) if isinstance(index, Var)}
+    source = read.tensor.name
+    if _is_plain(read):
+        copy: Step = CacheRead(source, (stage.name,))
+        axes = copy.apply(state).stage(f"{source}.cache").op.axes
+        names = {index.name: own.name for index, own in zip(read.indices, axes, strict=True) if isinstance(index, Var)}
+    else:
+        copy = CacheOperand(source, stage.name)
+        axes = copy.apply(state).stage(f"{source}.cache").op.axes
+        names = {own.name: own.name for own in axes}
     along = names[panels.axis]
     reduced = [names[item.name] for item in stage.op.reduce_axes if item.name in names]
     outer = [own.name for own in axes if own.name not in (along, *reduced)]
     order = (*outer, f"{along}.outer", *reduced, f"{along}.inner")
-    return copy, TransformLayout(f"{read.tensor.name}.cache", ((along, panels.width),), order)
+    return copy, TransformLayout(f"{source}.cache", ((along, panels.width),), order)
 
 
 def filling(extent: int, width: int) -> float:

@@ -4,10 +4,11 @@ from ansor_py.schedule.steps.annotations import Parallel, Pragma, StorageAlign, 
 from ansor_py.schedule.steps.base import STEPS, Step, step, step_from_json
 from ansor_py.schedule.steps.loops import FollowFusedSplit, FollowSplit, Fuse, Reorder, Split
 from ansor_py.schedule.steps.placement import ComputeAt, ComputeInline, ComputeRoot
-from ansor_py.schedule.steps.stages import CacheRead, CacheWrite, Rfactor, TransformLayout
+from ansor_py.schedule.steps.stages import CacheOperand, CacheRead, CacheWrite, Rfactor, TransformLayout
 
 __all__ = [
     "STEPS",
+    "CacheOperand",
     "CacheRead",
     "CacheWrite",
     "ComputeAt",

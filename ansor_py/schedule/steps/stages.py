@@ -13,11 +13,14 @@ from ansor_py.te.expr import (
     Reduce,
     const,
     logical_and,
+    reads_of,
     reduction_identity,
     select,
     substitute,
     transform,
+    variables_of,
 )
+from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Compute, Tensor, tensor_from_body
 
 
@@ -102,6 +105,47 @@ class CacheRead(Step):
                 _with_body(stage, _redirect(stage.op.body, source.name, cache)) if stage.name in self.readers else stage
             )
         return replace(state, stages=tuple(stages))
+
+
+@step("cache_operand")
+@dataclass(frozen=True)
+class CacheOperand(Step):
+    """Copy what a stage reads of a tensor into `NAME.cache`, which has the axes of the reader that the read depends on.
+
+    For reads whose indices are no plain axes; elements that the read would take from outside of the tensor are zero. `stage`
+    names the tensor that is copied.
+
+        cache_operand("w", "y")     # y reads w[rc, f, 2 * rx + px]
+        w.cache[f, px, rc, rx] = w[rc, f, 2 * rx + px];   y reads w.cache[f, px, rc, rx]
+    """
+
+    reader: str
+
+    def apply(self, state: State) -> State:
+        reader = next((stage for stage in state.stages if stage.name == self.reader), None)
+        if reader is None:
+            raise self.error(f"there is no stage '{self.reader}'")
+        reads = {read for read in reads_of(reader.op.body) if read.tensor.name == self.stage}
+        if len(reads) != 1:
+            raise self.error(f"stage '{self.reader}' reads it in {len(reads)} ways; this step needs exactly one")
+        _require_new_name(self, state, f"{self.stage}.cache")
+        read = next(iter(reads))
+        used = set().union(*(variables_of(index) for index in read.indices))
+        axes = [axis for axis in (*reader.op.axes, *reader.op.reduce_axes) if axis.name in used]
+        own = {axis.name: Axis(axis.name, axis.extent) for axis in axes}
+        indices = tuple(substitute(index, own) for index in read.indices)
+        simplifier = Simplifier({axis.name: (0, axis.extent - 1) for axis in axes})
+        conditions: list[Expr] = []
+        for index, extent in zip(indices, read.tensor.shape, strict=True):
+            low, high = simplifier.interval(index)
+            conditions += [index >= 0] if low < 0 else []
+            conditions += [index < extent] if high >= extent else []
+        body: Expr = Read(read.tensor, indices)
+        if conditions:
+            body = select(logical_and(*conditions), body, const(0, body.dtype))
+        cache = tensor_from_body(f"{self.stage}.cache", tuple(own.values()), body)
+        changed = _with_body(reader, transform(reader.op.body, lambda node: Read(cache, tuple(axes)) if node == read else None))
+        return _inserted(state, self.reader, fresh_stage(cache), changed)
 
 
 def _axes_of(tensor: Tensor) -> tuple[Axis, ...]:

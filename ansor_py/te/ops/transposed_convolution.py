@@ -4,11 +4,12 @@
 
 Output element `o` of one dimension sums `x[i] * w[k]` over all `i * stride + k * dilation = o + padding`. The outputs with the
 same remainder modulo the stride use the same taps: they are an output *phase*, an ordinary convolution of the input with every
-`stride`-th tap. All phases are computed by one reduction, which multiplies no inserted zeros, and a last stage puts them
-in order:
+`stride`-th tap. All phases are computed by one reduction, which multiplies no inserted zeros, and which leaves them side by
+side, so that the result is a reshape of it:
 
-    phases[n, f, p, q] = sum over c, t of x[n, c, q - t] * w[c, f, p + t * stride]
-    y[n, f, o] = phases[n, f, (o + padding) % stride, (o + padding) // stride]
+    phases[n, f, q, p] = sum over c, t of
+        x[n, c, q + (p + padding) // stride - t] * w[c, f, (p + padding) % stride + t * stride]
+    y[n, f, o] = phases[n, f, o // stride, o % stride]
 
 A dimension with both a stride and a dilation has no such phases; there every tap is taken where it meets an input element.
 """
@@ -56,14 +57,9 @@ class _Dimension:
         return -(-self.kernel // self.phases)
 
     @property
-    def first(self) -> int:
-        """The first quotient `(o + before) // phases`."""
-        return self.before // self.phases
-
-    @property
     def count(self) -> int:
-        """How many quotients there are."""
-        return max((self.output - 1 + self.before) // self.phases - self.first + 1, 0)
+        """How many outputs the longest phase has."""
+        return -(-self.output // self.phases)
 
     @property
     def reach(self) -> int:
@@ -73,25 +69,36 @@ class _Dimension:
     @property
     def pad_before(self) -> int:
         """Zeros in front of the input."""
-        return max(self.reach - self.first, 0) if self.has_phases else 0
+        return max(self.reach - self.before // self.phases, 0) if self.has_phases else 0
 
     @property
     def pad_after(self) -> int:
         """Zeros behind the input."""
-        return max(self.first + self.count - self.extent, 0) if self.has_phases else 0
+        last = self.count - 1 + (self.phases - 1 + self.before) // self.phases
+        return max(last + 1 - self.extent, 0) if self.has_phases else 0
 
     def tap(self, phase: Expr, tap: Axis) -> tuple[Expr, list[Expr]]:
         """The kernel element of a phase's tap, and what must hold for it to exist."""
-        element = phase + tap * self.phases
+        first = [(p + self.before) % self.phases for p in range(self.phases)]
+        element = _over_phases(phase, first, binary("mod", phase + self.before, self.phases)) + tap * self.phases
         return element, [] if self.kernel % self.phases == 0 else [element < self.kernel]
 
-    def source(self, place: Axis, tap: Axis) -> tuple[Expr, list[Expr]]:
-        """The padded input element that a tap meets at a quotient, and what must hold for it to exist."""
+    def source(self, phase: Expr, place: Axis, tap: Axis) -> tuple[Expr, list[Expr]]:
+        """The padded input element that a tap meets at a phase's output, and what must hold for it to exist."""
         if self.has_phases:
-            return place + (self.first + self.pad_before) - tap * self.dilation, []
+            shifts = [(p + self.before) // self.phases for p in range(self.phases)]
+            shift = _over_phases(phase, shifts, (phase + self.before) // self.phases)
+            return place + shift + self.pad_before - tap * self.dilation, []
         distance = place + self.before - tap * self.dilation
         source = distance // self.stride
         return source, [equal(distance % self.stride, 0), distance >= 0, source < self.extent]
+
+
+def _over_phases(phase: Expr, values: Sequence[int], otherwise: Expr) -> Expr:
+    """An expression with these values over the phases: a linear one if there is any, which two values always have."""
+    step = values[1] - values[0] if len(values) > 1 else 0
+    linear = all(value == values[0] + step * p for p, value in enumerate(values))
+    return phase * step + values[0] if linear else otherwise
 
 
 def conv_transpose(
@@ -124,12 +131,12 @@ def conv_transpose(
     phases = _phases(padded, weight, dimensions, groups, f"{name}_phases")
     n, f = Axis("n", data.shape[0]), Axis("f", group_filters * groups)
     places = [Axis(axis, d.output) for axis, d in zip(spatial_names(rank), dimensions, strict=True)]
-    shifted = [place + d.before for place, d in zip(places, dimensions, strict=True)]
-    remainders = [binary("mod", o, d.phases) for o, d in zip(shifted, dimensions, strict=True) if d.phases > 1]
-    if not remainders:  # stride 1: the only phase is the result
+    if all(d.phases == 1 for d in dimensions):  # the only phase is the result
         return phases if bias is None else add_bias(phases, bias, name)
-    quotients = [o // d.phases - d.first for o, d in zip(shifted, dimensions, strict=True)]
-    ordered = tensor_from_body(name, (n, f, *places), phases[(n, f, *remainders, *quotients)])
+    parts: list[Expr] = []
+    for place, d in zip(places, dimensions, strict=True):
+        parts += [place // d.phases, binary("mod", place, d.phases)] if d.phases > 1 else [place]
+    ordered = tensor_from_body(name, (n, f, *places), phases[(n, f, *parts)])
     return ordered if bias is None else add_bias(ordered, bias, name)
 
 
@@ -155,7 +162,7 @@ def _dimensions(
 
 
 def _phases(padded: Tensor, weight: Tensor, dimensions: Sequence[_Dimension], groups: int, name: str) -> Tensor:
-    """phases[n, f, phase..., quotient...], with phase axes only where there are several."""
+    """phases[n, f, ...] with two axes a dimension, place and phase; with one where there is only one phase."""
     channels, group_filters = weight.shape[:2]
     group_channels = channels // groups
     names = spatial_names(len(dimensions))
@@ -173,14 +180,15 @@ def _phases(padded: Tensor, weight: Tensor, dimensions: Sequence[_Dimension], gr
     elements, sources, conditions = [], [], []
     for d, p, q, t in zip(dimensions, phase, places, taps, strict=True):
         element, exists = d.tap(p, t)
-        source, meets = d.source(q, t)
+        source, meets = d.source(p, q, t)
         elements.append(element)
         sources.append(source)
         conditions += [*exists, *meets]
     product = padded[(n, channel, *sources)] * weight[(channel, filter_index, *elements)]
     taken = select(logical_and(*conditions), product, const(0, padded.dtype))
     reduction = te_tensor.reduce_sum(taken, taps if one_channel else (rc, *taps))
-    return tensor_from_body(name, (n, f, *(p for p in phase if isinstance(p, Axis)), *places), reduction)
+    pairs = [(q, p) if isinstance(p, Axis) else (q,) for q, p in zip(places, phase, strict=True)]
+    return tensor_from_body(name, (n, f, *(axis for pair in pairs for axis in pair)), reduction)
 
 
 def conv1d_transpose(
