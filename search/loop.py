@@ -133,14 +133,21 @@ class Search:
                         self._run_round(chosen, runner)
                     self._stopped = self._reason_to_stop() if chosen is not None else ALL_ENDED
                 self._retime(runner)
-                self._close_round(RETIMING, self._round, 0)
+            self._close_round(RETIMING, self._round, 0)
         except KeyboardInterrupt:
             self._interrupted = True
             self._stopped = "interrupted"
         finally:
             with uninterrupted():
-                for record in self._write():
+                records = self._write()
+                for record in records:
                     self._search_of(record).observe([record])
+                if self._interrupted:
+                    self._close_round(
+                        self._searches[self._current].task.name if self._current is not None else DEFAULTS,
+                        self._round,
+                        len(records),
+                    )
 
     def result(self) -> TuningResult:
         """What is known now."""
@@ -193,7 +200,7 @@ class Search:
             return 0.0
         last = self._rounds[-1]
         programs = PASSES * sum(len(search.contenders()) for search in self._searches)
-        return last.seconds + programs * (last.phases["build"] + last.phases["run"]) / last.trials
+        return last.seconds + programs * last.measuring_seconds / last.trials
 
     def _close_round(self, task: str, round: int, trials: int) -> None:
         """Note where the seconds since the end of the round before went."""

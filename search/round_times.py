@@ -39,6 +39,11 @@ class RoundTimes:
         """Wall-clock time of the round."""
         return sum(self.phases.values())
 
+    @property
+    def measuring_seconds(self) -> float:
+        """Time in which programs were built and run, or waited for."""
+        return sum(self.phases[name] for name in ("build", "run", "other"))
+
 
 class RoundTimer:
     """Cuts the seconds of a phase timer into rounds."""

@@ -41,7 +41,7 @@ class StopConditions:
             return f"{self.trials} trials"
         if len(self.targets) and bool((networks <= self.targets).all()):
             return f"target latency of {', '.join(f'{target * 1e3:.4g}' for target in np.unique(self.targets))} ms reached"
-        if self.seconds is not None and elapsed + still_needed > self.seconds:
+        if self.seconds is not None and elapsed + still_needed >= self.seconds:
             return "time budget"
         return ""
 
