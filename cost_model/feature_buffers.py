@@ -48,7 +48,7 @@ def buffers(statement: StatementArrays, target: Target, out: Columns) -> None:
     table[4] = statement.touched[:, 0] * sizes
     moves = (statement.strides != 0) & (statement.extents > 1)
     table[5] = _lines(statement, moves, sizes / line)
-    table[6] = np.maximum(table[4] / np.minimum(statement.runs * sizes, line), 1)
+    table[6] = np.maximum(table[4] / np.minimum(statement.runs[:, 0] * sizes, line), 1)
     reuse = _reuse(statement, moves)
     table[7] = reuse.kind == 1
     table[8] = reuse.kind == 2

@@ -1,49 +1,61 @@
-"""Feature group with a roofline of each statement: cycles by arithmetic, by loads and by every level of memory.
+"""Feature group with a roofline of each statement: cycles by arithmetic, by loads, by stores and by every level of memory.
 
-The machine is a generic core scaled by the target: two vector operations and two vector loads a cycle, caches that deliver
-some bytes a cycle. Absolute cycles are rough; what counts is how the programs of a task compare. `roofline_model.py`
-adds up `roofline_cycles`, and learned models use the parts.
+The machine is a generic core scaled by the target: two vector operations and two loads a cycle, caches that deliver some
+vectors a cycle. Absolute cycles are rough; what counts is how the programs of a task compare. `roofline_model.py` adds up
+`roofline_cycles`, and learned models use all of it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ansor_py.cost_model.feature_accesses import loads_by_kind, stores, vector_share
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
-from ansor_py.cost_model.feature_statement import annotated
-from ansor_py.cost_model.feature_tile import innermost_reduction, loads_of_step
+from ansor_py.cost_model.feature_tile import innermost_reduction
 from ansor_py.cost_model.operation_counts import OperationCounts
 from ansor_py.cost_model.statement_arrays import Floats, StatementArrays
 from ansor_py.target import Target
 
-OPERATIONS_PER_CYCLE = 2  # vector operations of an accumulating core, and vector loads
+PER_CYCLE = 2  # vector operations of an accumulating core, and loads
 DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for
 LATENCY_VECTORS = 8  # accumulators that keep two units of four cycles' latency busy
+STORE_CYCLES = 2  # of a vector of accumulators, with its load when the next run begins
 # Vectors that the next level delivers a cycle: into L1, into L2, into L3.
 DELIVERED_VECTORS = (0.5, 0.125, 0.0625)
 
+ROOFLINE_FIELDS = ("compute_cycles", "load_cycles", "store_cycles", "memory_cycles", "roofline_cycles", "program_cycles")
 
-@feature_group("roofline", ["compute_cycles", "load_cycles", "memory_cycles", "roofline_cycles"])
+
+@feature_group("roofline", ROOFLINE_FIELDS)
 def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
-    """Cycles of all iterations on one core, by resource; the last field is the largest of them on the cores in use."""
-    vectors = _vector_share(statement, target)
-    steps = statement.inner[0] * vectors
+    """Cycles of all iterations on one core by resource, of the statement on the cores in use, of the whole program."""
+    out[0:5] = statement_cycles(statement, target)
+    out[5] = sum(statement_cycles(other, target)[4] for other in statement.program)
+
+
+def statement_cycles(statement: StatementArrays, target: Target) -> Floats:
+    """The first five fields [5, n]; computed once for each statement."""
+    if "cycles" in statement.kept:
+        return statement.kept["cycles"]
+    share = vector_share(statement, target)
     depth = innermost_reduction(statement)
-    tile = np.full(statement.programs, float(LATENCY_VECTORS))
-    loads = float(len(statement.buffers) - 1) * steps
+    waiting = np.ones(statement.programs)
     if depth is not None:
-        lengths = statement.extents[depth:].prod(axis=0)
-        tile = lengths * vectors
-        loads = statement.inner[0] / lengths * loads_of_step(statement, depth, target)
-    waiting = np.maximum(LATENCY_VECTORS / tile, 1.0)
-    out[0] = steps * operation_weight(statement.operations) / OPERATIONS_PER_CYCLE * waiting
-    out[1] = loads / OPERATIONS_PER_CYCLE
+        waiting = np.maximum(LATENCY_VECTORS / (statement.inner[depth] * share), 1.0)
+    cycles = np.empty((5, statement.programs))
+    cycles[0] = statement.inner[0] * share * operation_weight(statement.operations) / PER_CYCLE * waiting
+    cycles[1] = loads_by_kind(statement, target).sum(axis=0) / PER_CYCLE
+    vectors, elements = stores(statement, target)
+    cycles[2] = STORE_CYCLES * vectors + elements
     rates = np.array(DELIVERED_VECTORS)[:, None] * target.vector_bytes
-    out[2] = (cache_traffic(statement, target) / rates).max(axis=0)
+    cycles[3] = (cache_traffic(statement, target) / rates).max(axis=0)
     chunks = np.where(statement.parallel, statement.extents, 1.0).prod(axis=0)
-    busy = chunks / np.ceil(chunks / target.cores)
-    out[3] = 0 if statement.prepared else np.maximum(np.maximum(out[0], out[1]), out[2]) / busy
+    waves = np.ceil(chunks / target.cores)
+    busiest = np.maximum(np.maximum(cycles[0], cycles[1]), cycles[3])
+    cycles[4] = 0.0 if statement.prepared else (busiest + cycles[2]) * waves / chunks
+    statement.kept["cycles"] = cycles
+    return cycles
 
 
 def operation_weight(counts: OperationCounts) -> int:
@@ -51,10 +63,3 @@ def operation_weight(counts: OperationCounts) -> int:
     simple = counts.float_mad + counts.float_addsub + counts.float_mul + counts.float_cmp + counts.float_other
     integers = counts.int_mad + counts.int_addsub + counts.int_mul + counts.int_cmp + counts.bool_op + counts.select
     return simple + integers + DIVISION * (counts.float_divmod + counts.int_divmod) + FUNCTION * counts.float_math
-
-
-def _vector_share(statement: StatementArrays, target: Target) -> Floats:
-    """Vectors for each iteration [n]: those of the vectorised loops over their extents, 1 where nothing is vectorised."""
-    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
-    extents = statement.extents[annotated(statement, "vectorize")] if statement.loops else statement.extents
-    return np.asarray((np.ceil(extents / lanes) / extents).prod(axis=0))

@@ -33,7 +33,7 @@ def register_tile(statement: StatementArrays, target: Target, out: Columns) -> N
     out[2] = tile / target.vector_registers
     out[3] = loads
     out[4] = tile / np.maximum(loads, 1)
-    out[5] = _accumulation_run(statement, depth)
+    out[5] = accumulation_run(statement, depth)
 
 
 def innermost_reduction(statement: StatementArrays) -> int | None:
@@ -54,7 +54,7 @@ def loads_of_step(statement: StatementArrays, depth: int, target: Target) -> Flo
     return total
 
 
-def _accumulation_run(statement: StatementArrays, depth: int) -> Floats:
+def accumulation_run(statement: StatementArrays, depth: int) -> Floats:
     """Reduction steps [n] before a spatial loop outside (of extent above 1) moves on to other accumulators."""
     run = np.ones(statement.programs)
     running = np.ones(statement.programs, dtype=np.bool_)

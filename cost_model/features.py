@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+import ansor_py.cost_model.feature_accesses
 import ansor_py.cost_model.feature_buffers
 import ansor_py.cost_model.feature_machine
 import ansor_py.cost_model.feature_roofline
@@ -144,6 +145,7 @@ def statements_by_depth(bounds: Bounds) -> Members:
 def link(arrays: Mapping[str, StatementArrays], members: Members) -> None:
     """Fill what a statement shares with others: bytes touched inside each depth, and who else uses its buffers."""
     for statement in arrays.values():
+        statement.program = tuple(arrays.values())
         sizes = np.array([use.element_bytes for use in statement.buffers], dtype=np.float64)
         statement.body_bytes = np.einsum("bdn,b->dn", statement.touched, sizes)
         statement.sharers = np.ones(statement.touched.shape[:2], dtype=np.int64)

@@ -61,9 +61,11 @@ def oracle_features(state: State, target: Target) -> list[dict[str, float]]:
         raw |= _intensity(item)
         raw |= _machine(state, item, located, target)
         raw |= {"prepared": float(_is_prepared(nest, item, located))}
+        raw |= _accesses(item, raw, target)
         raw |= _roofline(item, raw, target)
-        rows.append({name: math.log2(value + 1) for name, value in raw.items()})
-    return rows
+        rows.append(raw)
+    program = sum(raw["roofline_cycles"] for raw in rows)
+    return [{name: math.log2(value + 1) for name, value in (raw | {"program_cycles": program}).items()} for raw in rows]
 
 
 def _uses(nest: Nest, loops: tuple[Loop, ...], statement: Statement) -> tuple[Use, ...]:
@@ -475,25 +477,49 @@ def _statements_of(node: Loop | Statement) -> list[Statement]:
     return [found for child in node.body for found in _statements_of(child)]
 
 
-def _roofline(item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
-    """Cycles of arithmetic (two vector operations a cycle, eight in flight), of vector loads (two a cycle), of the caches."""
+def _vector_share(item: Located, target: Target) -> float:
+    """Vectors for each iteration."""
     lanes = target.vector_bytes // BYTES[item.statement.buffer.dtype]
-    share = math.prod(math.ceil(x.extent / lanes) / x.extent for x in item.loops if x.annotation == "vectorize")
-    per_iteration = {name: raw[name] / raw["iterations"] for name in raw if name.startswith(("float_", "int_"))}
-    weight = sum((8 if "divmod" in name else 20 if "math" in name else 1) * round(n) for name, n in per_iteration.items())
+    return math.prod(math.ceil(x.extent / lanes) / x.extent for x in item.loops if x.annotation == "vectorize")
+
+
+def _accesses(item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
+    lanes = target.vector_bytes // BYTES[item.statement.buffer.dtype]
+    vectorised = [position for position, loop in enumerate(item.loops) if loop.annotation == "vectorize"]
+    inside = min(vectorised, default=len(item.loops))
+    if raw["tile_vectors"]:
+        inside = max(position for position, loop in enumerate(item.loops) if loop.kind == "reduction") + 1
+    around, tile = item.loops[:inside], item.loops[inside:]
+    fields = dict.fromkeys(("broadcast_loads", "contiguous_loads", "gathered_loads"), 0.0)
+    strides = [_stride(use, item.loops[vectorised[-1]]) if vectorised else 0 for use in item.uses]
+    for use, stride in zip(item.uses[1:], strides[1:], strict=True):
+        loads = math.ceil(_touched(use, tile) / lanes) if stride == 1 else _touched(use, tile)
+        kind = "broadcast_loads" if stride == 0 else "contiguous_loads" if stride == 1 else "gathered_loads"
+        fields[kind] += _iterations(around) * loads
+    fields["stores"] = raw["iterations"] * _vector_share(item, target) / max(1, raw["accumulation_run"])
+    fields["scattered_stores"] = fields["stores"] * lanes if strides[0] > 1 else 0
+    fields["store_run"] = _run(item.uses[0], tile)
+    fields["inner_trips"] = next((loop.extent for loop in reversed(around) if loop.extent > 1), 1)
+    fields["loop_trips"] = sum(_iterations(around[: position + 1]) for position in range(len(around)))
+    return fields
+
+
+def _roofline(item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
+    """Cycles of arithmetic (two operations a cycle, eight in flight), of loads (two a cycle), of stores, of the caches."""
+    counts = {name: round(raw[name] / raw["iterations"]) for name in raw if name.startswith(("float_", "int_"))}
+    weight = sum((8 if "divmod" in name else 20 if "math" in name else 1) * count for name, count in counts.items())
     weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
-    steps = raw["iterations"] * share
-    loads = (len(item.uses) - 1) * steps
     waiting = 1.0
     if raw["tile_vectors"]:
-        reductions = [position for position, loop in enumerate(item.loops) if loop.kind == "reduction"]
-        loads = _iterations(item.loops[: reductions[-1] + 1]) * raw["tile_loads"]
-        inside = _iterations(item.loops[reductions[-1] + 1 :])
-        waiting = max(1.0, 8 / (inside * share))
-    cycles = {"compute_cycles": steps * weight / 2 * waiting, "load_cycles": loads / 2}
+        last = max(position for position, loop in enumerate(item.loops) if loop.kind == "reduction")
+        waiting = max(1.0, 8 / (_iterations(item.loops[last + 1 :]) * _vector_share(item, target)))
+    cycles = {"compute_cycles": raw["iterations"] * _vector_share(item, target) * weight / 2 * waiting}
+    cycles["load_cycles"] = (raw["broadcast_loads"] + raw["contiguous_loads"] + raw["gathered_loads"]) / 2
     into = zip((raw["l1_traffic"], raw["l2_traffic"], raw["l3_traffic"]), (0.5, 0.125, 0.0625), strict=True)
     cycles["memory_cycles"] = max(size / (rate * target.vector_bytes) for size, rate in into)
+    busiest = max(cycles.values())
+    cycles["store_cycles"] = 2 * raw["stores"] + raw["scattered_stores"]
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     waves = math.ceil(chunks / target.cores)
-    cycles["roofline_cycles"] = 0 if raw["prepared"] else max(cycles.values()) * waves / chunks
+    cycles["roofline_cycles"] = 0 if raw["prepared"] else (busiest + cycles["store_cycles"]) * waves / chunks
     return cycles

@@ -44,7 +44,7 @@ class BufferUse:
 
 @dataclass(eq=False)
 class StatementArrays:
-    """What the feature groups read. The last three fields depend on the other statements; `features.link` fills them."""
+    """What the feature groups read. The last fields depend on the other statements; `features.link` fills them."""
 
     bounds: StageBounds
     loops: tuple[LoopBounds, ...]
@@ -54,7 +54,7 @@ class StatementArrays:
     buffers: tuple[BufferUse, ...]
     strides: Floats  # [B, L, n] elements between consecutive iterations of a loop
     touched: Floats  # [B, D, n] elements
-    runs: Floats  # [B, n] consecutive elements, all loops running
+    runs: Floats  # [B, D, n] consecutive elements touched inside a depth
     parallel: Flags  # [L, n]
     unroll_limit: Floats  # [n]
     operations: OperationCounts
@@ -65,6 +65,8 @@ class StatementArrays:
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
     sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D] statements using a buffer
     shared_touched: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
+    program: tuple[StatementArrays, ...] = ()  # all statements, this one included
+    kept: dict[str, Floats] = field(default_factory=dict)  # what groups compute once and read of other statements
 
 
 def buffer_shapes(state: State, bounds: Bounds) -> dict[str, tuple[Number, ...]]:
@@ -142,7 +144,7 @@ def statement_arrays(
     positions = {loop.variable: position for position, loop in enumerate(loops)}
     strides = np.zeros((len(uses), len(loops), programs))
     touched = np.ones((len(uses), len(loops) + 1, programs))
-    runs = np.ones((len(uses), programs))
+    runs = np.ones((len(uses), len(loops) + 1, programs))
     for number, use in enumerate(uses):
         _access_arrays(use, positions, extents, chunk, strides[number], touched[number], runs[number])
     allocated = None
@@ -186,7 +188,7 @@ def _access_arrays(
     touched: Floats,
     runs: Floats,
 ) -> None:
-    """Fill strides [L, n], touched [D, n] and runs [n] (initially zeros, ones, ones) of one buffer."""
+    """Fill strides [L, n], touched [D, n] and runs [D, n] (initially zeros, ones, ones) of one buffer."""
     moving = {name: position for name, position in positions.items() if name not in use.fixed}
     sizes = [np.asarray(part(size, chunk), dtype=np.float64) for size in use.shape]
     pitches = [np.asarray(1.0)]
@@ -197,8 +199,8 @@ def _access_arrays(
         indices = [access[dimension] for access in use.accesses]
         width = np.minimum(_hull(indices, sizes[dimension], moving, extents, chunk), sizes[dimension])
         touched *= width
-        runs *= np.where(whole, width[0], 1.0)
-        whole = whole & (width[0] == sizes[dimension])
+        runs *= np.where(whole, width, 1.0)
+        whole = whole & (width == sizes[dimension])
     smallest: Floats | None = None
     for access in use.accesses:
         stride = np.zeros_like(strides)

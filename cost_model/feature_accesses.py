@@ -1,0 +1,78 @@
+"""Feature group about registers and memory: how vectors get in and out, and how often the loops outside a tile go round.
+
+A tile is what runs inside the innermost reduction loop of a statement or, without one, its vectorised loops.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ansor_py.cost_model.feature_groups import Columns, feature_group
+from ansor_py.cost_model.feature_statement import annotated
+from ansor_py.cost_model.feature_tile import accumulation_run, innermost_reduction
+from ansor_py.cost_model.statement_arrays import Floats, StatementArrays
+from ansor_py.target import Target
+
+LOAD_KINDS = ("broadcast_loads", "contiguous_loads", "gathered_loads")
+ACCESS_FIELDS = (*LOAD_KINDS, "stores", "scattered_stores", "store_run", "inner_trips", "loop_trips")
+
+
+@feature_group("accesses", ACCESS_FIELDS)
+def accesses(statement: StatementArrays, target: Target, out: Columns) -> None:
+    """Loads by the stride of the lanes, stores of finished or spilled results, and loop iterations outside the tile."""
+    inside = tile_depth(statement)
+    out[0:3] = loads_by_kind(statement, target)
+    out[3], out[4] = stores(statement, target)
+    out[5] = statement.runs[0, inside]
+    out[6] = 1
+    out[7] = 0
+    found = np.zeros(statement.programs, dtype=np.bool_)
+    for position in reversed(range(inside)):
+        repeats = statement.extents[position] > 1
+        out[6] = np.where(repeats & ~found, statement.extents[position], out[6])
+        found |= repeats
+        out[7] += statement.inner[0] / statement.inner[position + 1]
+
+
+def tile_depth(statement: StatementArrays) -> int:
+    """The depth inside which the tile runs."""
+    depth = innermost_reduction(statement)
+    if depth is not None:
+        return depth
+    vectorised = np.flatnonzero(annotated(statement, "vectorize"))
+    return int(vectorised[0]) if len(vectorised) else len(statement.loops)
+
+
+def vector_share(statement: StatementArrays, target: Target) -> Floats:
+    """Vectors for each iteration [n]: those of the vectorised loops over their extents, 1 where nothing is vectorised."""
+    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    extents = statement.extents[np.flatnonzero(annotated(statement, "vectorize"))]
+    return np.asarray((np.ceil(extents / lanes) / extents).prod(axis=0))
+
+
+def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
+    """Loads [3, n] of all iterations: of one element for all lanes, of whole vectors, of one element a lane."""
+    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    inside, strides = tile_depth(statement), lane_strides(statement)
+    loads = np.zeros((3, statement.programs))
+    for touched, stride in zip(statement.touched[1:, inside], strides[1:], strict=True):
+        kind = np.minimum(stride, 2)
+        for number in range(3):
+            loads[number] += np.where(kind == number, np.ceil(touched / lanes) if number == 1 else touched, 0.0)
+    return loads * (statement.inner[0] / statement.inner[inside])
+
+
+def lane_strides(statement: StatementArrays) -> Floats:
+    """Elements [B, n] between neighbouring lanes; 0 where nothing is vectorised."""
+    vectorised = np.flatnonzero(annotated(statement, "vectorize"))
+    return statement.strides[:, vectorised[-1]] if len(vectorised) else np.zeros((len(statement.buffers), statement.programs))
+
+
+def stores(statement: StatementArrays, target: Target) -> tuple[Floats, Floats]:
+    """Vectors stored [n] (a reduction's accumulators once a run of its loops), and elements stored one by one [n]."""
+    vectors = statement.inner[0] * vector_share(statement, target)
+    depth = innermost_reduction(statement)
+    if depth is not None:
+        vectors = vectors / accumulation_run(statement, depth)
+    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    return vectors, np.where(lane_strides(statement)[0] > 1, vectors * lanes, 0.0)
