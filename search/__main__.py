@@ -71,7 +71,9 @@ def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | 
 @click.option("--threads", type=int, metavar="T", help="Threads of a kernel. [default: one for each core]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 @click.option("--out", metavar="DIR", help="Run directory; several runs get folders in it. [default: runs/NAME]")
-@click.option("--runner", default="ray", show_default=True, help="How to measure: ray, process or inline.")
+@click.option(
+    "--runner", default="ray", show_default=True, help="How to measure: ray, process, inline, simulated or replay:RECORDS."
+)
 @click.option("--ray-address", metavar="ADDRESS", help="Measure on this Ray cluster instead of a local Ray.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out; --trials counts what it has measured already.")
 @click.option("--policy", default="evolution", show_default=True, help="Who proposes candidates.")
@@ -145,21 +147,20 @@ def make_settings(
 ) -> Settings:
     """Options as given on the command line, checked as far as this is possible before anything is loaded."""
     given = dict(locals())
-    from ansor_py.measure import MEASURERS, MeasureOptions
+    from ansor_py.measure import MeasureOptions, find_measurer
     from ansor_py.search.objectives import find_objective
     from ansor_py.search.stopping import parse_seconds
     from ansor_py.search.tuning_options import DEFAULT_TRIALS, TuningOptions
     from ansor_py.search.user_rules import chosen_rules
     from ansor_py.target import Target
 
-    if runner not in MEASURERS:
-        raise OptionError(f"there is no runner '{runner}'; known are {', '.join(sorted(MEASURERS))}")
+    virtual = find_measurer(runner).virtual
     if ray_address is not None and runner != "ray":
         raise OptionError(f"--ray-address needs --runner ray, not '{runner}'")
     if threads is not None and threads < 1:
         raise OptionError(f"--threads is {threads}; a kernel needs at least one")
     machine = Target.parse(target) if target is not None else Target.detect()
-    if threads is not None and threads > (available := Target.detect().cores):
+    if not virtual and threads is not None and threads > (available := Target.detect().cores):
         click.echo(f"warning: --threads is {threads}, but this machine has {available} cores; threads will wait", err=True)
     machine = machine if threads is None else machine.with_cores(threads)
     constants = parse_search_options(search)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -24,7 +25,8 @@ from ansor_py.schedule.task import Task
 from ansor_py.search.batches import BatchRunner, uninterrupted
 from ansor_py.search.objectives import Network, check_objective, describe_networks, evaluate
 from ansor_py.search.phases import PhaseTimer
-from ansor_py.search.policy import create_policy, sketches_for
+from ansor_py.search.policy import Policy, create_policy, sketches_for
+from ansor_py.search.pooled_policy import PooledPolicy
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TuningResult, count_errors
 from ansor_py.search.retiming import PASSES, retime
@@ -58,11 +60,16 @@ class Search:
         options: TuningOptions,
         observer: Callable[[Progress], None],
         sink: TrialSink | None,
-        clock: Callable[[], float],
+        clock: Callable[[], float] | None = None,
         networks: Sequence[Network] = (),
+        measurer: Measurer | None = None,
     ) -> None:
+        """`measurer`, if it is known beforehand, says how time passes and which programs there are."""
         self._options = options
-        self._timer = PhaseTimer(clock)
+        virtual_clock = measurer.virtual_clock if measurer is not None else None
+        self._timer = PhaseTimer(clock or virtual_clock or time.perf_counter)
+        self._host = platform.node() if virtual_clock is None else None
+        self._pool = measurer.known_programs if measurer is not None else _unlimited
         self._observer = observer
         self._sink = sink
         self._networks = describe_networks(tasks, networks, options.target_latencies, options.reference_latencies)
@@ -174,7 +181,10 @@ class Search:
         rng = np.random.default_rng([options.seed, number, 1])
         with self._timer.phase("sketch"):
             sketches = sketches_for(options.policy, task.dag, task.target, options.search)
-            policy = create_policy(options.policy, sketches, task.target, scorer, rng, options.search)
+            policy: Policy = create_policy(options.policy, sketches, task.target, scorer, rng, options.search)
+            pool = self._pool(task.workload_key)
+            if pool is not None:
+                policy = PooledPolicy(policy, scorer, pool)
         return TaskSearch(task, policy, scorer, options.scheduler.early_stopping)
 
     def _choose(self) -> int | None:
@@ -314,7 +324,7 @@ class Search:
             operator=program.operator,
             predicted=program.predicted,
             elapsed=self._elapsed(),
-            host=platform.node(),
+            host=self._host,
             engine=__version__,
         )
         return completed_record(record, result)
@@ -376,3 +386,7 @@ class Search:
                 errors=self._errors + Counter(count_errors(self._unwritten.values())),
             )
         )
+
+
+def _unlimited(workload_key: str) -> None:
+    """The pool of a measurer that can measure any program."""

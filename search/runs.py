@@ -50,6 +50,13 @@ class Settings:
     resume: bool
     config: Mapping[str, Any]
 
+    @property
+    def virtual(self) -> bool:
+        """Whether the runner runs nothing, so that no other time of this machine is taken either."""
+        from ansor_py.measure import find_measurer
+
+        return find_measurer(self.runner).virtual
+
 
 class Subject(ABC):
     """A model or an operator that is tuned. Its methods are called in the order in which they stand here."""
@@ -120,13 +127,16 @@ class ModelSubject(Subject):
             )
 
     def prepare(self, timer: PhaseTimer, console: Console) -> None:
-        """Compile and benchmark the default schedules."""
+        """Compile and benchmark the default schedules; with a virtual runner nothing is run."""
         from ansor_py.graph import compile_partition
 
         target = self._settings.target
         with timer.phase("compile"):
             self._models = [compile_partition(self.parts, None, target.cores, target)]
         _list_fallback(self.name, self._models[0], console)
+        if self._settings.virtual:
+            say(console, f"{self.name}: {len(self.tasks)} tasks on {target.summary()}")
+            return
         with timer.phase("benchmark"):
             self.untuned = benchmark(self._models)[0]
         say(console, f"{self.name}: {len(self.tasks)} tasks; untuned {self.untuned * 1e3:.4g} ms on {target.summary()}")
@@ -137,7 +147,7 @@ class ModelSubject(Subject):
         self._best = [record for key, record in result.best_records.items() if key in keys]
 
     def finish(self, path: Path, timer: PhaseTimer, console: Console) -> None:
-        """Compile the best programs, benchmark both models in turns and save the faster one."""
+        """Compile the best programs, benchmark both models in turns (not with a virtual runner) and save the faster one."""
         from ansor_py.graph import compile_partition
 
         target = self._settings.target
@@ -145,9 +155,10 @@ class ModelSubject(Subject):
         if self._best:
             with timer.phase("compile"):
                 models = [*models, compile_partition(self.parts, self._best, target.cores, target)]
-            with timer.phase("benchmark"):
-                latencies = list(benchmark(models))
-            if latencies[1] > latencies[0]:  # type: ignore[operator]
+            if not self._settings.virtual:
+                with timer.phase("benchmark"):
+                    latencies = list(benchmark(models))
+            if len(latencies) > 1 and latencies[1] > latencies[0]:  # type: ignore[operator]
                 say(
                     console,
                     f"{self.name}: the best programs together are not faster than the default schedules; these are kept",
@@ -220,6 +231,7 @@ class Run:
             tasks, [subject.network for subject in self._subjects], options.target_latencies, options.reference_latencies
         )
         check_objective(options.objective, networks)
+        self._check_records(tasks)
         with self._open(tasks) as run:
             for subject in self._subjects:
                 subject.prepare(timer, self._console)
@@ -232,6 +244,19 @@ class Run:
             self._write_summary(run, result, networks, timer)
             self._say_result(run, result)
         return result.interrupted
+
+    def _check_records(self, tasks: Sequence[Task]) -> None:
+        """Complain before there is a run directory when a virtual runner knows nothing of a task."""
+        from ansor_py.measure import create_measurer
+
+        settings = self._settings
+        if settings.virtual:
+            target = settings.target
+            with create_measurer(
+                settings.runner, target=target, threads=target.cores, options=settings.tuning.measure
+            ) as known:
+                for task in tasks:
+                    known.known_programs(task.workload_key)
 
     def _open(self, tasks: Sequence[Task]) -> RunDirectory:
         """The run directory, with a word on what is continued and what could not be read."""
@@ -260,7 +285,7 @@ class Run:
         options = self._settings.tuning
         if not tasks or (options.trials == 0 and not run.restored):
             return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {})
-        if options.time_budget is not None:
+        if options.time_budget is not None and not self._settings.virtual:
             options = replace(options, time_budget=options.time_budget - time_outside(timer))
         networks = [subject.network for subject in self._subjects]
         with create_progress(self._console) as progress:
@@ -378,8 +403,8 @@ def _default_seconds(task: Task, settings: Settings) -> float | None:
 
     threads = settings.target.cores
     steps = tuple(default_steps(task.dag, task.target, threads))
-    kind = "inline" if settings.runner == "inline" else "process"
-    with create_measurer(kind, target=task.target, threads=threads) as measurer:
+    runner = "process" if settings.runner == "ray" else settings.runner
+    with create_measurer(runner, target=task.target, threads=threads) as measurer:
         result = measurer.measure([MeasureInput(task.workload_key, task.dag, steps, task.target, threads)])[0]
     return result.cost if result.valid else None
 

@@ -13,13 +13,12 @@ The same seed and the same measured costs give the same search. Ctrl-C stops mea
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 
 from ansor_py.errors import OptionError
-from ansor_py.measure import Measurer, Record, create_measurer
+from ansor_py.measure import Measurer, Record, create_measurer, find_measurer
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop import Search, TrialSink
 from ansor_py.search.objectives import Network
@@ -49,7 +48,7 @@ def tune_tasks(
     observer: Callable[[Progress], None] | None = None,
     sink: TrialSink | None = None,
     restored: Sequence[Record] = (),
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
     networks: Sequence[Network] = (),
 ) -> TuningResult:
     """Search for the fastest programs of several tasks on one target.
@@ -57,8 +56,9 @@ def tune_tasks(
     `measurer` is used if given (and left open), otherwise one of kind `runner` is made; with 0 trials nothing is measured.
     `observer` is told of the progress, `sink` gets records and curve round by round, `restored` are the records of an
     earlier search that is continued. `networks` says which tasks belong to which of several networks that are tuned together;
-    without it all tasks are of one, with their weights. KeyboardInterrupt ends the search early (`result.interrupted`).
-    Raises OptionError for tasks of different targets and unknown names, MeasureError when measuring itself breaks down.
+    without it all tasks are of one, with their weights. `clock` returns seconds; a virtual runner brings its own.
+    KeyboardInterrupt ends the search early (`result.interrupted`). Raises OptionError for tasks of different targets, unknown
+    names and tasks of which there are no records to replay, MeasureError when measuring itself breaks down.
     """
     options = options or TuningOptions()
     if not tasks:
@@ -66,16 +66,21 @@ def tune_tasks(
     if len({str(task.target) for task in tasks}) > 1:
         raise OptionError("the tasks are for different targets; tune them one target at a time")
     tasks = merge_tasks(tasks)
-    search = Search(tasks, options, observer or _ignore, sink, clock, networks)
-    search.restore(restored)
 
-    def open_measurer() -> AbstractContextManager[Measurer]:
-        if measurer is not None:
-            return nullcontext(measurer)
+    def create() -> Measurer:
         return create_measurer(runner, target=tasks[0].target, threads=tasks[0].target.cores, options=options.measure)
 
-    search.run(open_measurer)
-    return search.result()
+    with ExitStack() as stack:
+        if measurer is None and find_measurer(runner).virtual:
+            measurer = stack.enter_context(create())
+        search = Search(tasks, options, observer or _ignore, sink, clock, networks, measurer)
+        search.restore(restored)
+
+        def open_measurer() -> AbstractContextManager[Measurer]:
+            return create() if measurer is None else nullcontext(measurer)
+
+        search.run(open_measurer)
+        return search.result()
 
 
 def merge_tasks(tasks: Iterable[Task]) -> list[Task]:

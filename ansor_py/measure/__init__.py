@@ -4,7 +4,7 @@ with create_measurer("process", target=target, threads=2) as measurer:
     results = measurer.measure([MeasureInput(dag.workload_key, dag, steps, target, threads=2)])
 """
 
-from ansor_py.measure import inline, process, ray_backend  # they register their kinds
+from ansor_py.measure import inline, process, ray_backend, replay, simulated  # they register their kinds
 from ansor_py.measure.interface import (
     MEASURERS,
     MeasureInput,
@@ -13,6 +13,7 @@ from ansor_py.measure.interface import (
     MeasureResult,
     completed_record,
     create_measurer,
+    find_measurer,
     register_measurer,
 )
 from ansor_py.measure.records import (
@@ -41,9 +42,12 @@ __all__ = [
     "best_records",
     "completed_record",
     "create_measurer",
+    "find_measurer",
     "inline",
     "process",
     "ray_backend",
     "read_records",
     "register_measurer",
+    "replay",
+    "simulated",
 ]

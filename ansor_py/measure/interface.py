@@ -98,7 +98,8 @@ class MeasureOptions:
     """Settings of a measurer. Times are seconds.
 
     `builder` and `reference_builder` are picklable functions of (dag, steps, target, threads) that run in a worker and return
-    a `CompiledKernel`; replace them to try another code generator. `extra` is for kinds of measurers defined elsewhere.
+    a `CompiledKernel`; replace them to try another code generator. `argument` is what stands behind a colon in a runner's name,
+    such as the records to replay; `extra` is for kinds of measurers defined elsewhere.
     """
 
     build_timeout: float = 15.0
@@ -111,6 +112,7 @@ class MeasureOptions:
     ray_address: str | None = None  # None: a local Ray, started and stopped by the measurer
     builder: Builder = build_program
     reference_builder: Builder = build_reference
+    argument: str = ""
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -126,6 +128,15 @@ class Measurer(ABC):
 
     After an exception, KeyboardInterrupt included, `poll(0)` still returns what was finished before it.
     """
+
+    @property
+    def virtual_clock(self) -> Callable[[], float] | None:
+        """The clock by which a measurer that runs nothing lets time pass; None where time is real."""
+        return None
+
+    def known_programs(self, workload_key: str) -> Sequence[Record] | None:
+        """The programs of a task that can be measured at all; None where all can."""
+        return None
 
     @abstractmethod
     def submit(self, batch: Sequence[MeasureInput]) -> list[int]:
@@ -165,28 +176,51 @@ class Measurer(ABC):
 
 MeasurerFactory = Callable[["Target", int, MeasureOptions], Measurer]
 
-MEASURERS: dict[str, MeasurerFactory] = {}
+
+@dataclass(frozen=True)
+class MeasurerKind:
+    """How measurers of a kind are made. A `virtual` one runs nothing; `argument` names what its runner takes behind a colon."""
+
+    factory: MeasurerFactory
+    virtual: bool = False
+    argument: str = ""
 
 
-def register_measurer(kind: str) -> Callable[[MeasurerFactory], MeasurerFactory]:
+MEASURERS: dict[str, MeasurerKind] = {}
+
+
+def register_measurer(kind: str, virtual: bool = False, argument: str = "") -> Callable[[MeasurerFactory], MeasurerFactory]:
     """Make a function of (target, threads, options) known as a kind of measurer."""
 
     def register(factory: MeasurerFactory) -> MeasurerFactory:
         if kind in MEASURERS:
             raise OptionError(f"measurer kind '{kind}' is registered twice; choose another name")
-        MEASURERS[kind] = factory
+        MEASURERS[kind] = MeasurerKind(factory, virtual, argument)
         return factory
 
     return register
 
 
-def create_measurer(kind: str, *, target: Target, threads: int, options: MeasureOptions | None = None) -> Measurer:
+def find_measurer(runner: str) -> MeasurerKind:
+    """The kind of a runner such as `process` or `replay:RECORDS`. Raises OptionError for an unknown or incomplete one."""
+    kind, _, argument = runner.partition(":")
+    if kind not in MEASURERS:
+        raise OptionError(f"there is no runner '{runner}'; known are {', '.join(sorted(MEASURERS))}")
+    found = MEASURERS[kind]
+    if found.argument and not argument:
+        raise OptionError(f"runner '{kind}' needs {found.argument}; write {kind}:{found.argument}")
+    if argument and not found.argument:
+        raise OptionError(f"runner '{kind}' takes nothing behind a colon, but '{runner}' was given")
+    return found
+
+
+def create_measurer(runner: str, *, target: Target, threads: int, options: MeasureOptions | None = None) -> Measurer:
     """A measurer of a registered kind for programs of `target` that use `threads` threads.
 
     Raises OptionError for an unknown kind, or when the machine has fewer cores than `threads`.
     """
-    if kind not in MEASURERS:
-        raise OptionError(f"there is no measurer of kind '{kind}'; known are {', '.join(sorted(MEASURERS))}")
+    found = find_measurer(runner)
     if threads < 1:
         raise OptionError(f"threads is {threads}; a kernel needs at least one")
-    return MEASURERS[kind](target, threads, options or MeasureOptions())
+    options = replace(options or MeasureOptions(), argument=runner.partition(":")[2])
+    return found.factory(target, threads, options)

@@ -1,0 +1,208 @@
+"""Which cache lines the tiles of a program touch, and how many of them have to be fetched (`cpu_simulation.py`).
+
+For every access and every level of the loops around it: how many distinct lines the inner loops touch. What the body of a loop
+touches stays in a cache that is large enough, so the next iteration fetches only what is new; from a smaller cache
+everything is fetched again, as a cache that replaces the line used least recently does.
+
+    lines = access_lines(access, site, simplifier, line_bytes=64)       # float64[loops + 1], innermost first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.measure.cpu_loops import TileSite
+from ansor_py.te.expr import DTYPE_BYTES, Binary, Const, Expr, Var, variables_of
+from ansor_py.te.simplify import Linear, Simplifier
+from ansor_py.te.tensor import Tensor
+
+Levels = NDArray[np.float64]
+
+# Addresses that differ by a multiple of this many bytes compete for the same few lines of the first cache.
+SET_SPAN = 4096
+# Up to this part of its size a cache holds all that is used in turn; from the other one on it holds nothing of it.
+FITS, OVERFLOWS = 0.7, 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class Access:
+    """A tensor and the indices at which a tile reads or writes it; `write` counts twice (the line is fetched and returned)."""
+
+    tensor: Tensor
+    indices: tuple[Expr, ...]
+    write: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Touched:
+    """What one access touches: distinct lines within the innermost 0, 1, ... loops of its site.
+
+    `crowd` is the number of lines that would fill the first cache as much if they were spread over all of its sets.
+    """
+
+    access: Access
+    site: TileSite
+    lines: Levels
+    crowd: Levels
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A cache: its capacity and line size in bytes, and the cycles that a line costs which has to be fetched from beyond.
+
+    With `crowded` lines whose addresses have the same low bits drive each other out.
+    """
+
+    capacity: float
+    line_bytes: int
+    cycles: float
+    crowded: bool = False
+
+
+def touched_lines(site: TileSite, accesses: Sequence[Access], simplifier: Simplifier, line_bytes: int) -> list[Touched]:
+    """The lines of every access of a tile."""
+    reaches = _Reaches(site, simplifier)
+    return [Touched(access, site, *reaches.lines(access, line_bytes)) for access in accesses]
+
+
+def fetch_cycles(regions: Sequence[Sequence[Touched]], cache: Cache) -> dict[TileSite, float]:
+    """Cycles that each tile waits for lines in all of its executions, when the program is called again and again."""
+    whole = [_bytes_of_region(touched, cache.line_bytes) for touched in regions]
+    cycles: dict[TileSite, float] = {}
+    for number, touched in enumerate(regions):
+        inside = _bytes_inside(touched, cache)
+        for item in touched:
+            distance = _since_last_use(item.access.tensor.name, number, whole)
+            fetched = _fetched(item, inside, cache.capacity) * (1.0 - fit(distance, cache.capacity))
+            factor = 2.0 if item.access.write else 1.0
+            cycles[item.site] = cycles.get(item.site, 0.0) + factor * fetched * cache.cycles
+    return cycles
+
+
+def fit(size: float, capacity: float) -> float:
+    """Which share of the lines survives in a cache until `size` bytes have been used: from 1 to 0 around its capacity."""
+    if not capacity:
+        return 0.0
+    return float(min(max((OVERFLOWS - size / capacity) / (OVERFLOWS - FITS), 0.0), 1.0))
+
+
+def _fetched(item: Touched, inside: dict[object, float], capacity: float) -> float:
+    """Lines fetched over all loops: an inner loop's body that fits leaves only new lines to the next iteration."""
+    loops = item.site.loops[::-1]
+    lines = item.lines
+    fetched = float(lines[0])
+    for k, loop in enumerate(loops):
+        kept = fit(inside[loop], capacity)
+        fresh = min(float(lines[k + 1] / lines[k]), loop.trips)
+        fetched *= fresh**kept * loop.trips ** (1.0 - kept)
+    return fetched
+
+
+def _bytes_inside(touched: Sequence[Touched], cache: Cache) -> dict[object, float]:
+    """Bytes that one iteration of each loop touches, over all tiles in it; a buffer that several tiles use counts once."""
+    found: dict[object, dict[str, float]] = {}
+    for item in touched:
+        for k, loop in enumerate(item.site.loops[::-1]):
+            buffers = found.setdefault(loop, {})
+            name = item.access.tensor.name
+            lines = item.crowd if cache.crowded else item.lines
+            buffers[name] = max(buffers.get(name, 0.0), float(lines[k]) * cache.line_bytes)
+    return {loop: sum(buffers.values()) for loop, buffers in found.items()}
+
+
+def _bytes_of_region(touched: Sequence[Touched], line_bytes: int) -> dict[str, float]:
+    buffers: dict[str, float] = {}
+    for item in touched:
+        name = item.access.tensor.name
+        buffers[name] = max(buffers.get(name, 0.0), float(item.lines[-1]) * line_bytes)
+    return buffers
+
+
+def _since_last_use(name: str, number: int, whole: Sequence[dict[str, float]]) -> float:
+    """Bytes used from the region that used a buffer before this one (in the call before, if need be) to this one's end."""
+    used = sum(whole[number].values())
+    for back in range(1, len(whole) + 1):
+        earlier = whole[number - back]
+        if back < len(whole):
+            used += sum(size for buffer, size in earlier.items() if buffer not in whole[number])
+        if name in earlier:
+            break
+    return used
+
+
+class _Reaches:
+    """How far index expressions move within the innermost loops of a site, for every number of them."""
+
+    def __init__(self, site: TileSite, simplifier: Simplifier) -> None:
+        self._simplifier = simplifier
+        self._trips: dict[str, Levels] = {}
+        loops = site.loops[::-1]
+        self._levels = len(loops) + 1
+        for k, loop in enumerate(loops):
+            reach = np.zeros(self._levels)
+            reach[k + 1 :] = max(loop.trips - 1.0, 0.0)
+            self._trips[loop.variable] = reach
+        self._none = np.zeros(self._levels)
+
+    def lines(self, access: Access, line_bytes: int) -> tuple[Levels, Levels]:
+        """Distinct lines of an access: runs of neighbouring elements, a line or more each, of which neighbours share some.
+
+        And that number times how unevenly they lie in the sets of the first cache.
+        """
+        size = DTYPE_BYTES[access.tensor.dtype]
+        run, runs, span = np.ones(self._levels), np.ones(self._levels), np.ones(self._levels)
+        whole = np.ones(self._levels, dtype=np.bool_)  # whether all inner dimensions are covered
+        places = np.ones(self._levels)  # of the starts of runs, modulo the span of the sets
+        stride = 1
+        for extent, index in zip(reversed(access.tensor.shape), reversed(access.indices), strict=True):
+            reach, count = self._of(self._simplifier.linear(index))
+            reach, count = np.minimum(reach, extent - 1.0), np.minimum(count, extent)
+            count = np.minimum(count, reach + 1.0)
+            dense = whole & (count >= reach + 1.0)
+            run = np.where(dense, run * count, run)
+            runs = np.where(dense, runs, runs * count)
+            places = np.where(dense, places, places * np.minimum(count, SET_SPAN / gcd(SET_SPAN, stride * size)))
+            whole = dense & (count >= extent)
+            span = span + reach * stride
+            stride *= extent
+        lines = runs * (1.0 + (run - 1.0) * size / line_bytes)
+        lines = np.minimum(np.minimum(lines, runs * run), 1.0 + (span - 1.0) * size / line_bytes)
+        lines = np.maximum.accumulate(lines)
+        sets = SET_SPAN / line_bytes
+        used = np.minimum(places * np.ceil(run * size / line_bytes), sets)
+        return lines, np.maximum(lines, (lines - used) * sets / used)
+
+    def _of(self, value: Linear) -> tuple[Levels, Levels]:
+        """The distance between lowest and highest value, and how many combinations of loop positions there are."""
+        reach, count = self._none, self._none + 1.0
+        for atom, coefficient in value.terms:
+            moved = self._atom(atom)
+            reach = reach + abs(coefficient) * moved
+            count = count * (moved + 1.0)
+        return reach, count
+
+    def _atom(self, atom: Expr) -> Levels:
+        if isinstance(atom, Var):
+            return self._trips.get(atom.name, self._none)
+        if isinstance(atom, Binary) and atom.op in ("min", "max"):
+            left, right = self._of(self._simplifier.linear(atom.left))[0], self._of(self._simplifier.linear(atom.right))[0]
+            return np.maximum(left, right)
+        if isinstance(atom, Binary) and atom.op in ("floordiv", "mod") and isinstance(atom.right, Const):
+            divisor = int(atom.right.value)
+            value = self._simplifier.linear(atom.left)
+            reach = self._of(value)[0]
+            if atom.op == "mod":
+                return np.minimum(reach, divisor - 1.0)
+            aligned = np.full(self._levels, value.constant % divisor == 0)
+            for term, coefficient in value.terms:
+                aligned &= (self._atom(term) > 0) | (coefficient % divisor == 0)
+            return np.where(aligned, np.floor(reach / divisor), reach / divisor)
+        count = self._none + 1.0
+        for name in variables_of(atom):
+            count = count * (self._trips.get(name, self._none) + 1.0)
+        return count - 1.0
