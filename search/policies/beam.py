@@ -41,13 +41,18 @@ class BeamPolicy(ProgramSampler):
         rows = [undecided(sketch)[None, :] for sketch in self.sketches]
         scores: list[Scores] = []
         for column in range(decisions):
-            kept = rows if not scores else _best_rows(rows, scores, width)
+            kept = rows if not scores else self._best_rows(rows, scores, width)
             share = budget / max(1, sum(map(len, kept)))
             rows = [self._expand(number, genes, column, max(1, round(share * len(genes)))) for number, genes in enumerate(kept)]
             scores = self.score_rows(rows)
         if not scores:  # nothing to decide
             scores = self.score_rows(rows)
         return self.best_unseen(rows, scores, self.options.best_kept, "beam")
+
+    def _best_rows(self, rows: Sequence[Genes], scores: Sequence[Scores], width: int) -> list[Genes]:
+        """The `width` rows with the highest scores over all sketches, by sketch."""
+        best = self.best_places(scores, width)
+        return [genes[sorted(place for owner, place in best if owner == number)] for number, genes in enumerate(rows)]
 
     def _expand(self, number: int, rows: Genes, column: int, budget: int) -> Genes:
         """The rows with every choice of one hole, invalid ones dropped and no more than `budget` tried; int32[n, holes]."""
@@ -66,11 +71,3 @@ class BeamPolicy(ProgramSampler):
 def undecided(sketch: Sketch) -> Genes:
     """The genes of the program in which nothing is decided: first choices (lengths of 1, root, no unrolling), all parallel."""
     return np.array([len(hole.choices) - 1 if hole.kind == "parallel" else 0 for hole in sketch.holes], dtype=np.int32)
-
-
-def _best_rows(rows: Sequence[Genes], scores: Sequence[Scores], width: int) -> list[Genes]:
-    """The `width` rows with the highest scores over all sketches, in their order."""
-    owners = np.concatenate([np.full(len(genes), number) for number, genes in enumerate(rows)])
-    places = np.concatenate([np.arange(len(genes)) for genes in rows])
-    best = np.argsort(-np.concatenate(scores), kind="stable")[:width]
-    return [genes[np.sort(places[best[owners[best] == number]])] for number, genes in enumerate(rows)]

@@ -95,31 +95,35 @@ class ProgramSampler:
 
     def pick_random(self, generation: Sequence[Breed], count: int) -> list[Candidate]:
         """At most `count` programs of a generation that were not proposed yet, in random order; they count as proposed."""
-        pool = [(number, row) for number, rows in enumerate(generation) for row in range(len(rows))]
-        chosen: list[Candidate] = []
-        for index in self.rng.permutation(len(pool)):
-            if len(chosen) == count:
-                break
-            number, row = pool[int(index)]
-            candidate = Candidate(number, generation[number].genes[row])
-            if self.mark(candidate):
-                chosen.append(candidate)
-        return chosen
+        fresh = [self._unseen(number, rows.genes) for number, rows in enumerate(generation)]
+        pool = [(number, row) for number, places in enumerate(fresh) for row in places.tolist()]
+        chosen = [pool[int(index)] for index in self.rng.permutation(len(pool))[:count]]
+        return self._fresh([Candidate(number, generation[number].genes[row]) for number, row in chosen], count)
 
     def draw_random(self, count: int) -> list[Candidate]:
-        """At most `count` random programs that were not proposed yet; they count as proposed."""
-        return self.pick_random(self.random_generation(RANDOM_SPARE * count, self.choose_structures()), count) if count else []
+        """At most `count` random programs that were not proposed yet; they count as proposed.
 
-    def batch_of(self, best: Sequence[Candidate], count: int, generation: Sequence[Breed] | None = None) -> list[Candidate]:
+        Where most of the space was proposed already, more and more programs are drawn, a bounded number of times.
+        """
+        chosen: list[Candidate] = []
+        drawn = RANDOM_SPARE * count
+        for _ in range(self.options.attempts + 1 if count else 0):
+            chosen += self.pick_random(self.random_generation(drawn, self.choose_structures()), count - len(chosen))
+            if len(chosen) == count:
+                break
+            drawn *= RANDOM_SPARE
+        return chosen
+
+    def batch_of(self, best: Sequence[Candidate], count: int, generation: Sequence[Breed] = ()) -> list[Candidate]:
         """At most `count` programs: of the best (in order) all but a share of `eps_greedy`, the rest random.
 
-        The random ones are taken from `generation`, where one is given. Where one sort runs out the other fills in. All that
-        are returned count as proposed.
+        The random ones are taken from `generation` as far as it has new ones. Where one sort runs out the other fills in. All
+        that are returned count as proposed.
         """
         wanted = count - math.ceil(self.options.eps_greedy * count)
         chosen = self._fresh(best[:wanted], wanted)
-        missing = count - len(chosen)
-        chosen += self.draw_random(missing) if generation is None else self.pick_random(generation, missing)
+        chosen += self.pick_random(generation, count - len(chosen))
+        chosen += self.draw_random(count - len(chosen))
         return chosen + self._fresh(best[wanted:], count - len(chosen))
 
     def _fresh(self, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
@@ -133,14 +137,26 @@ class ProgramSampler:
 
     def best_unseen(self, rows: Sequence[Genes], scores: Sequence[Scores], count: int, operator: str) -> list[Candidate]:
         """The `count` best rows of all sketches that were neither proposed nor measured, each once, best first."""
-        found: list[Candidate] = []
-        for number, (genes, values) in enumerate(zip(rows, scores, strict=True)):
-            keys = row_keys(number, genes)
-            _, first = np.unique(keys, return_index=True)
-            fresh = first[~np.isin(keys[first], self.seen) & np.isfinite(values[first])]
-            fresh = fresh[np.lexsort((fresh, -values[fresh]))][:count]
-            found += [Candidate(number, genes[row], float(values[row]), operator=operator) for row in fresh]
-        return sorted(found, key=lambda candidate: -(candidate.predicted or 0.0))[:count]
+        fresh = [self._unseen(number, genes) for number, genes in enumerate(rows)]
+        fresh = [places[np.isfinite(values[places])] for values, places in zip(scores, fresh, strict=True)]
+        found = [values[places] for values, places in zip(scores, fresh, strict=True)]
+        return [
+            Candidate(number, rows[number][fresh[number][place]], float(found[number][place]), operator=operator)
+            for number, place in self.best_places(found, count)
+        ]
+
+    def _unseen(self, number: int, genes: Genes) -> NDArray[np.int64]:
+        """The rows of a sketch that were neither proposed nor measured, each program once."""
+        keys, first = np.unique(row_keys(number, genes), return_index=True)
+        return np.asarray(first[~np.isin(keys, self.seen)])
+
+    def best_places(self, scores: Sequence[Scores], count: int) -> list[tuple[int, int]]:
+        """Sketch and row of the `count` highest scores, highest first; chance orders equal ones."""
+        owners = np.concatenate([np.full(len(values), number) for number, values in enumerate(scores)])
+        places = np.concatenate([np.arange(len(values)) for values in scores])
+        order = self.rng.permutation(len(owners))
+        best = order[np.argsort(-np.concatenate(scores)[order], kind="stable")][:count]
+        return list(zip(owners[best].tolist(), places[best].tolist(), strict=True))
 
     def mark(self, candidate: Candidate) -> bool:
         """Count a program as proposed; False if it was already."""
