@@ -8,10 +8,10 @@ how memory is read. Integers are remembered as long as their block dominates, wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
-from ansor_py.codegen.function_text import FunctionText
+from ansor_py.codegen.function_text import FunctionText, Lines
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.te.expr import INDEX, Binary, Const, Expr, Var, children
 from ansor_py.te.simplify import Linear, Simplifier
@@ -55,6 +55,14 @@ class Coordinate:
     offset: int = 0
 
 
+@dataclass(frozen=True)
+class _Scope:
+    """A block that is being emitted: the integers known since it began, and the place at its start for more of them."""
+
+    place: Lines
+    known: dict[object, str] = field(default_factory=dict)
+
+
 def memory_type(dtype: str) -> str:
     """The LLVM type of an element in memory."""
     return "i8" if dtype == "bool" else REGISTER_TYPES[dtype]
@@ -74,19 +82,23 @@ class AddressEmitter(ABC):
         self.coordinates: dict[str, Coordinate] = {}
         self.lane_variable: str | None = None
         self.lanes = 0
-        self._integers: list[dict[object, str]] = [{}]
+        self._scopes = [_Scope(text.place())]
+        # How many scopes enclose the one in which a name was defined, for names that are known from its start on.
+        self._depths = dict.fromkeys(pointers.values(), 0)
         self._depends: dict[int, tuple[str, ...]] = {}
         self._kept: list[Expr] = []
         self._flat: dict[object, Linear] = {}
 
-    def enter(self) -> None:
-        """A block begins that may not dominate what follows."""
-        self._integers.append({})
+    def enter(self, index: str | None = None) -> None:
+        """A block begins that may not dominate what follows; `index` is its variable if it is a loop's body."""
+        self._scopes.append(_Scope(self.text.place()))
+        if index is not None:
+            self._depths[index] = len(self._scopes) - 1
         self.forget_values()
 
     def leave(self) -> None:
         """That block has ended."""
-        self._integers.pop()
+        self._scopes.pop()
         self.forget_values()
 
     @abstractmethod
@@ -104,67 +116,66 @@ class AddressEmitter(ABC):
         return self.linear_operand(self.simplifier.linear(expr))
 
     def linear_operand(self, value: Linear) -> str:
-        dynamic, offset = self._dynamic(value)
-        return self._plus(dynamic, offset)
-
-    def _plus(self, name: str | None, offset: int) -> str:
-        if name is None:
+        """A normal form as an operand."""
+        parts, offset = self._dynamic(value)
+        total: str | None = None
+        for part in parts:
+            total = part if total is None else self.integer("add", total, part)
+        if total is None:
             return str(offset)
-        return name if not offset else self._integer(("add", name, offset), f"add i64 {name}, {offset}")
+        return self.integer("add", total, offset) if offset else total
 
-    def _dynamic(self, value: Linear) -> tuple[str | None, int]:
-        """The sum of everything that is not constant here (None: nothing), and the constant."""
+    def _dynamic(self, value: Linear) -> tuple[list[str], int]:
+        """What is not constant here, one summand for every block, outermost first; and the constant."""
         offset = value.constant
-        parts: list[tuple[str, int]] = []
+        terms: list[tuple[int, str, int]] = []
         for atom, coefficient in value.terms:
             name, constant_part = self._atom(atom)
             offset += coefficient * constant_part
             if name is not None:
-                parts.append((name, coefficient))
-        key = ("sum", tuple(parts))
-        if not parts:
-            return None, offset
-        known = self._known_integer(key)
-        if known is not None:
-            return known, offset
-        total: str | None = None
-        for name, coefficient in parts:
-            product = name if coefficient == 1 else self._integer(("mul", name, coefficient), f"mul i64 {name}, {coefficient}")
-            total = product if total is None else self.text.emit(f"add i64 {total}, {product}")
-        assert total is not None
-        self._integers[-1][key] = total
-        return total, offset
+                terms.append((self._depth(name), name, coefficient))
+        parts: dict[int, str] = {}
+        for depth, name, coefficient in sorted(terms, key=lambda term: term[0]):
+            product = name if coefficient == 1 else self.integer("mul", name, coefficient)
+            parts[depth] = self.integer("add", parts[depth], product) if depth in parts else product
+        return list(parts.values()), offset
 
     def _atom(self, atom: Expr) -> tuple[str | None, int]:
         if isinstance(atom, Var):
             at = self.coordinates[atom.name]
             return at.name, at.offset
-        if isinstance(atom, Binary):
-            left, right = self.index(atom.left), self.index(atom.right)
-            key = (atom.op, left, right)
-            known = self._known_integer(key)
-            if known is None:
-                word = INTEGER_INSTRUCTIONS.get(atom.op)
-                made = (
-                    self.text.emit(f"{word} i64 {left}, {right}")
-                    if word
-                    else self.integer_operation(atom, left, right, INDEX, 0)
-                )
-                known = self._integers[-1][key] = made
-            return known, 0
-        return self.value(atom, None).name, 0
+        if not isinstance(atom, Binary):
+            return self.value(atom, None).name, 0
+        left, right = self.index(atom.left), self.index(atom.right)
+        word = INTEGER_INSTRUCTIONS.get(atom.op)
+        if word:
+            return self.integer(word, left, right), 0
+        return self._once((atom.op, left, right), (left, right), lambda: self.integer_operation(atom, left, right, INDEX, 0)), 0
 
-    def _known_integer(self, key: object) -> str | None:
-        for scope in reversed(self._integers):
-            if key in scope:
-                return scope[key]
-        return None
+    def integer(self, word: str, left: str, right: str | int) -> str:
+        """The result of an integer instruction, emitted as far out as its operands are known."""
+        return self._once((word, left, right), (left, str(right)), lambda: self.text.emit(f"{word} i64 {left}, {right}"))
 
-    def _integer(self, key: object, instruction: str) -> str:
-        known = self._known_integer(key)
-        if known is None:
-            known = self._integers[-1][key] = self.text.emit(instruction)
-        return known
+    def _depth(self, name: str) -> int:
+        """The number of the scope in which a name (or literal) is known from the start on; of the present one if unknown."""
+        return self._depths.get(name, len(self._scopes) - 1) if name.startswith("%") else 0
+
+    def _once(self, key: object, operands: Sequence[str] | None, emit: Callable[[], str]) -> str:
+        """The remembered result of some instructions, or a new one, in the outermost scope that knows the operands.
+
+        Here and now if there is one of which only the present block is certain to know, or for None.
+        """
+        for scope in reversed(self._scopes):
+            if key in scope.known:
+                return scope.known[key]
+        if operands is None or any(name.startswith("%") and name not in self._depths for name in operands):
+            made = self._scopes[-1].known[key] = emit()
+            return made
+        depth = max(map(self._depth, operands))
+        with self.text.at(self._scopes[depth].place):
+            made = self._scopes[depth].known[key] = emit()
+        self._depths[made] = depth
+        return made
 
     def integer_operation(self, node: Binary, left: str, right: str, dtype: str, lanes: int) -> str:
         """`floordiv`, `mod`, `min`, `max` on integers; division rounds towards minus infinity."""
@@ -260,24 +271,26 @@ class AddressEmitter(ABC):
 
     def address(self, tensor: Tensor, flat: Linear) -> str:
         """The address of the element (of lane 0)."""
-        name, offset = self._dynamic(flat)
+        parts, offset = self._dynamic(flat)
         kind = memory_type(tensor.dtype)
-        base = self.pointers[tensor.name]
-        if name is not None:
-            base = self._integer(("base", base, name), f"getelementptr inbounds {kind}, ptr {base}, i64 {name}")
-        if not offset:
-            return base
-        return self._integer(("element", base, offset), f"getelementptr inbounds {kind}, ptr {base}, i64 {offset}")
+        address = self.pointers[tensor.name]
+        for part in parts:
+            address = self._element(kind, address, part)
+        return self._element(kind, address, str(offset)) if offset else address
+
+    def _element(self, kind: str, base: str, index: str, inbounds: str = " inbounds") -> str:
+        """The address of an element. Constant distances are not moved out of loops: they become part of an instruction."""
+        instruction = f"getelementptr{inbounds} {kind}, ptr {base}, i64 {index}"
+        moves = index.startswith("%")
+        return self._once(instruction, (base, index) if moves else None, lambda: self.text.emit(instruction))
 
     def shifted(self, tensor: Tensor, offset: int) -> str:
         base = self.pointers[tensor.name]
-        if not offset:
-            return base
-        return self._integer(("shift", base, offset), f"getelementptr {memory_type(tensor.dtype)}, ptr {base}, i64 {offset}")
+        return self._element(memory_type(tensor.dtype), base, str(offset), "") if offset else base
 
     def linear_here(self, flat: Linear) -> str:
         """An element number whose instructions stand in a block that dominates nothing else."""
-        self._integers.append({})
+        self._scopes.append(_Scope(self.text.place()))
         result = self.linear_operand(flat)
-        self._integers.pop()
+        self._scopes.pop()
         return result

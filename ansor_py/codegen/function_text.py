@@ -1,6 +1,8 @@
 """The text of one LLVM function under construction: names, blocks, loops, and the declarations it needs.
 
-LLVM IR is written as text because building it through objects costs more than compiling it (design, Idea 3).
+LLVM IR is written as text because building it through objects costs more than compiling it (design, Idea 3). It need not be
+written in order: a `place` is a position to which instructions can still be added when the text has gone on, which is how
+address arithmetic gets out of the loops that it does not depend on.
 
     text = FunctionText(declarations)
     total = text.emit("add i64 %a, 1")           # "%v0"
@@ -13,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias, Union
+
+Lines: TypeAlias = list[Union[str, "Lines"]]
 
 
 @dataclass
@@ -30,10 +35,35 @@ class FunctionText:
     """Lines of a function's body. Every instruction gets a fresh name; `block` is the label of the current block."""
 
     def __init__(self, declarations: set[str]) -> None:
-        self.lines: list[str] = []
+        self.lines: Lines = []
         self.declarations = declarations
         self.block = "entry"
         self._count = 0
+
+    def written(self) -> Iterator[str]:
+        """All lines in order."""
+        pending: list[Iterator[Union[str, Lines]]] = [iter(self.lines)]
+        while pending:
+            for item in pending[-1]:
+                if isinstance(item, list):
+                    pending.append(iter(item))
+                    break
+                yield item
+            else:
+                pending.pop()
+
+    def place(self) -> Lines:
+        """This position in the text, for instructions that are emitted later (see `at`)."""
+        here: Lines = []
+        self.lines.append(here)
+        return here
+
+    @contextmanager
+    def at(self, place: Lines) -> Iterator[None]:
+        """Instructions (not loops, branches or blocks) go to a place instead of the end of the text."""
+        end, self.lines = self.lines, place
+        yield
+        self.lines = end
 
     def name(self, prefix: str = "v") -> str:
         """A fresh name without the percent sign."""
@@ -81,14 +111,13 @@ class FunctionText:
         self.start(body)
         index, following = f"%{self.name('i')}", f"%{self.name('n')}"
         names = [f"%{self.name('c')}" for _ in carried]
-        header = len(self.lines)
+        phis = self.place()
         opened = OpenLoop(index, names, list(names))
         yield opened
         latch = self.block
-        phis = [f"  {index} = phi i64 [ {begin}, %{before} ], [ {following}, %{latch} ]"]
+        phis.append(f"  {index} = phi i64 [ {begin}, %{before} ], [ {following}, %{latch} ]")
         for (kind, initial), name, updated in zip(carried, names, opened.updated, strict=True):
             phis.append(f"  {name} = phi {kind} [ {initial}, %{before} ], [ {updated}, %{latch} ]")
-        self.lines[header:header] = phis
         self.do(f"{following} = add nuw nsw i64 {index}, {step}")
         again = self.emit(f"icmp slt i64 {following}, {end}")
         self.do(f"br i1 {again}, label %{body}, label %{exit_label}")

@@ -160,7 +160,7 @@ def _nest_function(
     emitter = _NodeEmitter(text, ExpressionEmitter(text, Simplifier(program.ranges), pointers), target)
     if region.parallel:
         with text.loop("%lo", "%hi", []) as loop:
-            emitter.expressions.enter()
+            emitter.expressions.enter(loop.index)
             emitter.return_if_aborted()
             emitter.place_parallel(region.parallel, loop.index)
             emitter.nodes(region.body)
@@ -170,7 +170,7 @@ def _nest_function(
     text.do("ret void")
     parameters += ["ptr %abort", "i64 %lo", "i64 %hi"]
     head = f"define internal void @nest{number}({', '.join(parameters)}) #0 {{\nentry:"
-    return "\n".join([head, *text.lines, "}\n"])
+    return "\n".join([head, *text.written(), "}\n"])
 
 
 class _NodeEmitter:
@@ -203,7 +203,7 @@ class _NodeEmitter:
     def _loop(self, node: For, outermost: bool) -> None:
         end = self.expressions.index(node.extent)
         with self.text.loop("0", end, [], certain=isinstance(node.extent, Const)) as loop:
-            self.expressions.enter()
+            self.expressions.enter(loop.index)
             if outermost:
                 self.return_if_aborted()
             self.expressions.coordinates[node.variable] = Coordinate(loop.index)
@@ -229,8 +229,8 @@ class _NodeEmitter:
             if inner == 1:
                 self.expressions.coordinates[variable] = Coordinate(rest)
             else:
-                self.expressions.coordinates[variable] = Coordinate(self.text.emit(f"udiv i64 {rest}, {inner}"))
-                rest = self.text.emit(f"urem i64 {rest}, {inner}")
+                self.expressions.coordinates[variable] = Coordinate(self.expressions.integer("udiv", rest, inner))
+                rest = self.expressions.integer("urem", rest, inner)
 
 
 def _body_function(
@@ -281,7 +281,7 @@ def _body_function(
     if is_x86:
         text.call("void", "llvm.x86.sse.ldmxcsr", f"ptr {old}", "ptr")
     text.do("ret void")
-    return "\n".join([f"define internal void @body{number}(ptr %context) nounwind noinline {{\nentry:", *text.lines, "}\n"])
+    return "\n".join([f"define internal void @body{number}(ptr %context) nounwind noinline {{\nentry:", *text.written(), "}\n"])
 
 
 def _entry_function(program: Program, regions: Sequence[int], threads: int, symbol: str) -> str:
@@ -301,4 +301,4 @@ def _entry_function(program: Program, regions: Sequence[int], threads: int, symb
     stopped = text.emit(f"icmp ne i32 {flag}, 0")
     text.do(f"ret i32 {text.emit(f'zext i1 {stopped} to i32')}")
     head = f"define i32 @{symbol}(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) nounwind {{\nentry:"
-    return "\n".join([head, *text.lines, "}\n"])
+    return "\n".join([head, *text.written(), "}\n"])

@@ -222,7 +222,7 @@ class TileEmitter:
         """One loop of a reduction, `unroll` iterations a round."""
         loop: ReductionLoop = tile.reduction[level]
         with self.text.loop(begin, end, list(zip(types, accumulators, strict=True)), unroll, certain) as opened:
-            self.expressions.enter()
+            self.expressions.enter(opened.index)
             pointers = dict(self.expressions.pointers)
             current = opened.carried
             for step in range(unroll):
