@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_NOT_SHOWN = ("--markdown", "--json", "--out", "--note")
+_NOT_SHOWN = ("--markdown", "--json", "--chart", "--out", "--note")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = (0,)) -> str:

@@ -33,6 +33,7 @@ from ansor_py.te.tensor import Tensor
 OPSET = 17
 OUTPUT = "y"
 WEIGHT_SEED, INPUT_SEED = 0, 1
+WITHOUT_VENDOR_KERNEL = frozenset("cap grp dil t2d nrm c3d tbg".split())  # run by slow or general paths of the libraries
 
 Array = NDArray[Any]
 Arrays: TypeAlias = Mapping[str, Array]
@@ -65,6 +66,11 @@ class Workload:
         """What a run has to move at least: inputs, constants and the output once."""
         shapes = [*self.inputs.values(), *self.constants.values(), self.tensor().shape]
         return 4 * sum(math.prod(shape) for shape in shapes)
+
+    @property
+    def has_vendor_kernel(self) -> bool:
+        """Whether libraries of the CPU's vendors have a kernel made for this operator."""
+        return self.name not in WITHOUT_VENDOR_KERNEL
 
     def feed(self) -> dict[str, Array]:
         """Random inputs."""

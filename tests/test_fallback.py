@@ -72,6 +72,9 @@ def test_compiled_segments_around_uncompiled_nodes() -> None:
     assert len([segment for segment in segments_of(compiled.plan) if segment]) == 3
     assert any("reference evaluator: node 'determinant' (operator Det, opset 17), node 'second'" in text for text in told)
     assert compiled.benchmark(repeats=3).min > 0
+    call, outputs = compiled.bind(data)
+    call()
+    np.testing.assert_array_equal(outputs["y"], compiled.run(data)["y"])
 
 
 def test_without_fallback_an_uncompiled_node_is_one_clear_error() -> None:

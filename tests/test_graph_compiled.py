@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import ModelProto, helper
 
+from ansor_py.codegen.memory import aligned_array
 from ansor_py.errors import FeedError, ModelError, RecordError, TargetError
 from ansor_py.graph import CompiledModel, compile, load, partition_model
 from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
@@ -146,6 +147,20 @@ def test_benchmark_gives_one_sample_a_run(residual: tuple[CompiledModel, dict[st
     stats = residual[0].benchmark(repeats=7)
     assert len(stats.samples) == 7
     assert 0 < stats.min <= stats.median <= max(stats.samples)
+
+
+def test_a_bound_call_reads_its_inputs_in_place(residual: tuple[CompiledModel, dict[str, Array], dict[str, Array]]) -> None:
+    compiled, data, expected = residual
+    held = aligned_array(data["x"].shape, "float32")
+    held[...] = data["x"]
+    call, outputs = compiled.bind({"x": held})
+    call()
+    check(outputs, expected)
+    held *= 2
+    call()
+    check(outputs, compiled.run({"x": held}))
+    with pytest.raises(FeedError, match="input 'x' is missing"):
+        compiled.bind({})
 
 
 def test_saved_model_runs_in_a_new_process_without_the_compiler_s_front(

@@ -1,4 +1,4 @@
-"""The benchmark suite: both forms of every workload compute what ONNX's evaluator computes, and the report of a benchmark."""
+"""The benchmark suite: both forms of every workload compute what ONNX's evaluator computes."""
 
 from __future__ import annotations
 
@@ -67,19 +67,3 @@ def test_the_suite_has_every_workload_once_and_distinct() -> None:
     assert len({Task.from_compute(workload(name).tensor()).workload_key for name in NAMES}) == len(NAMES)
     with pytest.raises(OptionError, match="no workload 'gmm_2048'; known are gmm_512"):
         workload("gmm_2048")
-
-
-def test_the_report_names_missing_peers_and_judges_by_the_faster_one() -> None:
-    from bench_ops import Row, document, geometric_means, peaks, terminal_table
-
-    first = Row("a", 1, flops=2_000_000, bytes=8, ms={"ansor": 1.0, "torch": 4.0, "ort": 2.0}, fma_gflops=1.5)
-    second = Row("b", 1, flops=1_000_000, bytes=8, ms={"ansor": 2.0, "ort": 1.0}, notes={"torch": "not installed"})
-    failed = Row("c", 2, flops=1, bytes=8, notes={"ansor": "no schedule"})
-    rows, peers = [first, second, failed], ["torch", "ort"]
-    assert peaks(rows) == {1: 2.0, 2: 0.0}  # a kernel was faster than the FMA loop
-    assert geometric_means(rows, peers) == pytest.approx({"best of torch and ort": 1.0, "torch": 4.0, "ort": 1.0})
-    columns = [list(column.cells) for column in terminal_table(rows, peers).columns]
-    assert columns[4] == ["100 %", "25 %", "–"]
-    assert columns[5] == ["4.00", "not installed", "–"]
-    written = document(rows, peers)["rows"]
-    assert [row["ratio"] for row in written] == [2.0, 0.5, None]

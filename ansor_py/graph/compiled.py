@@ -15,7 +15,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -93,7 +93,7 @@ class CompiledModel:
         """
         ports = [*_checked_feed(self.plan, feed), *(aligned_array(port.shape, port.dtype) for port in self.outputs)]
         if self.plan.fallback is None:
-            self._call(self._functions[0], ports)
+            self._native_call(self._functions[0], ports)()
             held = {}
         else:
             held = self._run_segments(ports, feed)
@@ -115,6 +115,22 @@ class CompiledModel:
         time_kernel(*arguments, number=max(warm_up, 1))
         return BenchmarkStats(tuple(1e3 * time_kernel(*arguments, number=1).seconds for _ in range(max(repeats, 1))))
 
+    def bind(self, feed: Mapping[str, Any]) -> tuple[Callable[[], None], dict[str, NDArray[np.generic]]]:
+        """A call that runs the model on these inputs, and its numeric outputs, which every call overwrites.
+
+        The call checks, copies and allocates nothing. It sees what is written into the feed's arrays later, where they are
+        contiguous and 64-byte aligned; others are copied here. Raises FeedError for a wrong name, shape or dtype.
+        """
+        ports = [*_checked_feed(self.plan, feed), *(aligned_array(port.shape, port.dtype) for port in self.outputs)]
+        outputs = {port.name: array for port, array in zip(self.outputs, ports[len(self.inputs) :], strict=True)}
+        if self.plan.fallback is None:
+            return self._native_call(self._functions[0], ports), outputs
+
+        def call() -> None:
+            self._run_segments(ports, feed)
+
+        return call, outputs
+
     def _benchmark_runs(self, repeats: int, feed: Mapping[str, Any], warm_up: int) -> BenchmarkStats:
         samples = []
         for _ in range(max(warm_up, 1) + max(repeats, 1)):
@@ -123,19 +139,18 @@ class CompiledModel:
             samples.append(1e3 * (time.perf_counter() - begin))
         return BenchmarkStats(tuple(samples[max(warm_up, 1) :]))
 
-    def _call(self, function: Any, ports: Sequence[NDArray[np.generic]]) -> None:
-        """One native call. `ports` are the inputs, then the outputs."""
+    def _native_call(self, function: Any, ports: Sequence[NDArray[np.generic]]) -> Callable[[], None]:
+        """A native call with its arguments. `ports` are the inputs, then the outputs."""
         table = buffer_table(ports)
-        status = function(
-            table.ctypes.data,
-            self._arena.ctypes.data,
-            self._weights.ctypes.data,
-            self._workspace.ctypes.data,
-            self.plan.threads,
-            self._abort.pointer,
-        )
-        if status != 0:
-            raise AnsorError(f"the run of model '{self.plan.name}' was aborted (status {status})")
+        regions = (self._arena, self._weights, self._workspace)
+        arguments = (*(array.ctypes.data for array in (table, *regions)), self.plan.threads, self._abort.pointer)
+
+        def call(_alive: Any = (table, ports, regions)) -> None:  # the arguments are mere addresses
+            status = function(*arguments)
+            if status != 0:
+                raise AnsorError(f"the run of model '{self.plan.name}' was aborted (status {status})")
+
+        return call
 
     def _run_segments(self, ports: Sequence[NDArray[np.generic]], feed: Mapping[str, Any]) -> dict[str, Any]:
         """Native segments and fallback nodes in turn; returns the dynamic outputs."""
@@ -151,7 +166,7 @@ class CompiledModel:
 
         held = {name: feed[name] for name in fallback.dynamic_inputs}
         for index, function in enumerate(self._functions):
-            self._call(function, ports)
+            self._native_call(function, ports)()
             if index < len(fallback.nodes):
                 self._evaluator.run(index, memory, held)
         return {public: held[name] for public, name in fallback.dynamic_outputs.items()}

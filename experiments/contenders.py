@@ -1,0 +1,277 @@
+"""The engines that `bench_ops.py` compares, each in a process of its own: opened with its best setting, then timed on demand.
+
+    python experiments/contenders.py ort FOLDER 0,1      # FOLDER has model.onnx (ansor: model.ansor) and feed.npz
+
+The process keeps to the given cores. A peer tries at start every setting that makes sense on them (threads, and what its
+`*_settings` lists), times each briefly on the model itself and keeps the fastest. It saves its result as `ort.npy`, prints
+the setting and the engine's version as a line of JSON, and from then on answers each line of its standard input with such a
+line: `time SECONDS` with the median milliseconds of calls with inputs and outputs in place, made from Python; `native SECONDS`
+(ansor alone) with those that native code measures; `peak SECONDS` with the GFLOP/s of a loop of nothing but FMAs.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+import ansor_py
+from ansor_py.codegen.peak import measure_peak
+from ansor_py.target import Target
+from workloads import OUTPUT
+
+OURS = "ansor"
+WARM_UP, FEWEST_CALLS, MOST_CALLS = 3, 3, 2000
+SETTING_TURNS, SETTING_SECONDS = 2, 0.05  # every setting of a peer is timed so often, so long at start; the best turn counts
+
+Array = NDArray[Any]
+Feed = Mapping[str, Array]
+Call = Callable[[], Any]
+Setting = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to run: what runs it once, and what reads the result of the last run."""
+
+    call: Call
+    result: Callable[[], Array]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An engine: the module it needs, the settings to try on some cores, and how a model is opened with one of them."""
+
+    module: str
+    settings: Callable[[onnx.ModelProto, int], Iterator[Setting]]
+    open: Callable[[Path, Feed, Setting], Opened]
+
+
+def serve(name: str, folder: Path, cores: Sequence[int]) -> None:
+    """Open the model, save its result, then answer commands until the standard input ends."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no reply
+    for thread in os.listdir("/proc/self/task"):  # libraries have started some while they were imported
+        os.sched_setaffinity(int(thread), cores)
+    with np.load(folder / "feed.npz") as stored:
+        feed = {key: stored[key] for key in stored.files}
+    setting: Setting = {"threads": len(cores), "version": ansor_py.__version__}
+    if name == OURS:
+        model = ansor_py.load(folder / "model.ansor")
+        call, outputs = model.bind(feed)
+        opened = Opened(call, lambda: outputs[OUTPUT])
+    else:
+        chosen, opened = fastest(PEERS[name], folder / "model.onnx", feed, cores)
+        setting = {**chosen, "version": sys.modules[PEERS[name].module].__version__.partition("-")[0]}
+    opened.call()
+    np.save(folder / f"{name}.npy", opened.result())
+
+    def calls_in(seconds: float) -> int:
+        calls = int(1e3 * seconds / statistics.median(timed_calls(opened.call, FEWEST_CALLS)))
+        return min(max(calls, FEWEST_CALLS), MOST_CALLS)
+
+    answers: dict[str, Callable[[float], float]] = {
+        "time": lambda seconds: statistics.median(timed_calls(opened.call, calls_in(seconds))),
+        "native": lambda seconds: model.benchmark(calls_in(seconds), feed, WARM_UP).median,
+        "peak": lambda seconds: measure_peak(Target.detect(), len(cores), seconds),
+    }
+    print(json.dumps(setting), file=replies, flush=True)
+    for line in sys.stdin:
+        command, seconds = line.split()
+        print(json.dumps(answers[command](float(seconds))), file=replies, flush=True)
+
+
+def timed_calls(call: Call, calls: int) -> list[float]:
+    """Milliseconds of single calls, after a warm-up."""
+    clock, samples = time.perf_counter, []
+    for _ in range(WARM_UP):
+        call()
+    for _ in range(calls):
+        begin = clock()
+        call()
+        samples.append(1e3 * (clock() - begin))
+    return samples
+
+
+def fastest(peer: Peer, path: Path, feed: Feed, cores: Sequence[int]) -> tuple[Setting, Opened]:
+    """The model opened with the setting whose calls are the fastest, of those that keep all threads on the cores."""
+    found: list[tuple[float, int, Setting]] = []
+    for setting in SETTING_TURNS * list(peer.settings(onnx.load(path), len(cores))):
+        opened = peer.open(path, feed, setting)
+        once = statistics.median(timed_calls(opened.call, FEWEST_CALLS))
+        calls = min(max(int(1e3 * SETTING_SECONDS / once), FEWEST_CALLS), MOST_CALLS)
+        milliseconds = statistics.median(timed_calls(opened.call, calls))
+        if threads_keep_to(cores):
+            found.append((milliseconds, len(found), setting))
+        del opened
+        gc.collect()  # the threads of this setting shall not be beside those of the next
+    if not found:
+        raise SystemExit(f"no setting keeps to the cores {', '.join(map(str, cores))}")
+    _, _, setting = min(found)
+    return setting, peer.open(path, feed, setting)
+
+
+def threads_keep_to(cores: Sequence[int]) -> bool:
+    """Whether no thread of this process may run on another core."""
+    return all(os.sched_getaffinity(int(thread)) <= set(cores) for thread in os.listdir("/proc/self/task"))
+
+
+def thread_counts(most: int) -> list[int]:
+    """1, 2, 4, ... and `most`."""
+    return sorted({*(1 << power for power in range(most.bit_length())), most})
+
+
+# ONNX Runtime.
+
+
+def onnxruntime_settings(model: onnx.ModelProto, threads: int) -> Iterator[Setting]:
+    """Threads of a node; whether they spin while they wait; and nodes side by side, where there is more than one node."""
+    for count in thread_counts(threads):
+        for spin in (True, False) if count > 1 else (True,):
+            for parallel in (False, True) if threads > 1 and len(model.graph.node) > 1 else (False,):
+                yield {"threads": count, "spin": spin, "parallel_nodes": parallel}
+
+
+def open_onnxruntime(path: Path, feed: Feed, setting: Setting) -> Opened:
+    """All graph optimisations; inputs and output bound."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads, options.inter_op_num_threads = setting["threads"], 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting["spin"])))
+    if setting["parallel_nodes"]:
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        options.inter_op_num_threads = 2
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    binding = session.io_binding()
+    for name, array in feed.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+    result = onnxruntime.OrtValue.ortvalue_from_shape_and_type(session.get_outputs()[0].shape, np.float32)
+    binding.bind_ortvalue_output(OUTPUT, result)
+    return Opened(lambda: session.run_with_iobinding(binding), result.numpy)
+
+
+# OpenVINO.
+
+
+def openvino_settings(model: onnx.ModelProto, threads: int) -> Iterator[Setting]:
+    """Threads, and whether each is bound to a core. One stream: there is one request at a time."""
+    for count, bound in product(thread_counts(threads), (True, False)):
+        yield {"threads": count, "bound": bound}
+
+
+def open_openvino(path: Path, feed: Feed, setting: Setting) -> Opened:
+    """Held to float32; the input tensors set once."""
+    import openvino
+
+    core = openvino.Core()
+    properties = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": setting["threads"],
+        "ENABLE_CPU_PINNING": setting["bound"],
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = core.compile_model(core.read_model(path), "CPU", properties).create_infer_request()
+    for name, array in feed.items():
+        request.set_tensor(name, openvino.Tensor(array, shared_memory=False))
+    return Opened(request.infer, lambda: request.get_output_tensor(0).data.copy())
+
+
+# PyTorch.
+
+
+def torch_settings(model: onnx.ModelProto, threads: int) -> Iterator[Setting]:
+    """Threads, oneDNN or PyTorch's own kernels, and for convolutions of images and volumes the channels last in memory."""
+    ranks = {len(info.type.tensor_type.shape.dim) for info in model.graph.input}
+    convolves = any(node.op_type in ("Conv", "ConvTranspose") for node in model.graph.node) and ranks <= {4, 5}
+    for count, onednn, last in product(thread_counts(threads), (True, False), (False, True) if convolves else (False,)):
+        yield {"threads": count, "onednn": onednn, "channels_last": last}
+
+
+def open_torch(path: Path, feed: Feed, setting: Setting) -> Opened:
+    """Eager, one function a node, without gradients. Inputs and weights are in the wanted layout before any call."""
+    import torch
+
+    torch.set_num_threads(setting["threads"])
+    torch.set_grad_enabled(False)
+    torch.backends.mkldnn.set_flags(setting["onednn"])
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d} if setting["channels_last"] else {}
+    graph = onnx.load(path).graph
+    values: dict[str, Any] = {}
+    for name, array in [*feed.items(), *((item.name, onnx.numpy_helper.to_array(item).copy()) for item in graph.initializer)]:
+        layout = layouts.get(array.ndim, torch.contiguous_format)
+        is_list = array.dtype == np.int64  # extents, axes
+        values[name] = array.tolist() if is_list else torch.from_numpy(array).contiguous(memory_format=layout)
+    functions = torch_functions()
+    plan = []
+    for node in graph.node:
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        plan.append((functions[node.op_type](attributes), list(node.input), node.output[0]))
+
+    def call() -> None:
+        for function, inputs, output in plan:
+            values[output] = function(*[values[name] for name in inputs])
+
+    return Opened(call, lambda: values[OUTPUT].contiguous().numpy())
+
+
+def torch_functions() -> dict[str, Callable[[dict[str, Any]], Callable[..., Any]]]:
+    """By ONNX operator: from a node's attributes to the function of PyTorch that it is, for the operators of the suite."""
+    import torch
+
+    functional = torch.nn.functional
+
+    def sliced(x: Any, begins: list[int], ends: list[int], axes: list[int], steps: list[int]) -> Any:
+        cuts = {axis: slice(*cut) for axis, *cut in zip(axes, begins, ends, steps, strict=True)}
+        return x[tuple(cuts.get(axis, slice(None)) for axis in range(x.dim()))]
+
+    def padded(x: Any, pads: list[int]) -> Any:
+        pairs = list(zip(pads[: x.dim()], pads[x.dim() :], strict=True))
+        return functional.pad(x, [width for pair in reversed(pairs) for width in pair])
+
+    def convolved(a: dict[str, Any]) -> Callable[..., Any]:
+        rank = len(a["kernel_shape"])
+        function = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[rank]
+        spans = {"stride": a["strides"], "padding": a["pads"][:rank], "dilation": a["dilations"], "groups": a["group"]}
+        return lambda x, weight, bias=None: function(x, weight, bias, **spans)
+
+    return {
+        "MatMul": lambda a: torch.matmul,
+        "Mul": lambda a: torch.mul,
+        "Relu": lambda a: torch.relu,
+        "Softmax": lambda a: lambda x: torch.softmax(x, a["axis"]),
+        "ReduceL2": lambda a: lambda x: torch.linalg.vector_norm(x, dim=a["axes"]),
+        "LayerNormalization": lambda a: lambda x, scale, bias: functional.layer_norm(x, scale.shape, scale, bias),
+        "BatchNormalization": lambda a: lambda x, scale, bias, *moments: functional.batch_norm(x, *moments, scale, bias),
+        "Transpose": lambda a: lambda x: x.permute(a["perm"]),
+        "Reshape": lambda a: lambda x, shape: x.reshape(shape),
+        "Concat": lambda a: lambda *parts: torch.cat(parts, a["axis"]),
+        "Slice": lambda a: sliced,
+        "Pad": lambda a: padded,
+        "Conv": convolved,
+        "ConvTranspose": lambda a: lambda x, w: functional.conv_transpose2d(x, w, None, a["strides"], a["pads"][:2]),
+    }
+
+
+PEERS: Mapping[str, Peer] = {
+    "torch": Peer("torch", torch_settings, open_torch),
+    "ort": Peer("onnxruntime", onnxruntime_settings, open_onnxruntime),
+    "openvino": Peer("openvino", openvino_settings, open_openvino),
+}
+
+if __name__ == "__main__":
+    serve(sys.argv[1], Path(sys.argv[2]), [int(core) for core in sys.argv[3].split(",")])
