@@ -6,8 +6,9 @@ options.mutation_weights["tile_neighbour"]
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -33,13 +34,21 @@ MUTATION_WEIGHTS: Mapping[str, float] = MappingProxyType(
 TEMPLATE_SEARCHES = ("annealing", "genetic", "grid", "random")
 
 
+# Of the population and of the structures, that share is used however few candidates a round has.
+SMALLEST_ROUND = 1 / 8
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """How a search round samples, evolves and chooses programs.
 
     Attributes:
         rules: name of the preset of sketch rules, or rules (names or objects) in the order in which they are tried.
-        population: programs in a generation.
+        population: programs in a generation, at most.
+        population_per_candidate: programs in a generation for every candidate of the round; 0: always `population`. In a round
+            of fewer candidates than `population` over this, `max_structures` shrinks in proportion as well, both to an eighth
+            at least: a small round is over sooner and the model learns sooner, so a full evolution would cost more time
+            than it saves trials (docs/search.md).
         iterations: generations made by mutation and crossover after the sampled one.
         mutation_probability: share of children that are mutated; of the rest, `crossover_probability` are crossed and
             what remains is copied.
@@ -64,6 +73,7 @@ class SearchOptions:
 
     rules: str | tuple[str | Rule, ...] = "default"
     population: int = 2048
+    population_per_candidate: int = 64
     iterations: int = 4
     mutation_probability: float = 0.80
     crossover_probability: float = 0.75
@@ -83,12 +93,20 @@ class SearchOptions:
     genetic_population: int = 64
     genetic_mutation: float = 0.1
 
+    def for_round(self, candidates: int) -> SearchOptions:
+        """The options for a round of so many candidates: population and structures in proportion, if it is a small round."""
+        wanted = self.population_per_candidate * candidates / self.population if self.population_per_candidate else 1.0
+        share = min(1.0, max(wanted, SMALLEST_ROUND))
+        return replace(
+            self, population=math.ceil(share * self.population), max_structures=math.ceil(share * self.max_structures)
+        )
+
     def __post_init__(self) -> None:
         positive = ("population", "best_kept", "max_structures", "max_instructions")
         for name in (*positive, "beam_width", "annealing_steps", "genetic_population"):
             if getattr(self, name) < 1:
                 raise OptionError(f"search option '{name}' must be at least 1, not {getattr(self, name)}")
-        for name in ("iterations", "attempts", "max_local_bytes"):
+        for name in ("iterations", "attempts", "max_local_bytes", "population_per_candidate"):
             if getattr(self, name) < 0:
                 raise OptionError(f"search option '{name}' must be 0 or more, not {getattr(self, name)}")
         for name in ("mutation_probability", "crossover_probability", "measured_share", "eps_greedy", "genetic_mutation"):

@@ -347,3 +347,25 @@ def test_nonsense_is_refused() -> None:
         SearchOptions(eps_greedy=2.0)
     with pytest.raises(OptionError, match=r"known are beam, .*evolution, .*random"):
         policy_of("relu:8", "nonsense")
+
+
+def test_small_rounds_have_small_populations() -> None:
+    options = SearchOptions()
+    assert options.for_round(64) == options.for_round(32) == options
+    small = options.for_round(8)
+    assert (small.population, small.max_structures) == (512, 6)
+    assert options.for_round(1) == options.for_round(4)
+    assert replace(options, population_per_candidate=0).for_round(1).population == options.population
+    scored: list[int] = []
+
+    def score(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
+        scored.append(sum(len(population) for population in populations))
+        return synthetic(populations)
+
+    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec("matmul:96,80,64")), TARGET)
+    policy = create_policy("evolution", sketches, TARGET, score, np.random.default_rng(0), options)
+    for count, most in ((32, 2048), (8, 512)):
+        scored.clear()
+        assert len(policy.propose(count)) == count
+        assert len(scored) == options.iterations + 1
+        assert most / 2 < scored[-1] <= most

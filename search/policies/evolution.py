@@ -24,22 +24,21 @@ class EvolutionPolicy(ProgramSampler):
 
     def propose(self, count: int) -> list[Candidate]:
         """At most `count` programs that were not proposed before: the best of an evolution and `eps_greedy` random ones."""
-        structures = self.choose_structures(self._best_structures())
-        sampled = self.random_generation(self.options.population, structures)
-        generation = [
-            join([rows, seeds]) if len(seeds) else rows
-            for rows, seeds in zip(sampled, self._best_measured(structures), strict=True)
-        ]
-        best = evolve(self.spaces, generation, self.score, self.rng, self.options, self.seen, structures)
+        options = self.options.for_round(count)
+        structures = self.choose_structures(self._best_structures(), options.max_structures)
+        sampled = self.random_generation(options.population, structures)
+        seeds = self._best_measured(structures, int(options.measured_share * options.population))
+        generation = [join([rows, own]) if len(own) else rows for rows, own in zip(sampled, seeds, strict=True)]
+        best = evolve(self.spaces, generation, self.score, self.rng, options, self.seen, structures)
         return self.batch_of(best, count, sampled)
 
     def _best_structures(self) -> list[tuple[int, int]]:
         """The structures of the measured programs, best first."""
         return [(sketch, int(self.spaces[sketch].structure_keys(genes[None, :])[0])) for _, _, sketch, genes in self.measured]
 
-    def _best_measured(self, structures: Sequence[Mask]) -> list[Breed]:
-        """The best measured programs by sketch, as parents that name their trials."""
-        kept = self.measured[: int(self.options.measured_share * self.options.population)]
+    def _best_measured(self, structures: Sequence[Mask], count: int) -> list[Breed]:
+        """The `count` best measured programs by sketch, as parents that name their trials."""
+        kept = self.measured[:count]
         breeds = []
         for number, space in enumerate(self.spaces):
             mine = [(trial, genes) for _, trial, sketch, genes in kept if sketch == number]

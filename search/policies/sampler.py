@@ -67,19 +67,20 @@ class ProgramSampler:
                 self.measured.append((item.cost, item.trial, item.sketch_id, genes))
         self.measured.sort(key=lambda entry: entry[:2])
 
-    def choose_structures(self, wanted: Sequence[tuple[int, int]] = ()) -> list[Mask]:
-        """A mask over structure keys for each space: all legal structures, or `max_structures` of them if there are more.
+    def choose_structures(self, wanted: Sequence[tuple[int, int]] = (), most: int | None = None) -> list[Mask]:
+        """A mask over structure keys for each space: all legal structures, or `most` of them (by default `max_structures`).
 
         Of these at most half are the `wanted` ones (pairs of sketch and key, best first); the rest is random.
         """
         masks = [space.legal_structures for space in self.spaces]
         pairs = [(number, int(key)) for number, mask in enumerate(masks) for key in np.flatnonzero(mask)]
-        if len(pairs) <= self.options.max_structures:
+        most = self.options.max_structures if most is None else most
+        if len(pairs) <= most:
             return masks
         order = [pairs[int(index)] for index in self.rng.permutation(len(pairs))]
         legal = set(pairs)
-        first = list(dict.fromkeys(pair for pair in wanted if pair in legal))[: self.options.max_structures // 2]
-        chosen = list(dict.fromkeys([*first, *order]))[: self.options.max_structures]
+        first = list(dict.fromkeys(pair for pair in wanted if pair in legal))[: most // 2]
+        chosen = list(dict.fromkeys([*first, *order]))[:most]
         restricted = [np.zeros_like(mask) for mask in masks]
         for number, key in chosen:
             restricted[number][key] = True
