@@ -33,7 +33,7 @@ class LightGBMOptions:
     trees: int = 100
     leaves: int = 16
     learning_rate: float = 0.2
-    feature_fraction: float = 0.7
+    feature_fraction: float = 0.4
     bins: int = 63
     least_rows_in_leaf: int = 5
     least_weight: float = 0.05
@@ -65,6 +65,7 @@ class LightGBMModel:
         self._trained_on = 0
         self._model_text = ""
         self._trees: Trees | None = None
+        self._last: tuple[FeatureBatch, Trees, NDArray[np.float64]] | None = None
 
     @property
     def is_trained(self) -> bool:
@@ -89,13 +90,19 @@ class LightGBMModel:
         """Scores float32[programs]: the sum of the statements' scores."""
         if self._trees is None:
             return self._rng.random(len(batch), dtype=np.float32)
-        return self.score(np.add.reduceat(self._trees.predict(batch.rows), batch.offsets[:-1]))
+        return self.score(np.add.reduceat(self._outputs(self._trees, batch), batch.offsets[:-1]))
 
     def predict_statements(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """The outputs float32[rows] of the single statements, which guide the paper's crossover; zeros before training."""
         if self._trees is None:
             return np.zeros(len(batch.rows), dtype=np.float32)
-        return self._trees.predict(batch.rows).astype(np.float32)
+        return self._outputs(self._trees, batch).astype(np.float32)
+
+    def _outputs(self, trees: Trees, batch: FeatureBatch) -> NDArray[np.float64]:
+        """The trees' sums of the rows; those of the last batch are kept, as its statements are asked for after its programs."""
+        if self._last is None or self._last[0] is not batch or self._last[1] is not trees:
+            self._last = (batch, trees, trees.predict(batch.rows))
+        return self._last[2]
 
     def update(self, batch: FeatureBatch, costs_seconds: NDArray[np.float64], task_ids: NDArray[np.int64]) -> None:
         """Add measured programs and, if enough is new, train on everything."""

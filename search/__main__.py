@@ -78,6 +78,7 @@ def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | 
 @click.option("--resume", is_flag=True, help="Continue the run in --out; --trials counts what it has measured already.")
 @click.option("--policy", default="evolution", show_default=True, help="Who proposes candidates.")
 @click.option("--cost-model", default="lightgbm", show_default=True, help="What ranks them before they are measured.")
+@click.option("--cost-model-from", metavar="RUN", help="A run or records.jsonl from which it learns first.")
 @click.option("--scheduler", default="gradient", show_default=True, help="Which task is next: gradient, round-robin, random.")
 @click.option("--scheduler-option", multiple=True, metavar="NAME=VALUE", help="A constant of it, such as early_stopping=200.")
 @click.option(
@@ -100,8 +101,8 @@ def command(
     """Search for fast programs of ONNX models or operators on this machine.
 
     Each MODEL and each --op is a run of its own with --trials candidates, and leaves config.json, records.jsonl, curve.csv,
-    rounds.csv, summary.json and the compiled model.ansor in its run directory. A run ends at --trials, --time-budget or
-    --target-latency, whatever comes first.
+    rounds.csv, accuracy.csv, summary.json, cost_model.npz and the compiled model.ansor in its run directory. A run ends at
+    --trials, --time-budget or --target-latency, whatever comes first.
     """
     if not models and not op:
         raise OptionError("nothing to tune; name an ONNX model or give --op matmul:512,512,512 (--help lists the operators)")
@@ -134,6 +135,7 @@ def make_settings(
     resume: bool,
     policy: str,
     cost_model: str,
+    cost_model_from: str | None,
     scheduler: str,
     scheduler_option: Sequence[str],
     objective: str,
@@ -150,6 +152,7 @@ def make_settings(
     from ansor_py.measure import MeasureOptions, find_measurer
     from ansor_py.search.objectives import find_objective
     from ansor_py.search.stopping import parse_seconds
+    from ansor_py.search.transfer import check_source
     from ansor_py.search.tuning_options import DEFAULT_TRIALS, TuningOptions
     from ansor_py.search.user_rules import chosen_rules
     from ansor_py.target import Target
@@ -173,6 +176,7 @@ def make_settings(
         batch=batch,
         policy=policy,
         cost_model=cost_model,
+        cost_model_from=cost_model_from,
         strategy=scheduler,
         scheduler=parse_scheduler_options(scheduler_option),
         objective=find_objective(objective),
@@ -180,6 +184,8 @@ def make_settings(
         measure=MeasureOptions(ray_address=ray_address),
     )
     tuning.check_names()
+    if cost_model_from is not None:
+        check_source(cost_model_from, machine)
     config = {**given, "trials": tuning.trials, "threads": machine.cores, "target": str(machine), "engine": __version__}
     return Settings(machine, runner, tuning, parse_shapes(shape), fallback, resume, config)
 

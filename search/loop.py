@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py import __version__
-from ansor_py.cost_model.interface import create_cost_model
+from ansor_py.cost_model.interface import CostModel, create_cost_model
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record, completed_record
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
+from ansor_py.search.accuracy import RoundAccuracy
 from ansor_py.search.batches import BatchRunner, uninterrupted
 from ansor_py.search.objectives import Network, check_objective, describe_networks, evaluate
 from ansor_py.search.phases import PhaseTimer
@@ -35,6 +36,7 @@ from ansor_py.search.scheduler import choose_task
 from ansor_py.search.scoring import Scorer
 from ansor_py.search.stopping import ALL_ENDED, StopConditions
 from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch
+from ansor_py.search.transfer import transferred_programs
 from ansor_py.search.tuning_options import TuningOptions
 
 
@@ -49,6 +51,12 @@ class TrialSink(Protocol):
 
     def add_round(self, times: RoundTimes) -> None:
         """A round is over."""
+
+    def add_accuracy(self, accuracy: RoundAccuracy) -> None:
+        """How well the cost model knew the programs of a round."""
+
+    def save_cost_model(self, model: CostModel) -> None:
+        """The search is over, and this is what it has learned."""
 
 
 class Search:
@@ -77,6 +85,9 @@ class Search:
         self._conditions = StopConditions(options.trials, options.time_budget, self._networks.targets)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
         self._model = create_cost_model(options.cost_model, options.seed)
+        if options.cost_model_from is not None:
+            known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search.rules)
+            self._model.update(known.batch, known.costs, known.tasks)
         self._searches = [self._task_search(number, task) for number, task in enumerate(tasks)]
         self._by_key = {search.task.workload_key: search for search in self._searches}
         self._batch = options.batch_size(len(tasks))
@@ -92,6 +103,7 @@ class Search:
         self._errors: Counter[str] = Counter()
         self._round_timer = RoundTimer(self._timer)
         self._rounds: list[RoundTimes] = []
+        self._accuracy: list[RoundAccuracy] = []
         self._stopped = ""
         self._interrupted = False
 
@@ -155,6 +167,8 @@ class Search:
                         self._round,
                         len(records),
                     )
+                if self._sink is not None:
+                    self._sink.save_cost_model(self._model)
 
     def result(self) -> TuningResult:
         """What is known now."""
@@ -172,6 +186,7 @@ class Search:
             interrupted=self._interrupted,
             stopped=self._stopped,
             rounds=tuple(self._rounds),
+            accuracy=tuple(self._accuracy),
             notes=tuple(f"{s.task.name}: no more trials, {s.ended}" for s in self._searches if s.ended),
         )
 
@@ -255,10 +270,15 @@ class Search:
         self._report("learning")
         with uninterrupted():
             records = self._write()
-            search.observe_round(records, learn=self._trials_left() > 0)
+            self._note_accuracy(search.observe_round(records))
         self._report("round done", round_done=True)
         self._close_round(search.task.name, self._round, len(records))
         self._round += 1
+
+    def _note_accuracy(self, accuracy: RoundAccuracy) -> None:
+        self._accuracy.append(accuracy)
+        if self._sink is not None:
+            self._sink.add_accuracy(accuracy)
 
     def _trials_left(self) -> int:
         return self._options.trials - self.trials if self._options.trials is not None else sys.maxsize

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import Record
 from ansor_py.schedule.task import Task
+from ansor_py.search.accuracy import RoundAccuracy
 from ansor_py.search.round_times import RoundTimes
 
 
@@ -63,7 +64,8 @@ class TuningResult:
     """Everything a search found. `programs_scored` counts candidates for which the cost model was asked.
 
     `phases` are seconds by phase and add up to `search_seconds`; `drift` the latency of one fixed program, measured in each
-    round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C. `rounds` tell where their seconds went.
+    round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C. `rounds` tell where their seconds went
+    and `accuracy` how well the cost model knew their programs.
     """
 
     tasks: tuple[TaskResult, ...]
@@ -76,6 +78,7 @@ class TuningResult:
     interrupted: bool = False
     stopped: str = ""
     rounds: tuple[RoundTimes, ...] = ()
+    accuracy: tuple[RoundAccuracy, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -1,7 +1,7 @@
-"""The folder a search leaves behind: `config.json`, `records.jsonl`, `curve.csv`, `rounds.csv`, `summary.json`
-(and `model.ansor`).
+"""The folder a search leaves behind: `config.json`, `records.jsonl`, `curve.csv`, `rounds.csv`, `accuracy.csv`,
+`summary.json`, `cost_model.npz` (and `model.ansor`).
 
-Records, curve and rounds grow after every round, so that a search that is killed loses at most the round it was in.
+Records, curve, rounds and accuracy grow after every round, so that a search that is killed loses at most the round it was in.
 
     with RunDirectory.create("runs/squeezenet", config={...}) as run:
         run.add(records, points)
@@ -21,15 +21,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import LostLine, Record, RecordWriter, read_records
 from ansor_py.schedule.task import Task
+from ansor_py.search.accuracy import ACCURACY_COLUMNS, RoundAccuracy
 from ansor_py.search.objectives import Networks
 from ansor_py.search.phases import PHASES
 from ansor_py.search.results import CurvePoint, TaskResult, TuningResult
 from ansor_py.search.round_times import RoundTimes, trial_budget
 
 CONFIG, RECORDS, CURVE, ROUNDS = "config.json", "records.jsonl", "curve.csv", "rounds.csv"
+ACCURACY, COST_MODEL = "accuracy.csv", "cost_model.npz"
 SUMMARY, MODEL = "summary.json", "model.ansor"
 CURVE_COLUMNS = tuple(field.name for field in fields(CurvePoint))
 ROUND_COLUMNS = ("round", "task", "trials", "scored", "seconds", *PHASES)
@@ -66,11 +69,13 @@ class RunDirectory:
             write_json(path / CONFIG, config)
             with (path / CURVE).open("w", newline="") as file:
                 csv.writer(file).writerow(CURVE_COLUMNS)
-            if not restored or not (path / ROUNDS).exists():  # it cannot be made again from the records
-                with (path / ROUNDS).open("w", newline="") as file:
-                    csv.writer(file).writerow(ROUND_COLUMNS)
+            for name, columns in ((ROUNDS, ROUND_COLUMNS), (ACCURACY, ACCURACY_COLUMNS)):
+                if not restored or not (path / name).exists():  # it cannot be made again from the records
+                    with (path / name).open("w", newline="") as file:
+                        csv.writer(file).writerow(columns)
             (path / SUMMARY).unlink(missing_ok=True)
             (path / MODEL).unlink(missing_ok=True)
+            (path / COST_MODEL).unlink(missing_ok=True)
         except OSError as error:
             raise OptionError(f"cannot write to '{path}': {error.strerror}; choose another --out") from error
         return RunDirectory(path, tuple(restored), tuple(lost), RecordWriter(path / RECORDS))
@@ -95,6 +100,15 @@ class RunDirectory:
         seconds = [f"{value:.4f}" for value in (times.seconds, *(times.phases[name] for name in PHASES))]
         with (self.path / ROUNDS).open("a", newline="") as file:
             csv.writer(file).writerow([times.round, times.task, times.trials, times.scored, *seconds])
+
+    def add_accuracy(self, accuracy: RoundAccuracy) -> None:
+        """Append how well the cost model knew a round's programs."""
+        with (self.path / ACCURACY).open("a", newline="") as file:
+            csv.writer(file).writerow(accuracy.row())
+
+    def save_cost_model(self, model: CostModel) -> None:
+        """Write what the cost model has learned, for `--cost-model-from`."""
+        model.save(self.path / COST_MODEL)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, replacing an earlier one at once."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,13 @@ from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.task import Task
 from ansor_py.search.phases import PhaseTimer
 from ansor_py.search.policy import StatementScores
+
+
+class Judged(NamedTuple):
+    """Scores float32[programs] that a model gave before it knew the seconds float64[programs] (inf: failed)."""
+
+    scores: NDArray[np.float32]
+    costs: NDArray[np.float64]
 
 
 class Scorer:
@@ -51,8 +59,11 @@ class Scorer:
             self.scored += len(population)
         return scores, statements if len(statements) == len(scores) else None
 
-    def train(self, sketches: Sequence[Sketch], records: Sequence[Record]) -> None:
-        """Let the model learn from measured programs; those that no sketch contains (the default schedule) are left out."""
+    def train(self, sketches: Sequence[Sketch], records: Sequence[Record]) -> Judged:
+        """Let the model learn from measured programs, and return what it thought of them before.
+
+        Programs that no sketch contains (the default schedule) are left out.
+        """
         usable = [record for record in records if trainable(record, sketches)]
         batches, costs = [], []
         with self._timer.phase("features"):
@@ -61,10 +72,14 @@ class Scorer:
                 genes = np.array([record.genes for record in chosen], dtype=np.int32).reshape(len(chosen), -1)
                 batches.append(extract_features(Population(sketches[number], genes), self._task.target))
                 costs += [training_cost(record) for record in chosen]
-        if batches:
-            with self._timer.phase("train"):
-                tasks = np.full(len(costs), self._number, dtype=np.int64)
-                self._model.update(FeatureBatch.concatenate(batches), np.array(costs), tasks)
+        if not batches:
+            return Judged(np.empty(0, dtype=np.float32), np.empty(0))
+        batch = FeatureBatch.concatenate(batches)
+        with self._timer.phase("predict"):
+            judged = Judged(self._model.predict(batch), np.array(costs))
+        with self._timer.phase("train"):
+            self._model.update(batch, judged.costs, np.full(len(costs), self._number, dtype=np.int64))
+        return judged
 
 
 def trainable(record: Record, sketches: Sequence[Sketch]) -> bool:

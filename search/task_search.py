@@ -19,11 +19,12 @@ from ansor_py.measure.records import Record
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
+from ansor_py.search.accuracy import RoundAccuracy, round_accuracy
 from ansor_py.search.policy import Policy
 from ansor_py.search.results import TaskResult
 from ansor_py.search.retiming import contenders_of
 from ansor_py.search.scheduler import TaskProgress, similarity_group
-from ansor_py.search.scoring import Scorer, trainable
+from ansor_py.search.scoring import Judged, Scorer, trainable
 
 DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 0, the default schedule
 FAILING_ROUNDS = 3
@@ -61,6 +62,7 @@ class TaskSearch:
         self._history: list[float] = []
         self._early_stopping = early_stopping
         self._trials_since_best = 0
+        self._found = math.inf  # the least latency without the default schedule
         self._failed_rounds = 0
         self._failed_trials = 0
         self._group = similarity_group(task.dag)
@@ -101,14 +103,12 @@ class TaskSearch:
             self._close_round([record for record in records if record.round == number])
         self._teach(records)
 
-    def observe_round(self, records: Sequence[Record], learn: bool = True) -> None:
-        """A round of this task is over. The first one is the default schedule alone.
-
-        `learn` is false for the last round of a search, after which a trained cost model helps nobody.
-        """
+    def observe_round(self, records: Sequence[Record]) -> RoundAccuracy:
+        """A round is over; returns how well the cost model knew its programs. The first one is the default schedule alone."""
         self._close_round(records)
-        if learn:
-            self._teach(records)
+        judged = self._teach(records)
+        best = self.best.cost if self.best is not None else math.inf
+        return round_accuracy(records[0].round if records else 0, self.task.name, judged.scores, judged.costs, best)
 
     def _close_round(self, records: Sequence[Record]) -> None:
         self.observe(records)
@@ -118,11 +118,12 @@ class TaskSearch:
         if self._early_stopping and self.best is not None and self._trials_since_best >= self._early_stopping:
             self.ended = self.ended or f"no better program in {self._trials_since_best} trials"
 
-    def _teach(self, records: Sequence[Record]) -> None:
+    def _teach(self, records: Sequence[Record]) -> Judged:
         """Show programs to policy and cost model, as far as today's sketches contain them."""
         known = [record for record in records if trainable(record, self.policy.sketches)]
-        self.scorer.train(self.policy.sketches, known)
+        judged = self.scorer.train(self.policy.sketches, known)
         self.policy.observe(known)
+        return judged
 
     def observe(self, records: Sequence[Record]) -> None:
         """Note measured programs without closing a round or learning from them (the round was interrupted)."""
@@ -130,6 +131,8 @@ class TaskSearch:
         for record in records:
             if record.operator == DEFAULT_OPERATOR and record.valid:
                 self.default_seconds = record.cost
+            elif record.valid:
+                self._found = min(self._found, record.cost)
             if record.valid and (self.best is None or record.cost < self.best.cost):
                 self.best = record
                 self._trials_since_best = 0
@@ -138,7 +141,7 @@ class TaskSearch:
 
     def progress(self) -> TaskProgress:
         """What the task scheduler wants to know."""
-        return TaskProgress(self.task.flops, tuple(self._history), self._group, dead=bool(self.ended))
+        return TaskProgress(self.task.flops, tuple(self._history), self._group, self._found, dead=bool(self.ended))
 
     def contenders(self) -> list[Record]:
         """The programs to measure again at the end: the best few and the default schedule."""

@@ -37,6 +37,7 @@ class TuningOptions:
     batch: int | None = None  # candidates a round; None: from trials and tasks
     policy: str = "evolution"
     cost_model: str = "lightgbm"
+    cost_model_from: str | None = None  # a run directory or records.jsonl from which the model learns first
     strategy: str = "gradient"
     objective: str | Objective = "latency-sum"
     time_budget: float | None = None

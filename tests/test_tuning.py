@@ -13,10 +13,11 @@ import pytest
 
 from ansor_py import te
 from ansor_py.codegen.default_schedule import default_steps
-from ansor_py.cost_model.interface import COST_MODELS
+from ansor_py.cost_model.interface import COST_MODELS, CostModel
 from ansor_py.errors import OptionError
 from ansor_py.measure import MeasureInput, MeasureResult, Record
 from ansor_py.schedule.task import Task
+from ansor_py.search.accuracy import RoundAccuracy
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import CurveBuilder, CurvePoint, TuningResult
@@ -51,6 +52,8 @@ class Sink:
         self.records: list[Record] = []
         self.points: list[CurvePoint] = []
         self.rounds: list[RoundTimes] = []
+        self.accuracy: list[RoundAccuracy] = []
+        self.models: list[CostModel] = []
 
     def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
         self.records += records
@@ -61,6 +64,12 @@ class Sink:
 
     def add_round(self, times: RoundTimes) -> None:
         self.rounds.append(times)
+
+    def add_accuracy(self, accuracy: RoundAccuracy) -> None:
+        self.accuracy.append(accuracy)
+
+    def save_cost_model(self, model: CostModel) -> None:
+        self.models.append(model)
 
 
 def is_default(program: MeasureInput) -> bool:
@@ -119,7 +128,7 @@ def test_the_default_search_is_reproducible_too() -> None:
     assert all(parent < record.trial for record in first.records if (parent := record.parent) is not None)
 
 
-def test_the_cost_model_learns_from_every_round_but_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_model_learns_from_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
     model = EvenModel(np.random.default_rng(0))
     monkeypatch.setitem(COST_MODELS, "even", lambda rng: model)
 
@@ -131,8 +140,8 @@ def test_the_cost_model_learns_from_every_round_but_the_last(monkeypatch: pytest
         return MeasureResult(number, costs=(7e-3,), error="cut", error_stage="time")
 
     result = search([matmul(32), matmul(48)], 26, FakeMeasurer(various))
-    taught = [record for record in result.records if record.operator != "default" and record.round < 4]
-    assert len(taught) == 18
+    taught = [record for record in result.records if record.operator != "default"]
+    assert len(taught) == 24
     expected = [7e-3 if r.error == "cut" else r.cost for r in taught]
     assert sorted(model.costs) == pytest.approx(sorted(expected))
     assert math.inf in model.costs
