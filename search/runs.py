@@ -142,23 +142,32 @@ class ModelSubject(Subject):
         say(console, f"{self.name}: {len(self.tasks)} tasks; untuned {self.untuned * 1e3:.4g} ms on {target.summary()}")
 
     def take(self, result: TuningResult, timer: PhaseTimer) -> None:
-        """Keep the best programs."""
+        """Keep the best programs, and the latencies by the runner's word where nothing is run."""
         keys = {task.workload_key for task in self.tasks}
         self._best = [record for key, record in result.best_records.items() if key in keys]
+        if self._settings.virtual and result.records:
+            found = {item.task.workload_key: item for item in result.tasks}
+            items = [(task.weight, found[task.workload_key]) for task in self.tasks]
+            self.untuned = _total([None if i.default_seconds is None else weight * i.default_seconds for weight, i in items])
+            self.tuned = _total([None if i.latency is None else weight * i.latency for weight, i in items])
 
     def finish(self, path: Path, timer: PhaseTimer, console: Console) -> None:
         """Compile the best programs, benchmark both models in turns (not with a virtual runner) and save the faster one."""
         from ansor_py.graph import compile_partition
 
         target = self._settings.target
-        models, latencies = self._models, [self.untuned]
+        models = self._models
         if self._best:
             with timer.phase("compile"):
                 models = [*models, compile_partition(self.parts, self._best, target.cores, target)]
-            if not self._settings.virtual:
-                with timer.phase("benchmark"):
-                    latencies = list(benchmark(models))
-            if len(latencies) > 1 and latencies[1] > latencies[0]:  # type: ignore[operator]
+        if self._settings.virtual:
+            models[-1].save(path)
+            return
+        latencies = [self.untuned]
+        if len(models) > 1:
+            with timer.phase("benchmark"):
+                latencies = list(benchmark(models))
+            if latencies[1] > latencies[0]:  # type: ignore[operator]
                 say(
                     console,
                     f"{self.name}: the best programs together are not faster than the default schedules; these are kept",

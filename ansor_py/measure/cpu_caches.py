@@ -50,6 +50,12 @@ class Touched:
     lines: Levels
     crowd: Levels
 
+    @property
+    def first(self) -> int:
+        """How many innermost loops the access stands outside of: results are in registers until a reduction's loops end."""
+        site = self.site
+        return len(site.points) + len(site.reduction) if self.access.write and site.tile.combiner is not None else 0
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -95,8 +101,8 @@ def _fetched(item: Touched, inside: dict[object, float], capacity: float) -> flo
     """Lines fetched over all loops: an inner loop's body that fits leaves only new lines to the next iteration."""
     loops = item.site.loops[::-1]
     lines = item.lines
-    fetched = float(lines[0])
-    for k, loop in enumerate(loops):
+    fetched = float(lines[item.first])
+    for k, loop in list(enumerate(loops))[item.first :]:
         kept = fit(inside[loop], capacity)
         fresh = min(float(lines[k + 1] / lines[k]), loop.trips)
         fetched *= fresh**kept * loop.trips ** (1.0 - kept)
@@ -107,7 +113,7 @@ def _bytes_inside(touched: Sequence[Touched], cache: Cache) -> dict[object, floa
     """Bytes that one iteration of each loop touches, over all tiles in it; a buffer that several tiles use counts once."""
     found: dict[object, dict[str, float]] = {}
     for item in touched:
-        for k, loop in enumerate(item.site.loops[::-1]):
+        for k, loop in list(enumerate(item.site.loops[::-1]))[item.first :]:
             buffers = found.setdefault(loop, {})
             name = item.access.tensor.name
             lines = item.crowd if cache.crowded else item.lines

@@ -1,0 +1,247 @@
+"""The simulated CPU: what it says of good and bad programs, its errors and its scatter; runs on its virtual clock."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ansor_py import te
+from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.errors import OptionError, ScheduleError
+from ansor_py.lower.lower import lower
+from ansor_py.measure import MeasureInput, MeasureOptions, RunSettings, create_measurer, read_records
+from ansor_py.measure.build import naive_steps
+from ansor_py.measure.cpu_caches import fit
+from ansor_py.measure.cpu_loops import region_sites
+from ansor_py.measure.cpu_simulation import simulate
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import Fuse, Parallel, Reorder, Split, Step, Vectorize
+from ansor_py.search.__main__ import main
+from ansor_py.search.run_directory import read_curve
+from ansor_py.target import Target
+
+TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=4 l1=32KiB l2=1MiB l3=16MiB")
+QUICK = ["--target", str(TARGET), "--threads", "2", "--search", "population=64", "--search", "iterations=1"]
+
+
+def matmul(n: int, m: int, k: int) -> ComputeDAG:
+    return ComputeDAG.from_outputs(te.matmul(n, m, k))
+
+
+def seconds(dag: ComputeDAG, steps: Sequence[Step], threads: int = 1, target: Target = TARGET) -> float:
+    return simulate(dag, steps, target, threads)
+
+
+def tiled(rows: int, columns: int, depth: int = 64, vectorized: bool = True) -> list[Step]:
+    """A matrix product in tiles with `rows` times `columns` accumulators, over panels of `depth`."""
+    steps: list[Step] = [
+        Split("C", "i", (rows,)),
+        Split("C", "j", (columns,)),
+        Split("C", "k", (depth,)),
+        Reorder("C", ("i.0", "j.0", "k.0", "k.1", "i.1", "j.1")),
+    ]
+    return [*steps, Vectorize("C", "j.1")] if vectorized else steps
+
+
+DAG = matmul(256, 256, 256)
+
+
+def test_register_tiles_beat_the_naive_nest() -> None:
+    assert seconds(DAG, tiled(8, 32)) < seconds(DAG, tiled(1, 16)) < seconds(DAG, naive_steps(DAG))
+
+
+def test_the_default_schedule_comes_near_the_peak_and_not_above_it() -> None:
+    dag = matmul(512, 512, 512)
+    peak = 3.5e9 * 2 * 2 * TARGET.lanes("float32")
+    share = dag.flops / seconds(dag, default_steps(dag, TARGET, 1)) / peak
+    assert 0.4 < share <= 1.0
+
+
+def test_lanes_beat_scalars() -> None:
+    assert 4 * seconds(DAG, tiled(4, 16)) < seconds(DAG, tiled(4, 16, vectorized=False))
+
+
+def test_lanes_that_lie_apart_in_memory_are_gathered() -> None:
+    a = te.placeholder((48, 48), name="A")
+    across = ComputeDAG.from_outputs(te.compute((48, 48), lambda i, j: a[j, i] * 2.0, name="B"))
+    along = ComputeDAG.from_outputs(te.compute((48, 48), lambda i, j: a[i, j] * 2.0, name="B"))
+    steps = [Split("B", "j", (16,)), Vectorize("B", "j.1")]
+    assert seconds(across, steps) > 1.5 * seconds(along, steps)
+
+
+def test_more_accumulators_than_registers_are_spilled() -> None:
+    assert seconds(DAG, tiled(30, 32)) > 1.05 * seconds(DAG, tiled(14, 32))
+    many = replace(TARGET, vector_registers=128)
+    assert seconds(DAG, tiled(30, 32), target=many) < 0.95 * seconds(DAG, tiled(30, 32))
+
+
+def test_threads_share_the_work_of_large_loops_and_cost_more_than_they_bring_in_tiny_ones() -> None:
+    steps = [*tiled(8, 32), Parallel("C", "i.0")]
+    assert seconds(DAG, steps, 4) < 0.4 * seconds(DAG, steps, 1)
+    tiny = matmul(16, 32, 16)
+    assert seconds(tiny, [*tiled(8, 32), Parallel("C", "i.0")], 4) > seconds(tiny, tiled(8, 32))
+
+
+def test_iterations_that_do_not_divide_among_threads_leave_some_idle() -> None:
+    even, uneven = ([*tiled(rows, 32), Parallel("C", "i.0")] for rows in (8, 7))
+    dag = matmul(32, 2048, 512)  # four iterations of 8 rows, five of 7
+    assert seconds(dag, uneven, 4) > 1.4 * seconds(dag, even, 4)
+
+
+def test_tiles_that_leave_the_cache_are_slower_and_a_larger_cache_helps() -> None:
+    a, b = te.placeholder((64, 16384), name="A"), te.placeholder((1, 16384), name="B")
+    dag = ComputeDAG.from_outputs(te.compute((64, 16384), lambda i, j: a[i, j] * b[0, j], name="C"))
+
+    def columns(width: int) -> list[Step]:
+        order = Reorder("C", ("j.0", "i", "j.1", "j.2"))
+        return [Split("C", "j", (width // 16, 16)), order, Vectorize("C", "j.2")]
+
+    small, large = seconds(dag, columns(1024)), seconds(dag, columns(16384))
+    assert large > 1.05 * small
+    assert seconds(dag, columns(16384), target=replace(TARGET, l1=1 << 20)) < large
+
+
+def test_panels_that_fit_the_first_cache_beat_streaming() -> None:
+    dag = matmul(512, 1024, 2048)
+    panels = [Split("C", "i", (8,)), Split("C", "j", (32,)), Split("C", "k", (64,))]
+    blocked = [*panels, Reorder("C", ("k.0", "j.0", "i.0", "k.1", "i.1", "j.1")), Vectorize("C", "j.1")]
+    streaming = [*panels, Reorder("C", ("k.0", "i.0", "j.0", "k.1", "i.1", "j.1")), Vectorize("C", "j.1")]
+    assert seconds(dag, blocked) < seconds(dag, streaming)
+
+
+def test_every_iteration_is_counted_whatever_the_tile_lengths() -> None:
+    for rows, columns, depth in ((7, 48, 50), (6, 16, 256), (13, 32, 3)):
+        program = lower(State.initial(DAG).replay(tiled(rows, columns, depth)), TARGET)
+        [region] = region_sites(program, 1)
+        [site] = region.sites
+        inner = math.prod(loop.trips for loop in (*site.reduction, *site.points))
+        covered = math.ceil(256 / rows) * rows * math.ceil(256 / columns) * columns * 256
+        assert site.executions * inner == pytest.approx(covered, rel=0.05)
+
+
+def test_a_cache_fades_out_around_its_capacity() -> None:
+    shares = [fit(size, 1000.0) for size in (0.0, 600.0, 1000.0, 2000.0)]
+    assert shares[0] == shares[1] == 1.0
+    assert 0.0 < shares[2] < 1.0
+    assert shares[3] == 0.0
+
+
+def program(steps: Sequence[Step], cut: float | None = None) -> MeasureInput:
+    return MeasureInput(DAG.workload_key, DAG, tuple(steps), TARGET, 2, cut)
+
+
+def test_the_scatter_is_small_and_depends_on_seed_and_program_alone() -> None:
+    programs = [program(tiled(rows, 32)) for rows in (1, 2, 4, 8)]
+
+    def costs(order: list[int], seed: int = 0) -> list[tuple[float, ...]]:
+        options = MeasureOptions(run=RunSettings(seed=seed))
+        with create_measurer("simulated", target=TARGET, threads=2, options=options) as measurer:
+            results = measurer.measure([programs[place] for place in order])
+        return [results[order.index(place)].costs for place in range(4)]
+
+    known = costs([0, 1, 2, 3])
+    assert costs([3, 1, 0, 2]) == known
+    assert costs([0, 1, 2, 3], seed=1) != known
+    for item, found in zip(programs, known, strict=True):
+        assert len(set(found)) == len(found) > 1
+        assert np.log(np.median(found) / seconds(DAG, item.steps, 2)) == pytest.approx(0.0, abs=0.15)
+
+
+def test_what_cannot_be_built_is_the_same_error_as_in_a_real_build() -> None:
+    impossible = program([Fuse("C", ("i", "nothing"))])
+    with pytest.raises(ScheduleError):
+        simulate(DAG, impossible.steps, TARGET, 2)
+    found = []
+    for kind in ("simulated", "inline"):
+        with create_measurer(kind, target=TARGET, threads=2, options=MeasureOptions(check_outputs=False)) as measurer:
+            [result] = measurer.measure([impossible])
+        assert math.isinf(result.cost)
+        found.append((result.error, result.error_text, result.error_stage))
+    assert found[0] == found[1]
+
+
+def test_slow_programs_are_cut() -> None:
+    with create_measurer("simulated", target=TARGET, threads=2) as measurer:
+        [result] = measurer.measure([program(naive_steps(DAG), cut=1e-6)])
+    assert (result.error, result.costs) == ("cut", (1e-6,))
+
+
+def test_time_is_virtual() -> None:
+    with create_measurer("simulated", target=TARGET, threads=2) as measurer:
+        clock = measurer.virtual_clock
+        assert clock is not None
+        assert clock() == 0.0
+        measurer.submit([program(tiled(4, 32)), program([Fuse("C", ("i", "nothing"))])])
+        [first] = measurer.poll()
+        assert first.build_started == 0.0
+        assert first.run_finished == clock() > 0
+        [second] = measurer.poll(0)
+        assert (second.run_started, second.build_finished) == (None, clock())
+        assert measurer.outstanding == 0
+        assert measurer.poll() == []
+
+
+def test_the_simulator_knows_nothing_of_cost_models_and_searches() -> None:
+    folder = Path(simulate.__code__.co_filename).parent
+    files = [*folder.glob("cpu_*.py"), folder / "simulated.py", folder / "virtual.py"]
+    assert len(files) >= 5
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any("cost_model" in name or "search" in name for name in names), path
+
+
+def test_two_runs_leave_the_same_bytes_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        words = ["--op", "matmul:64,64,64", "--trials", "20", "--runner", "simulated", "--out", str(tmp_path / name)]
+        assert main([*words, *QUICK]) == 0
+    for name in ("records.jsonl", "curve.csv", "rounds.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    records, _ = read_records(tmp_path / "a" / "records.jsonl")
+    assert len(records) == 20
+    assert {record.host for record in records} == {None}
+    times = [point.elapsed_s for point in read_curve(tmp_path / "a")]
+    assert times == sorted(times)
+    assert 0 < times[0] < times[-1] < 3
+    assert (tmp_path / "a" / "model.ansor").exists()
+    another = [
+        "--op",
+        "matmul:64,64,64",
+        "--trials",
+        "20",
+        "--seed",
+        "1",
+        "--runner",
+        "simulated",
+        "--out",
+        str(tmp_path / "c"),
+    ]
+    assert main([*another, *QUICK]) == 0
+    assert (tmp_path / "c" / "records.jsonl").read_bytes() != (tmp_path / "a" / "records.jsonl").read_bytes()
+
+
+def test_a_simulated_run_is_resumed_and_its_summary_holds_simulated_latencies(tmp_path: Path) -> None:
+    words = ["--op", "softmax:32,64", "--runner", "simulated", "--out", str(tmp_path / "run"), *QUICK]
+    assert main([*words, "--trials", "6"]) == 0
+    assert main([*words, "--trials", "12", "--resume"]) == 0
+    records, _ = read_records(tmp_path / "run" / "records.jsonl")
+    assert [record.trial for record in records] == list(range(12))
+    elapsed = [record.elapsed for record in records]
+    assert elapsed == sorted(elapsed)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    [task] = summary["tasks"]
+    assert summary["tuned_latency_ms"] == task["best_ms"] <= summary["untuned_latency_ms"]
+
+
+def test_an_argument_that_a_runner_does_not_take_is_an_error() -> None:
+    with pytest.raises(OptionError, match="takes nothing behind a colon"):
+        create_measurer("simulated:5", target=TARGET, threads=1)
