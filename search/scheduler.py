@@ -37,12 +37,14 @@ class SchedulerOptions:
         alpha: weight of the past in the gradient; the rest is that of the guess at the future.
         beta: a task is expected to reach 1/beta of the best throughput of similar tasks.
         backward_window: rounds over which the past is looked at.
+        epsilon: share of the rounds that go to any task, whatever the gradient says (Ansor's paper has this, its code has not).
         early_stopping: trials without a better program after which a task gets no more; 0: never.
     """
 
     alpha: float = 0.2
     beta: float = 2.0
     backward_window: int = 3
+    epsilon: float = 0.05
     early_stopping: int = 0
 
     def __post_init__(self) -> None:
@@ -52,6 +54,8 @@ class SchedulerOptions:
             raise OptionError(f"scheduler: the backward window is {self.backward_window}; it must be at least 1 round")
         if not self.beta > 0:
             raise OptionError(f"scheduler: beta is {self.beta}; it must be more than 0")
+        if not 0 <= self.epsilon <= 1:
+            raise OptionError(f"scheduler: epsilon is {self.epsilon}; it must lie between 0 and 1")
         if self.early_stopping < 0:
             raise OptionError(f"scheduler: early_stopping is {self.early_stopping} trials; give 0 (never) or more")
 
@@ -61,12 +65,15 @@ class TaskProgress:
     """What the scheduler knows about a task.
 
     `history` holds the least latency known, in seconds: before the first round (the default schedule's), then after each
-    round; infinite while no program was valid. Tasks of the same non-empty `group` are similar. A dead task gets nothing.
+    round; infinite while no program was valid. `found` is the least latency of a program that the search itself made, the
+    default schedule left out; infinite when there is none, and None when that makes no difference. Tasks of the same
+    non-empty `group` are similar. A dead task gets nothing.
     """
 
     flops: int
     history: tuple[float, ...]
     group: str = ""
+    found: float | None = None
     dead: bool = False
 
     @property
@@ -130,10 +137,10 @@ def choose_task(
 
 @register_strategy("gradient")
 def by_gradient(tasks: Sequence[TaskProgress], value: Value, options: SchedulerOptions, rng: np.random.Generator) -> int:
-    """The task whose next round promises the steepest fall of the objective; one at random when all promise the same."""
+    """The task whose next round promises the steepest fall of the objective; sometimes, or when all promise the same, any."""
     gradients = task_gradients(tasks, value, options)
     alive = np.array([index for index, task in enumerate(tasks) if not task.dead])
-    if np.ptp(gradients[alive]) == 0:
+    if np.ptp(gradients[alive]) == 0 or rng.random() < options.epsilon:
         return int(rng.choice(alive))
     return int(alive[np.argmin(gradients[alive])])
 
@@ -169,7 +176,7 @@ def task_gradients(tasks: Sequence[TaskProgress], value: Value, options: Schedul
         changed = latencies.copy()
         changed[index] -= step
         chain = (now - value(changed)) / step
-        forward = min(_by_time(task), _by_similarity(index, tasks, options.beta)) - task.latency
+        forward = min(_by_time(task, options.backward_window), _by_similarity(index, tasks, options.beta)) - task.latency
         expected = options.alpha * _backward(task, options.backward_window) + (1 - options.alpha) * forward
         gradients[index] = min(chain * expected, 0.0)
     return gradients
@@ -188,8 +195,14 @@ def _backward(task: TaskProgress, window: int) -> float:
     return (task.history[-1] - task.history[-1 - window]) / window
 
 
-def _by_time(task: TaskProgress) -> float:
-    return task.latency - task.latency / max(task.rounds, 1)
+def _by_time(task: TaskProgress, window: int) -> float:
+    """The latency if what the search found falls by 1/rounds, as in the paper, and never above the latency that is known.
+
+    The paper's search starts from random programs; ours has the default schedule, which may be as good as the space allows. A
+    task whose own programs are far behind it after a few rounds (as many as the past is looked at) promises nothing.
+    """
+    found = task.latency if task.found is None or task.rounds <= window else task.found
+    return min(found - found / max(task.rounds, 1), task.latency) if math.isfinite(found) else task.latency
 
 
 def _by_similarity(index: int, tasks: Sequence[TaskProgress], beta: float) -> float:

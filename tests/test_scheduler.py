@@ -77,6 +77,49 @@ def test_a_task_without_a_valid_program_is_tried_again_and_does_not_spoil_the_gr
     assert np.isfinite(task_gradients(tasks, weighted(1, 2, 1))).all()
 
 
+def test_a_task_whose_own_programs_stay_behind_its_default_schedule_promises_nothing() -> None:
+    """Candidate 0 may be as good as the space allows; the optimism is about what the search finds."""
+    level = (1e-3,) * 6
+    tasks = [progress(history=level, found=found) for found in (1e-3, 1.1e-3, 1.3e-3, math.inf)]
+    # a fall by 1/5 of what was found: to 0.8, 0.88, 1.04 ms
+    assert task_gradients(tasks, total) == pytest.approx([0.8 * -0.2e-3, 0.8 * -0.12e-3, 0.0, 0.0])
+    early = [progress(history=level[:4], found=found) for found in (1e-3, 9e-3, math.inf)]
+    assert task_gradients(early, total) == pytest.approx([0.8 * -1e-3 / 3] * 3)  # three rounds tell nothing yet
+    similar = [progress(history=level, found=9e-3, group="g"), progress(history=(1e-4,) * 6, group="g")]
+    assert task_gradients(similar, total)[0] == pytest.approx(0.8 * (2e-4 - 1e-3))
+
+
+def test_some_rounds_go_to_any_task() -> None:
+    tasks, value = [progress()] * 3, weighted(1, 9, 1)
+    options = SchedulerOptions(epsilon=0.3)
+    rng = np.random.default_rng(0)
+    chosen = [choose_task("gradient", tasks, value, rng, options) for _ in range(400)]
+    assert 400 * 0.2 * 0.6 < sum(choice != 1 for choice in chosen) < 400 * 0.2 * 1.4
+    never = SchedulerOptions(epsilon=0.0)
+    assert {choose_task("gradient", tasks, value, rng, never) for _ in range(100)} == {1}
+
+
+@pytest.mark.parametrize("power", [0.5, 0.7, 1.0])
+def test_the_gradient_reaches_what_round_robin_ends_at_with_fewer_rounds(power: float) -> None:
+    """Three made-up tasks of very different cost whose excess over a limit falls with a power of the rounds."""
+    limits = (5e-3, 5e-4, 5e-5)
+
+    def tune(strategy: str, rounds: int) -> list[float]:
+        rng = np.random.default_rng(0)
+        histories = [[2 * limit] for limit in limits]
+        totals = []
+        for _ in range(rounds):
+            chosen = choose_task(strategy, [progress(history=tuple(history)) for history in histories], total, rng)
+            assert chosen is not None
+            histories[chosen].append(limits[chosen] * (1 + len(histories[chosen]) ** -power))
+            totals.append(sum(history[-1] for history in histories))
+        return totals
+
+    base = tune("round-robin", 45)
+    needed = next(number for number, now in enumerate(tune("gradient", 45), start=1) if now <= base[-1])
+    assert needed <= 0.7 * 45
+
+
 def test_equal_tasks_are_chosen_at_random_but_reproducibly() -> None:
     tasks = [progress(), progress(), progress()]
     chosen = [choose(tasks, seed=seed) for seed in range(40)]
@@ -137,6 +180,7 @@ def test_nonsense_is_refused_by_name() -> None:
     for options, words in (
         ({"alpha": 2}, "alpha"),
         ({"beta": 0}, "beta"),
+        ({"epsilon": -0.1}, "epsilon"),
         ({"backward_window": 0}, "window"),
         ({"early_stopping": -1}, "-1 trials"),
     ):
