@@ -83,8 +83,10 @@ def module_text(program: Program, buffers: Sequence[str], target: Target, thread
         }
     width = target.vector_bytes * 8
     attributes = f'attributes #0 = {{ nounwind noinline "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
+    # Code around the nests runs once a call or once a thread: LLVM spends no time on it.
+    once = "attributes #1 = { nounwind noinline optnone }"
     head = f'target triple = "{target.triple}"\n\n%context = type {{ ptr, ptr, ptr, i32 }}\n'
-    text = "\n".join([head, *functions, *sorted(declarations), attributes, ""])
+    text = "\n".join([head, *functions, *sorted(declarations), attributes, once, ""])
     read = {name for number in run for name in _used_buffers(program.regions[number].body)}
     unread = frozenset(name for name, place in program.buffers.items() if place.scope == "constant" and name not in read)
     workspace_bytes = layout.shared_bytes + threads * layout.private_bytes
@@ -281,7 +283,7 @@ def _body_function(
     if is_x86:
         text.call("void", "llvm.x86.sse.ldmxcsr", f"ptr {old}", "ptr")
     text.do("ret void")
-    return "\n".join([f"define internal void @body{number}(ptr %context) nounwind noinline {{\nentry:", *text.written(), "}\n"])
+    return "\n".join([f"define internal void @body{number}(ptr %context) #1 {{\nentry:", *text.written(), "}\n"])
 
 
 def _entry_function(program: Program, regions: Sequence[int], threads: int, symbol: str) -> str:
@@ -300,5 +302,5 @@ def _entry_function(program: Program, regions: Sequence[int], threads: int, symb
     flag = text.emit("load volatile i32, ptr %abort, align 4")
     stopped = text.emit(f"icmp ne i32 {flag}, 0")
     text.do(f"ret i32 {text.emit(f'zext i1 {stopped} to i32')}")
-    head = f"define i32 @{symbol}(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) nounwind {{\nentry:"
+    head = f"define i32 @{symbol}(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) #1 {{\nentry:"
     return "\n".join([head, *text.written(), "}\n"])

@@ -452,9 +452,11 @@ def with_children(expr: Expr, new: tuple[Expr, ...]) -> Expr:
 
 def walk(expr: Expr) -> Iterator[Expr]:
     """All nodes of the tree, parents before children."""
-    yield expr
-    for child in children(expr):
-        yield from walk(child)
+    pending = [expr]
+    while pending:  # recursive generators would take most of the time of bound inference
+        node = pending.pop()
+        yield node
+        pending.extend(reversed(children(node)))
 
 
 def transform(expr: Expr, function: Callable[[Expr], Expr | None]) -> Expr:
