@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 
 from ansor_py import te
 from ansor_py.errors import ModelError, OptionError
@@ -141,3 +142,29 @@ def test_curves_are_drawn_into_a_file(run: Path, tmp_path: Path) -> None:
     for against in ("trials", "seconds"):
         draw([curve], tmp_path / "curve.png", against)
         assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_builds_are_counted_by_workload_and_part(tmp_path: Path) -> None:
+    from bench_build import PHASES, main
+
+    path = tmp_path / "build.json"
+    outcome = CliRunner().invoke(main, ["--names", "nrm", "--programs", "2", "--json", str(path)])
+    assert outcome.exit_code == 0, outcome.output
+    assert "0 of" in outcome.output
+    found = json.loads(path.read_text())
+    assert [row["name"] for row in found["rows"]] == ["nrm", "all"]
+    for item in found["builds"]:
+        assert set(item["phases"]) == set(PHASES)
+        assert sum(item["phases"].values()) <= item["milliseconds"]
+        assert item["instructions"] > 0
+        assert item["object_bytes"] > 0
+
+
+def test_builds_that_fail_or_take_too_long_are_failures() -> None:
+    from bench_build import Build, summary
+
+    builds = [Build("w", "s", (), 5.0), Build("w", "s", (), 90.0), Build("w", "s", (), 1.0, error="LoweringError: why")]
+    row = summary("w", builds, [0.1], timeout=50.0)
+    assert row.failures == {"LoweringError": 1, "timeout": 1}
+    assert row.programs == 3
+    assert row.maximum == 90.0

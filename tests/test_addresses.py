@@ -1,0 +1,67 @@
+"""Address arithmetic in the emitted text: each instruction stands in the outermost block that knows its operands."""
+
+from __future__ import annotations
+
+import re
+
+from ansor_py import te
+from ansor_py.codegen.addresses import Coordinate
+from ansor_py.codegen.expressions import ExpressionEmitter
+from ansor_py.codegen.function_text import FunctionText
+from ansor_py.codegen.kernel import kernel_text
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.steps import Reorder, Split
+from ansor_py.target import Target
+from ansor_py.te.expr import Var
+from ansor_py.te.simplify import Simplifier
+
+
+def test_a_place_takes_instructions_when_the_text_has_gone_on() -> None:
+    text = FunctionText(set())
+    text.do("first")
+    place = text.place()
+    text.do("last")
+    with text.at(place):
+        assert text.emit("add i64 1, 2") == "%v1"
+    text.do("after")
+    assert list(text.written()) == ["  first", "  %v1 = add i64 1, 2", "  last", "  after"]
+
+
+def test_products_of_outer_variables_are_computed_outside_of_inner_loops() -> None:
+    product = te.matmul(24, 40, 56)
+    stage = product.name
+    steps = [Split(stage, "i", (4,)), Split(stage, "k", (8,)), Reorder(stage, ("i.0", "k.0", "j", "k.1", "i.1"))]
+    text = kernel_text(ComputeDAG.from_outputs(product), steps, Target.parse("x86-64 cpu=haswell"), 1)
+    index, checked = "", 0
+    for line in text.splitlines():
+        if re.match(r"\w+:$", line):
+            index = ""
+        if match := re.match(r"  (%i\d+) = phi i64", line):
+            index = match[1]
+        if match := re.match(r"  %v\d+ = mul i64 (%i\d+), \d+", line):
+            assert match[1] == index, f"{line} stands in the loop of {index}"
+            checked += 1
+    assert checked >= 4
+
+
+def test_an_integer_that_was_needed_in_an_inner_block_is_known_in_its_siblings() -> None:
+    text = FunctionText(set())
+    emitter = ExpressionEmitter(text, Simplifier({"i": (0, 9), "j": (0, 9)}), {})
+    with text.loop("0", "10", []) as outer:
+        emitter.enter(outer.index)
+        emitter.coordinates["i"] = Coordinate(outer.index)
+        names = []
+        for _ in range(2):
+            with text.loop("0", "10", []) as inner:
+                emitter.enter(inner.index)
+                emitter.coordinates["j"] = Coordinate(inner.index)
+                names.append(emitter.index(Var("i") * 7))
+                emitter.index(Var("i") * 7 + Var("j"))
+                emitter.leave()
+        emitter.leave()
+    lines = list(text.written())
+    assert names[0] == names[1]
+    (definition,) = (number for number, line in enumerate(lines) if line.endswith(f"mul i64 {outer.index}, 7"))
+    inner_starts = [number for number, line in enumerate(lines) if re.match(r"loop\d+:$", line)][1:]
+    assert definition < min(inner_starts)
+    assert sum("add i64" in line and "nuw" not in line for line in lines) == 2  # once in each inner loop
