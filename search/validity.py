@@ -83,7 +83,7 @@ def within_bounds(space: Space, genes: Genes) -> Mask:
         chosen = population.genes[group]
         bounds = infer_bounds(template, space.sketch.holes, chosen)
         fits = _buffers_fit(space, bounds, len(group)) & _instructions_fit(space, bounds, chosen)
-        fits &= _vectors_fit(space, bounds, chosen)
+        fits &= _lengths_fit(space, bounds, chosen)
         valid[group] = fits
     return valid
 
@@ -115,16 +115,23 @@ def _tiles_fit(space: Space, genes: Genes) -> Mask:
     return fits & (iterations <= space.options.max_padding)
 
 
-def _vectors_fit(space: Space, bounds: Bounds, genes: Genes) -> Mask:
-    """No vector length beyond the loop's extent where a smaller choice covers the loop as well."""
+def _lengths_fit(space: Space, bounds: Bounds, genes: Genes) -> Mask:
+    """No length beyond the loop's extent where a smaller choice covers the loop as well.
+
+    Lengths that split whole axes were checked before; these are vector loops and the tiles of stages inside a loop.
+    """
     fits = np.ones(len(genes), dtype=np.bool_)
     for b in bounds.values():
         for relation in b.stage.relations:
-            if not isinstance(relation, SplitRelation) or not isinstance(relation.lengths[0], Gene):
+            if not isinstance(relation, SplitRelation):
                 continue
-            gene = relation.lengths[0]
-            if space.sketch.holes[gene.hole].kind == "vectorize":
-                fits &= space.previous(gene)[genes[:, gene.hole]] < np.asarray(b.extents[relation.parent])
+            rest = np.asarray(b.extents[relation.parent])
+            for gene in relation.lengths:
+                if not isinstance(gene, Gene):
+                    break
+                if b.enclosing or space.sketch.holes[gene.hole].kind == "vectorize":
+                    fits &= space.previous(gene)[genes[:, gene.hole]] < rest
+                rest = -(-rest // space.values(gene, genes))
     return fits
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ansor_py.schedule.state import Root
 from ansor_py.schedule.steps import CacheWrite
 from ansor_py.sketch_rules.fusible import fusible_consumer, reuses_data
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
@@ -19,7 +20,8 @@ class AddCacheWrite(Rule):
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)
-        applies = reuses_data(stage) and stage.is_unscheduled and fusible_consumer(sketch, stage.name) is None
+        untouched = stage.is_unscheduled and isinstance(stage.location, Root)
+        applies = reuses_data(stage) and untouched and fusible_consumer(sketch, stage.name) is None
         return "apply" if applies else "skip"
 
     def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:

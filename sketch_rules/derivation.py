@@ -20,6 +20,7 @@ from ansor_py.sketch_rules import (  # noqa: F401  # the rules register themselv
     add_cache_write,
     add_packing,
     add_rfactor,
+    add_row_blocks,
     always_inline,
     multi_level_tiling,
     multi_level_tiling_with_fusion,

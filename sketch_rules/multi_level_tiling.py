@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ansor_py.lower.bounds import infer_bounds
 from ansor_py.schedule.sketch import Hole
-from ansor_py.schedule.state import Gene, Stage
+from ansor_py.schedule.state import At, Gene, Stage
 from ansor_py.schedule.steps import Reorder, Split, Step, Vectorize
 from ansor_py.sketch_rules.fusible import reuses_data
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
@@ -52,14 +55,27 @@ class TiledAxes:
 
 
 def tiled_axes(sketch: PartialSketch, stage: Stage) -> TiledAxes:
-    """How the axes of a stage are tiled. Raises nothing: a stage with data reuse has a spatial axis longer than 1."""
+    """How the axes of a stage are tiled. Raises nothing: a stage with data reuse has a spatial axis longer than 1.
+
+    Of a stage that is computed inside a loop it is the part computed there that counts.
+    """
+    long = [axis for axis, extent in zip(stage.op.axes, computed_extents(sketch, stage), strict=True) if extent > 1]
     return TiledAxes(
-        tuple(axis for axis in stage.op.axes if axis.extent > 1),
+        tuple(long),
         tuple(axis for axis in stage.op.reduce_axes if axis.extent > 1),
-        tuple(axis for axis in stage.op.axes if axis.extent == 1),
+        tuple(axis for axis in stage.op.axes if axis not in long),
         tuple(axis for axis in stage.op.reduce_axes if axis.extent == 1),
         _vector_axis(sketch, stage),
     )
+
+
+def computed_extents(sketch: PartialSketch, stage: Stage) -> tuple[int, ...]:
+    """How much of every spatial axis is computed at a time: the whole axis, or the largest part inside an enclosing loop."""
+    if not isinstance(stage.location, At):
+        return tuple(axis.extent for axis in stage.op.axes)
+    largest = np.array([[len(hole.choices) - 1 for hole in sketch.holes]], dtype=np.int32)  # choices ascend
+    region = infer_bounds(sketch.state, sketch.holes, largest)[stage.name].region
+    return tuple(int(np.max(extent)) for extent in region)
 
 
 def _vector_axis(sketch: PartialSketch, stage: Stage) -> Axis | None:
@@ -74,8 +90,10 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
     stage = sketch.state.stage(name)
     axes = tiled_axes(sketch, stage)
     register = axes.register_axes
+    extents = {axis: axis.extent for axis in axes.reduction}
+    extents |= dict(zip(stage.op.axes, computed_extents(sketch, stage), strict=True))
     tiles = register_tiles(
-        tuple(axis.extent for axis in register),
+        tuple(extents[axis] for axis in register),
         register.index(axes.vector) if axes.vector is not None else None,
         sketch.target.lanes(stage.tensor.dtype),
         sketch.target.vector_registers,
@@ -85,7 +103,7 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):
         smallest = min(choice[position] for choice in tiles)
-        hole = Hole(f"tile {name}.{axis.name}", "tile", name, tile_pairs(axis.extent, smallest))
+        hole = Hole(f"tile {name}.{axis.name}", "tile", name, tile_pairs(extents[axis], smallest))
         sketch, number = sketch.with_hole(hole)
         splits.append(Split(name, axis.name, (Gene(register_hole, position), Gene(number, 0), Gene(number, 1))))
     for axis in axes.reduction:

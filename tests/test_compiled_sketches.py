@@ -12,7 +12,11 @@ from ansor_py.search.sampling import sample
 from ansor_py.search.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
+from ansor_py.te.ops.elementwise import multiply
+from ansor_py.te.ops.matrix import matmul
+from ansor_py.te.ops.reduction import softmax
 from ansor_py.te.ops.registry import from_spec
+from ansor_py.te.tensor import placeholder
 from te_interpreter import evaluate
 
 THREADS = 2
@@ -61,3 +65,17 @@ def test_random_programs_compute_what_numpy_computes(spec: str, rules: str) -> N
                 atol=2e-4,
                 err_msg=f"{sketch.name}, genes {row.tolist()}",
             )
+
+
+def test_attention_scores_in_blocks_of_rows_compute_what_numpy_computes() -> None:
+    query, key = placeholder((1, 3, 40, 16), name="query"), placeholder((1, 3, 16, 48), name="key")
+    dag = ComputeDAG.from_outputs(softmax(multiply(matmul(query, key), 0.25)))
+    target, rng = Target.detect(cores=THREADS), np.random.default_rng(7)
+    feeds = {tensor.name: rng.standard_normal(tensor.shape).astype(tensor.dtype) for tensor in dag.inputs}
+    blocked = [sketch for sketch in generate_sketches(dag, target) if "rows(" in sketch.name]
+    assert blocked
+    for sketch in blocked:
+        for row in sample(Space(sketch, target, SearchOptions()), 4, rng):
+            kernel = LoadedKernel(build_kernel(dag, sketch.concretise(row), target, THREADS))
+            (result,) = kernel.run([feeds[tensor.name] for tensor in dag.inputs])
+            np.testing.assert_allclose(result, evaluate(dag.outputs[0], feeds, widen=True), rtol=2e-4, atol=1e-5)

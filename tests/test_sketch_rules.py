@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansor_py.errors import OptionError
+from ansor_py.lower.bounds import infer_bounds
 from ansor_py.lower.nest import scheduled_nest, statements
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Sketch
@@ -25,6 +26,9 @@ from ansor_py.sketch_rules.tile_sizes import reduction_lengths, tile_pairs
 from ansor_py.target import Target
 from ansor_py.te.expr import maximum
 from ansor_py.te.ops.convolution import conv2d
+from ansor_py.te.ops.elementwise import multiply
+from ansor_py.te.ops.matrix import matmul
+from ansor_py.te.ops.reduction import softmax
 from ansor_py.te.ops.registry import from_spec
 from ansor_py.te.tensor import compute, placeholder, reduce_axis, reduce_max, reduce_sum
 
@@ -302,3 +306,33 @@ def test_a_user_rule_goes_ahead_of_the_built_in_ones() -> None:
 def test_bad_rules_are_named(rules: str | list[str]) -> None:
     with pytest.raises(OptionError, match="rule"):
         generate_sketches(dag_of("relu:8,8"), TARGET, rules)
+
+
+def attention_scores() -> ComputeDAG:
+    query, key = placeholder((1, 3, 40, 16), name="query"), placeholder((1, 3, 16, 48), name="key")
+    return ComputeDAG.from_outputs(softmax(multiply(matmul(query, key), 0.25)))
+
+
+def test_a_product_and_its_softmax_are_computed_in_blocks_of_rows() -> None:
+    sketches = generate_sketches(attention_scores(), TARGET)
+    plain = [sketch for sketch in sketches if "rows(" not in sketch.name]
+    blocked = next(sketch for sketch in sketches if sketch.name.startswith("rows(softmax) tile("))
+    assert plain
+    block = next(hole for hole in blocked.holes if hole.name == "rows softmax.i2")
+    product = next(hole.stage for hole in blocked.holes if hole.kind == "register_tile")
+    space = Space(blocked, TARGET, SearchOptions())
+    rows = sample(space, 30, np.random.default_rng(0))
+    assert len(rows) == 30
+    for row in rows:
+        (length,) = block.choices[row[blocked.holes.index(block)]]
+        bounds = infer_bounds(State.initial(blocked.dag).replay(blocked.concretise(row)))
+        assert bounds[product].region == (1, 1, length, 48)
+        assert all(found.enclosing for name, found in bounds.items() if name != "softmax")
+    assert not any(hole.name == f"tile {product}.b1" for hole in blocked.holes)
+
+
+@pytest.mark.parametrize(
+    "spec", ["matmul:64,64,64", "softmax:8,64", "layer_norm:8,64", "conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1"]
+)
+def test_row_blocks_are_for_products_behind_reductions(spec: str) -> None:
+    assert not any("rows(" in sketch.name for sketch in generate_sketches(dag_of(spec), TARGET))

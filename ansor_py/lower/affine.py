@@ -113,9 +113,13 @@ def modulo(value: Affine, divisor: Number) -> Affine:
 
 
 def clamp(value: Affine, limit: Number) -> Affine:
-    """`max(0, min(value, limit))`."""
+    """`max(0, min(value, limit))`. What was clamped to the same limit before stays the same value, and compares as such."""
     if not value.terms:
         return number(larger(0, smaller(value.constant, limit)))
+    if len(value.terms) == 1 and is_number(value.constant, 0):
+        term, factor = value.terms[0]
+        if isinstance(term, Atom) and term.kind == "clamp" and is_number(factor - 1, 0) and is_number(term.divisor - limit, 0):
+            return value
     return Affine(((Atom("clamp", value, limit), 1),))
 
 

@@ -216,7 +216,7 @@ def _required_region(
                     full[dimension] = True
                     continue
                 low, width = interval(value, varying)
-                hulls[dimension] = _hull(hulls[dimension], low, width)
+                hulls[dimension] = _hull(hulls[dimension], low, width, stage.op.axes[dimension].extent)
                 full[dimension] |= hulls[dimension] is None
     origins: list[Affine] = []
     sizes: list[Number] = []
@@ -231,15 +231,34 @@ def _required_region(
     return tuple(origins), tuple(sizes)
 
 
-def _hull(known: tuple[Affine, Number] | None, low: Affine, width: Number) -> tuple[Affine, Number] | None:
-    """The smallest interval around two; None if their distance is not a constant."""
+def _hull(known: tuple[Affine, Number] | None, low: Affine, width: Number, extent: Number) -> tuple[Affine, Number] | None:
+    """The smallest interval around two in a dimension of this extent; None if their distance is not a constant.
+
+    An interval that was only kept from leaving the dimension counts as what it was before that, because the hull will be kept
+    from leaving it as well: a row that two stages of one loop read is the same row.
+    """
     if known is None:
         return low, width
-    if not same(known[0], low):
-        return None
-    start = smaller(known[0].constant, low.constant)
-    end = larger(known[0].constant + known[1], low.constant + width)
+    first = known[0]
+    if not same(first, low):
+        first, low = _before_clamping(*known, extent), _before_clamping(low, width, extent)
+        if not same(first, low):
+            return None
+    start = smaller(first.constant, low.constant)
+    end = larger(first.constant + known[1], low.constant + width)
     return replace(low, constant=start), end - start
+
+
+def _before_clamping(low: Affine, width: Number, extent: Number) -> Affine:
+    """The value that was clamped such that `width` elements from it on end within the extent; anything else as it is."""
+    while len(low.terms) == 1 and is_number(low.constant, 0):
+        term, coefficient = low.terms[0]
+        if isinstance(term, str) or term.kind != "clamp" or not is_number(coefficient, 1):
+            break
+        if not is_number(term.divisor + width - extent, 0):
+            break
+        low = term.value
+    return low
 
 
 def reads_in(body: Expr) -> list[Read]:
