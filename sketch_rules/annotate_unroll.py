@@ -8,7 +8,7 @@ from ansor_py.schedule.steps import Pragma
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 
 # Vector instructions, those of the register tile included.
-UNROLL_LIMITS = (0, 16, 64, 512)
+UNROLL_LIMITS = (0, 16, 64, 128, 512)
 
 
 def annotate_unroll(sketch: PartialSketch) -> PartialSketch:

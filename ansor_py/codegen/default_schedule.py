@@ -37,7 +37,7 @@ from ansor_py.te.tensor import Compute
 MIN_PARALLEL_ELEMENTS = 8192
 # Iterations per thread that the collapsed parallel loops should offer.
 ITERATIONS_PER_THREAD = 4
-UNROLL_LIMIT = 64
+UNROLL_LIMIT = 128
 # Vectors per step of a long vectorised loop.
 STEP_LANES = 4
 
