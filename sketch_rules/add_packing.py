@@ -13,22 +13,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ansor_py.schedule.panels import Panels, filling, panel_steps, possible_panels
-from ansor_py.schedule.state import Root, Stage
+from ansor_py.schedule.panels import Panels, filling, is_worth_copying, panel_steps, possible_panels
+from ansor_py.schedule.state import Stage
 from ansor_py.sketch_rules.fusible import reuses_data
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
-from ansor_py.te.expr import Read, Var
 
 # Vectors in a panel's row, the first that fits. Two leave room for 14 rows of accumulators in 32 registers, the best ratio
 # of work to loads.
 PANEL_VECTORS = (2, 3, 1)
 # The zeros that fill the last panel may add at most this share to the axis.
 MOST_FILLING = 0.25
-# The operand is read again for every iteration of the axes it lacks; with fewer of them copying at run time does not pay.
-FEWEST_REUSES = 32
-# An operand smaller than this many bytes stays in the first-level cache as it is.
-SMALLEST_OPERAND = 1 << 15
 
 
 @rule("add_packing")
@@ -56,24 +51,12 @@ def _packed(sketch: PartialSketch, stage: Stage, panels: Panels) -> PartialSketc
 def worthwhile_panels(sketch: PartialSketch, stage: Stage) -> list[Panels]:
     """Constants along any output axis, other operands along the last one if they are large and read often."""
     lanes = sketch.target.lanes(stage.tensor.dtype)
-    last = next((axis.name for axis in reversed(stage.op.axes) if axis.extent > 1), None)
     extents = {axis.name: axis.extent for axis in stage.op.axes}
     found: list[Panels] = []
     for panels in possible_panels(stage, lanes):
-        if not panels.is_constant and (panels.axis != last or not _is_worth_copying(sketch, stage, panels.read)):
+        if not (panels.is_constant or is_worth_copying(sketch.state, stage, panels)):
             continue
         widths = (vectors * lanes for vectors in PANEL_VECTORS)
         fitting = [width for width in widths if filling(extents[panels.axis], width) <= MOST_FILLING]
         found.extend(replace(panels, width=width) for width in fitting[:1])
     return found
-
-
-def _is_worth_copying(sketch: PartialSketch, stage: Stage, read: Read) -> bool:
-    """Whether an operand is large, read often, and has a buffer of its own."""
-    names = {index.name for index in read.indices if isinstance(index, Var)}
-    reuses = 1
-    for item in stage.op.axes:
-        reuses *= 1 if item.name in names else item.extent
-    name = read.tensor.name
-    has_buffer = not sketch.state.has_stage(name) or isinstance(sketch.state.stage(name).location, Root)
-    return read.tensor.bytes >= SMALLEST_OPERAND and reuses >= FEWEST_REUSES and has_buffer

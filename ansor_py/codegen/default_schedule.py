@@ -10,13 +10,13 @@ makes a model slower.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ansor_py.codegen.default_tile import choose_tile, lane_reduction
 from ansor_py.schedule.access import has_reduction, is_elementwise_read, is_strictly_inlineable, needs_multi_level_tiling
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.schedule.panels import panel_steps
+from ansor_py.schedule.panels import Panels, panel_steps
 from ansor_py.schedule.state import Inlined, SplitRelation, Stage, State
 from ansor_py.schedule.steps import (
     ComputeAt,
@@ -30,7 +30,7 @@ from ansor_py.schedule.steps import (
     Vectorize,
 )
 from ansor_py.target import Target
-from ansor_py.te.expr import Expr, reads_of
+from ansor_py.te.expr import Expr, reads_of, variables_of
 from ansor_py.te.tensor import Compute
 
 # A nest of fewer elements than this is not worth waking other threads for.
@@ -96,6 +96,8 @@ class _Builder:
             self.add(Split(stage.name, name, (length,)))
         spatial = [axis.name for axis in stage.op.axes]
         outer, inner = self._parts(spatial, choice.lengths)
+        if choice.panels is not None:
+            outer = _panels_first(outer, choice.panels, {name: name for name in spatial})
         reductions, inner_reductions = self._parts([axis.name for axis in stage.op.reduce_axes], choice.lengths)
         vector = f"{choice.vector}.1"
         rows = [name for name in (*inner, *inner_reductions) if name != vector]
@@ -111,6 +113,8 @@ class _Builder:
         for name, length in lengths.items():
             self.add(Split(consumer.name, name, (length,)))
         outer, inner = self._parts([axis.name for axis in consumer.op.axes], lengths)
+        if choice.panels is not None:
+            outer = _panels_first(outer, choice.panels, names)
         self.add(Reorder(consumer.name, (*outer, *inner)))
         if inner and inner[-1] == f"{consumer.op.axes[-1].name}.1":
             self.add(Vectorize(consumer.name, inner[-1]))
@@ -171,6 +175,16 @@ class _Builder:
         if count > 1:
             self.add(Fuse(stage, chosen))
         self.add(Parallel(stage, "".join(f"{name}@" for name in chosen) if count > 1 else chosen[0]))
+
+
+def _panels_first(loops: Sequence[str], panels: Panels, names: Mapping[str, str]) -> list[str]:
+    """The loops with those outside that choose a panel: it is used for all rows before the next one is read.
+
+    `names` gives the loop's axis for every axis of the stage that reads the panels.
+    """
+    used = set().union(*(variables_of(index) for index in panels.read.indices))
+    chosen = {names[axis] for axis in used if axis in names}
+    return sorted(loops, key=lambda loop: loop.removesuffix(".0") not in chosen)
 
 
 def _with_body(stage: Stage, body: Expr) -> Stage:

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 
-from ansor_py.schedule.panels import Panels, possible_panels
+from ansor_py.schedule.panels import SMALLEST_OPERAND, Panels, is_worth_copying, possible_panels, reuses
 from ansor_py.schedule.state import Stage, State
 from ansor_py.target import Target
-from ansor_py.te.expr import Axis, Read, Var, reads_of, variables_of
+from ansor_py.te.expr import DTYPE_BYTES, Axis, Expr, Read, Var, reads_of, substitute, variables_of
 from ansor_py.te.simplify import Simplifier
 
 ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14)
@@ -27,6 +27,10 @@ LANE_REDUCTION_ROWS = 4
 STREAMED_LOAD = 3.0
 # What a tile is worth of which some operand's lanes have to be gathered one by one.
 GATHERED = 0.1
+# What a tile is worth whose vectors come from rows far apart in a large operand, not from a packed panel.
+UNPACKED = 0.7
+# Copying an operand in every run costs about as much as so many rows of products with it.
+COPY_ROWS = 24
 # Storing a result that is not contiguous costs about as much as this many steps of the reduction.
 TRANSPOSED_STORE_STEPS = 24
 
@@ -63,7 +67,8 @@ def _options(state: State, stage: Stage, target: Target, lanes: int) -> Iterator
     extents = {axis.name: axis for axis in stage.op.axes}
     for count in VECTOR_COUNTS:
         for panels in possible_panels(stage, count * lanes):
-            if panels.is_constant and extents[panels.axis].extent >= lanes:
+            usable = panels.is_constant or is_worth_copying(state, stage, panels)
+            if usable and extents[panels.axis].extent >= lanes:
                 yield from _with_rows(reads, stage, target, lanes, extents[panels.axis], panels.width, panels)
 
 
@@ -71,34 +76,49 @@ def _with_rows(
     reads: list[Read], stage: Stage, target: Target, lanes: int, vector: Axis, width: int, panels: Panels | None
 ) -> Iterator[TileChoice]:
     """Tiles of one width with every number of rows that leaves registers for the operands."""
-    row = _row_axis(reads, stage, vector.name)
+    packed = panels.read.tensor if panels is not None else None
+    strides = {read: element_stride(read, vector.name, width) for read in reads}
+    row, reused = _row_axis([read for read in reads if strides[read] != 0], stage, vector.name)
     extent = row.extent if row is not None else 1
     vectors = ceil(width / lanes)
     filled = vector.extent / (ceil(vector.extent / width) * vectors * lanes)
     steps = prod(axis.extent for axis in stage.op.reduce_axes)
-    stored = 1.0 if vector is stage.op.axes[-1] else steps / (steps + TRANSPOSED_STORE_STEPS)
-    packed = panels.read.tensor if panels is not None else None
-    strides = [element_stride(read, vector.name) for read in reads if read.tensor is not packed]
-    gathered = 1.0 if all(stride in (0, 1) for stride in strides) else GATHERED
+    worth = filled if vector is stage.op.axes[-1] else filled * steps / (steps + TRANSPOSED_STORE_STEPS)
+    unpacked = [(read, stride) for read, stride in strides.items() if read.tensor is not packed and stride != 0]
+    if any(stride != 1 for _, stride in unpacked):
+        worth *= GATHERED
+    if any(_bytes_a_row(read, stage, vector) > SMALLEST_OPERAND for read, _ in unpacked):
+        worth *= UNPACKED
+    if panels is not None and not panels.is_constant:
+        worth *= reuses(stage, panels.read) / (reuses(stage, panels.read) + COPY_ROWS)
     for rows in ROW_COUNTS:
         if rows > extent or (rows > 1 and rows * vectors + vectors + 1 > target.vector_registers):
             continue
         filled_rows = extent / (ceil(extent / rows) * rows)
-        reuse = rows * vectors / (rows + STREAMED_LOAD * vectors + 2.0)
+        loads = STREAMED_LOAD * vectors * (1 if reused else rows) + rows + 2.0
         lengths = {vector.name: width} if row is None else {row.name: rows, vector.name: width}
-        yield TileChoice(lengths, vector.name, panels, filled * filled_rows * reuse * stored * gathered)
+        yield TileChoice(lengths, vector.name, panels, worth * filled_rows * rows * vectors / loads)
 
 
-def _row_axis(reads: list[Read], stage: Stage, vector: str) -> Axis | None:
-    """An axis that the reads in lanes do not depend on, so that a loaded vector serves several rows; else the longest."""
-    in_lanes = [read for read in reads if element_stride(read, vector) != 0]
+def _bytes_a_row(read: Read, stage: Stage, vector: Axis) -> int:
+    """Bytes of an operand that one row of results needs."""
+    used = set().union(*(variables_of(index) for index in read.indices))
+    extents = [axis.extent for axis in (vector, *stage.op.reduce_axes) if axis.name in used]
+    return prod(extents) * DTYPE_BYTES[read.dtype]
+
+
+def _row_axis(in_lanes: list[Read], stage: Stage, vector: str) -> tuple[Axis | None, bool]:
+    """An axis that the reads in lanes do not depend on, so that a loaded vector serves several rows; else the longest.
+
+    The second result says which of the two it is.
+    """
     others = [axis for axis in stage.op.axes if axis.name != vector and axis.extent > 1]
-    reused = [axis for axis in others if all(element_stride(read, axis.name) == 0 for read in in_lanes)]
+    shared = [axis for axis in others if all(element_stride(read, axis.name) == 0 for read in in_lanes)]
     # Of several, the last: results of neighbouring rows are neighbours in memory if the lanes' are not.
-    candidates = reused or others
+    candidates = shared or others
     if vector != stage.op.axes[-1].name and stage.op.axes[-1] in candidates:
-        return stage.op.axes[-1]
-    return max(candidates, key=lambda axis: axis.extent) if candidates else None
+        return stage.op.axes[-1], bool(shared)
+    return (max(candidates, key=lambda axis: axis.extent) if candidates else None), bool(shared)
 
 
 def lane_reduction(reads: list[Read], stage: Stage, lanes: int) -> Axis | None:
@@ -114,15 +134,21 @@ def lane_reduction(reads: list[Read], stage: Stage, lanes: int) -> Axis | None:
     return axis if last is None or all(element_stride(read, last.name) != 1 for read in reduced) else None
 
 
-def element_stride(read: Read, axis: str) -> int | None:
-    """How many elements further a read goes when an axis grows by one; None if that is not constant."""
-    simplifier = Simplifier({})
+def element_stride(read: Read, axis: str, tile: int = 1) -> int | None:
+    """How many elements further a read goes when an axis grows by one; None if that is not constant.
+
+    With a `tile` only steps inside of a tile of this length count: `f // 16` stays the same in tiles of 16.
+    """
+    inside = f"{axis}.inside"
+    simplifier = Simplifier({inside: (0, tile - 1)} if tile > 1 else {})
+    tiled: dict[str, Expr] = {axis: Var(axis) * tile + Var(inside)} if tile > 1 else {}
+    moving = inside if tile > 1 else axis
     stride, total = 1, 0
     for extent, index in zip(reversed(read.tensor.shape), reversed(read.indices), strict=True):
-        for atom, coefficient in simplifier.linear(index).terms:
+        for atom, coefficient in simplifier.linear(substitute(index, tiled)).terms:
             if isinstance(atom, Var):
-                total += coefficient * stride if atom.name == axis else 0
-            elif axis in variables_of(atom):
+                total += coefficient * stride if atom.name == moving else 0
+            elif moving in variables_of(atom):
                 return None
         stride *= extent
     return total

@@ -12,13 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ansor_py.schedule.state import Stage, State
+from ansor_py.schedule.state import Root, Stage, State
 from ansor_py.schedule.steps import CacheOperand, CacheRead, Step, TransformLayout
 from ansor_py.te.expr import Const, Read, Var, reads_of, variables_of
 from ansor_py.te.tensor import Placeholder
 
 # A copy over the reader's axes may hold elements several times, and zeros: at most this many times the operand.
 MOST_GROWTH = 2
+# An operand that has to be copied in every run is worth it if its elements are read by at least so many others, ...
+FEWEST_REUSES = 32
+# ... and if it has at least so many bytes: a smaller one stays in the first-level cache as it is.
+SMALLEST_OPERAND = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,21 @@ def _may_be_gathered(stage: Stage, read: Read) -> bool:
     elements = prod(axis.extent for axis in (*stage.op.axes, *stage.op.reduce_axes) if axis.name in used)
     constant = isinstance(read.tensor.op, Placeholder) and read.tensor.op.constant
     return constant and elements <= MOST_GROWTH * read.tensor.size
+
+
+def is_worth_copying(state: State, stage: Stage, panels: Panels) -> bool:
+    """Whether an operand that is no constant, packed along the last output axis, is large, read often, and in a buffer."""
+    read = panels.read
+    last = next((axis.name for axis in reversed(stage.op.axes) if axis.extent > 1), None)
+    has_buffer = not state.has_stage(read.tensor.name) or isinstance(state.stage(read.tensor.name).location, Root)
+    large = read.tensor.bytes >= SMALLEST_OPERAND
+    return panels.axis == last and large and reuses(stage, read) >= FEWEST_REUSES and has_buffer
+
+
+def reuses(stage: Stage, read: Read) -> int:
+    """By how many results an element of an operand is used."""
+    used = set().union(*(variables_of(index) for index in read.indices))
+    return prod(axis.extent for axis in stage.op.axes if axis.name not in used)
 
 
 def panel_steps(state: State, stage: Stage, panels: Panels) -> tuple[Step, ...]:
