@@ -55,7 +55,7 @@ def transferred_programs(source: str | Path, target: Target, tasks: Iterable[Tas
         known = TrainingSet(known.batch, known.costs, -1 - tasks_of_run.astype(np.int64))
     else:
         records, _ = read_records(records_path)
-        known = programs_of_records(records, [*tasks, *_tasks_of_config(records_path.with_name(CONFIG))], rules)
+        known = programs_of_records(records, [*tasks, *tasks_of_config(records_path.with_name(CONFIG))], rules)
     if not len(known):
         raise OptionError(
             f"{OPTION} {source}: none of its programs is of a task that is known here; name the directory of a run "
@@ -134,7 +134,7 @@ def _target_of(records: Path, target: Target) -> Target:
     return other
 
 
-def _tasks_of_config(path: Path) -> list[Task]:
+def tasks_of_config(path: Path) -> list[Task]:
     """The task of a run of an operator; none for models, whose tasks only the graph layer can make."""
     try:
         config: Mapping[str, object] = json.loads(path.read_text())

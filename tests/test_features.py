@@ -377,3 +377,27 @@ def test_what_is_computed_from_constants_alone_is_prepared() -> None:
     assert [row["prepared"] for row in features_of(out, (ComputeAt("again", "out", "i"),))] == [1, 0, 0]
     assert [row["prepared"] for row in features_of(again, (ComputeAt("packed", "again", "i"),))] == [0, 0]
     assert [row["prepared"] for row in features_of(out, (ComputeAt("packed", "again", "i"),))] == [1, 1, 0]
+
+
+SUITE = (
+    "gmm_512 gmm_1024 gmm_bert bmm c1d c2d_56 c2d_14 c2d_s2 c2d_1x1 c3d dep_112 dil grp t2d cap nrm softmax layernorm tbg "
+    "conv_bn_relu matmul_softmax gmm_prime"
+).split()
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_sampled_programs_of_the_suite_agree_with_the_oracle(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two random programs of every sketch of a small relative of each workload."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "experiments"))
+    from workloads import WORKLOADS, workload
+
+    assert set(SUITE) == set(WORKLOADS)
+    rng = np.random.default_rng(1)
+    for sketch in generate_sketches(ComputeDAG.from_outputs(workload(name, scale=4).tensor()), TARGET):
+        space = Space(sketch, TARGET, SearchOptions())
+        space.warm_up()
+        population = Population(sketch, sample(space, 2, rng))
+        batch = extract_features(population, TARGET)
+        for program, row in enumerate(population.genes):
+            expected = oracle_features(concrete_state(sketch, row.tolist()), TARGET)
+            assert_rows_equal(batch.rows[batch.offsets[program] : batch.offsets[program + 1]], expected)

@@ -1,0 +1,114 @@
+"""How well cost models order programs that they have never seen, after more and more trials of a search.
+
+    OP=conv2d:1,64,56,56,64,3,pad=1,bias=1,relu=1
+    python -m ansor_py.search --op $OP --trials 512 --out runs/learned
+    python -m ansor_py.search --op $OP --trials 256 --seed 1 --policy random --cost-model random --out runs/random
+    python -m ansor_py.search --op $OP --trials 320 --seed 2 --out runs/evolved
+    python experiments/model_accuracy.py runs/learned --unseen runs/random --unseen runs/evolved --out accuracy.csv
+
+The programs of a round of one's own search are a biased sample (the model chose them), so those of other searches with other
+seeds are held out: all random ones, and of an evolution those after its first, random round. Programs that occur in the
+first run are left out, and so are failures. A model is trained anew on the first N trials for every N.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ansor_py.cost_model import create_cost_model
+from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
+from ansor_py.cost_model.training_set import TrainingSet
+from ansor_py.errors import AnsorError, OptionError
+from ansor_py.measure.records import Record, read_records
+from ansor_py.search.run_directory import CONFIG, RECORDS
+from ansor_py.search.transfer import programs_of_records, tasks_of_config
+
+COLUMNS = ("model", "trials", "unseen", "programs", "pairwise", "recall_30", "rmse")
+BEST = 30
+
+
+def records_of(run: Path) -> list[Record]:
+    """Records of programs that were made from sketches, with a latency or a lower bound of it."""
+    records, _ = read_records(run / RECORDS)
+    return [record for record in records if record.sketch_id is not None and (record.valid or record.error == "cut")]
+
+
+def held_out(run: Path, seen: set[str]) -> list[Record]:
+    """The valid records that count as unseen: not those of the random round with which an evolution begins."""
+    records = [record for record in records_of(run) if record.valid and json.dumps(record.steps) not in seen]
+    evolved = any(record.operator != "random" for record in records)
+    return [record for record in records if not evolved or record.round > 1]
+
+
+def judge(name: str, known: TrainingSet, unseen: TrainingSet, seeds: int) -> tuple[float, float, float]:
+    """Mean pairwise accuracy, recall of the best 30 and RMSE over models of several seeds."""
+    figures = []
+    truth = 1 / unseen.costs
+    for seed in range(seeds):
+        model = create_cost_model(name, seed)
+        model.update(known.batch, known.costs, known.tasks)
+        scores = model.predict(unseen.batch).astype(np.float64)
+        labels = known.costs[np.isfinite(known.costs)].min() * truth
+        scaled = scores * (scores @ labels) / max(float(scores @ scores), 1e-30)
+        figures.append((pairwise_rank_accuracy(scores, truth), top_k_recall(scores, truth, BEST), rmse(scaled, labels)))
+    pairwise, recall, error = np.mean(figures, axis=0)
+    return float(pairwise), float(recall), float(error)
+
+
+def table(run: Path, unseen: Sequence[Path], models: Sequence[str], trials: Sequence[int], seeds: int) -> list[list[str]]:
+    """Rows of `COLUMNS`. Raises OptionError where a run or its task cannot be read."""
+    tasks = tasks_of_config(run / CONFIG)
+    if not tasks:
+        raise OptionError(f"'{run / CONFIG}' does not name an operator; use the run directory of a run of one --op")
+    records = records_of(run)
+    seen = {json.dumps(record.steps) for record in records}
+    sets = {path.name: programs_of_records(held_out(path, seen), tasks, "default") for path in unseen}
+    everything = TrainingSet.empty()
+    for part in sets.values():
+        everything = everything.extended(part)
+    rows = []
+    for count in trials:
+        known = programs_of_records(records[:count], tasks, "default")
+        for name in models:
+            for label, part in {**sets, "all": everything}.items():
+                figures = judge(name, known, part, seeds)
+                rows.append([name, str(count), label, str(len(part)), *(f"{figure:.3f}" for figure in figures)])
+    return rows
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--unseen", multiple=True, required=True, type=click.Path(path_type=Path), help="A run whose programs are held out."
+)
+@click.option(
+    "--model", "models", multiple=True, default=("lightgbm", "lightgbm-rank", "roofline", "random"), show_default=True
+)
+@click.option("--trials", multiple=True, type=int, default=(64, 128, 256, 384, 512), show_default=True)
+@click.option("--seeds", default=3, show_default=True, help="Models a figure is the mean of.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the table as CSV.")
+def main(
+    run: Path, unseen: tuple[Path, ...], models: tuple[str, ...], trials: tuple[int, ...], seeds: int, out: Path | None
+) -> None:
+    """Train models on the first trials of RUN and judge them on the programs of other runs."""
+    try:
+        rows = table(run, unseen, models, trials, seeds)
+    except AnsorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    for row in [list(COLUMNS), *rows]:
+        print("  ".join(f"{cell:>14s}" for cell in row))
+    if out is not None:
+        with out.open("w", newline="") as file:
+            csv.writer(file).writerows([COLUMNS, *rows])
+
+
+if __name__ == "__main__":
+    main()
