@@ -59,6 +59,7 @@ def page(run: Path, note: str = "") -> str:
         "## Seconds by phase",
         "",
         phase_table(summary["phases"]),
+        *(["## Budget", "", budget_table(summary["trial_budget"])] if "trial_budget" in summary else []),
     ]
     return "\n".join(lines)
 
@@ -85,6 +86,15 @@ def phase_table(phases: Mapping[str, float]) -> str:
     names = [name for name in ORDER if name in phases] + sorted(set(phases) - set(ORDER))
     rows = [[name, f"{phases[name]:.2f}", f"{100 * phases[name] / total:.0f} %", MEANING.get(name, "")] for name in names]
     return markdown_table(["phase", "seconds", "share", "what"], [*rows, ["total", f"{total:.2f}", "100 %", ""]], texts=(0, 3))
+
+
+def budget_table(budget: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the design allows a trial on two cores (and training a round) beside what was spent."""
+    rows = [
+        [f"{name} ({item['unit']})", number(item["budget"]), "unknown" if item["spent"] is None else number(item["spent"])]
+        for name, item in budget.items()
+    ]
+    return markdown_table(["", "budget", "spent"], rows)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -146,6 +146,7 @@ class Search:
                 runner = BatchRunner(measurer, self._timer)
                 self._measure_defaults(runner)
                 self._close_round(DEFAULTS, 0, self.trials - self._trials_before)
+                self._stopped = self._reason_to_stop()
                 while not self._stopped:
                     chosen = self._choose()
                     if chosen is not None:

@@ -122,6 +122,42 @@ def test_operators_are_runs_of_their_own(tmp_path: Path) -> None:
     assert summary_of(tmp_path / "none")["untuned_latency_ms"] > 0
 
 
+def test_models_and_operators_may_be_tuned_together(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, objectives = tmp_path / "run", tmp_path / "objectives.py"
+    objectives.write_text("def worst(latencies, networks):\n    return networks.seconds(latencies).max()\n")
+    words = [str(model), "--op", "relu:64,8", "--op", "matmul:16,16,16", "--together", "--shape", "batch=1"]
+    words += ["--objective", f"{objectives}:worst", "--trials", "9", "--batch", "2", "--runner", "inline", "--out", str(run)]
+    assert main([*words, *CHEAP]) == 0
+    models = ["matmul_16_16_16.ansor", "relu_64_8.ansor", "small.ansor"]
+    assert sorted(path.name for path in run.iterdir()) == sorted([name for name in FILES if name != "model.ansor"] + models)
+    summary = summary_of(run)
+    assert (summary["trials"], summary["stopped"]) == (9, "9 trials")
+    assert [network["name"] for network in summary["networks"]] == [str(model), "relu:64,8", "matmul:16,16,16"]
+    assert summary["tuned_latency_ms"] == pytest.approx(sum(n["tuned_latency_ms"] for n in summary["networks"]), abs=1e-5)
+    keys = {key for network in summary["networks"] for key in network["weights"]}
+    assert keys == {task["key"] for task in summary["tasks"]}
+    for name in models:
+        assert ansor_py.load(run / name)
+    assert "stopped after: 9 trials" in capsys.readouterr().out
+
+
+def test_a_run_may_be_limited_by_time_and_by_latency(tmp_path: Path) -> None:
+    words = ["--op", "matmul:32,32,32", "--runner", "simulated", *CHEAP]
+    assert main([*words, "--time-budget", "3s", "--out", str(tmp_path / "time")]) == 0
+    summary = summary_of(tmp_path / "time")
+    assert summary["stopped"] == "time budget"
+    assert summary["trials"] > 0
+    assert json.loads((tmp_path / "time" / "config.json").read_text())["trials"] is None
+    assert main([*words, "--target-latency", "1s", "--out", str(tmp_path / "latency")]) == 0
+    assert summary_of(tmp_path / "latency")["stopped"] == "target latency of 1000 ms reached"
+    assert summary_of(tmp_path / "latency")["trials"] == 1
+    batch = tmp_path / "batch.toml"
+    batch.write_text('target-latency = ["1s"]\ntime-budget = "1h"\ntrials = 4\n[scheduler-option]\nearly_stopping = 50\n')
+    assert main([*words, "--config", str(batch), "--out", str(tmp_path / "batch")]) == 0
+    config = json.loads((tmp_path / "batch" / "config.json").read_text())
+    assert (config["time_budget"], config["scheduler_option"]) == ("1h", ["early_stopping=50"])
+
+
 def test_an_operator_run_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     words = ["--op", "matmul:32,32,32", "--runner", "inline", "--out", str(run), *CHEAP]
@@ -181,6 +217,16 @@ def test_what_the_user_got_wrong_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "unknown policy 'hope'" in one_line_error(capsys, *operator, "--policy", "hope")
     assert "unknown cost model 'oracle'" in one_line_error(capsys, *operator, "--cost-model", "oracle")
     assert "no objective 'fame'" in one_line_error(capsys, *operator, "--objective", "fame")
+    assert "there is no such file" in one_line_error(capsys, *operator, "--objective", f"{tmp_path / 'none.py'}:mine")
+    assert "needs the latency that every network is to reach" in one_line_error(
+        capsys, *operator, "--objective", "latency-targets"
+    )
+    assert "--time-budget is '10'" in one_line_error(capsys, *operator, "--time-budget", "10")
+    assert "--target-latency is 'soon'" in one_line_error(capsys, *operator, "--target-latency", "soon")
+    two = [*operator, "--target-latency", "1ms", "--target-latency", "2ms"]
+    assert "2 target latencies are given for 1 networks" in one_line_error(capsys, *two)
+    assert "no scheduler option 'gamma'; known are alpha" in one_line_error(capsys, *operator, "--scheduler-option", "gamma=1")
+    assert "scheduler option 'beta' must be a number" in one_line_error(capsys, *operator, "--scheduler-option", "beta=x")
     assert "no task scheduler 'none'" in one_line_error(capsys, *operator, "--scheduler", "none")
     assert "--threads is 0" in one_line_error(capsys, *operator, "--threads", "0")
     assert "trials is -1" in one_line_error(capsys, *operator, "--trials", "-1")

@@ -168,3 +168,30 @@ def test_builds_that_fail_or_take_too_long_are_failures() -> None:
     assert row.failures == {"LoweringError": 1, "timeout": 1}
     assert row.programs == 3
     assert row.maximum == 90.0
+
+
+def test_the_study_of_the_schedulers_compares_median_curves(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from scheduler_study import Outcome, compare, main
+
+    def outcome(scheduler: str, seed: int, *totals: float) -> Outcome:
+        return Outcome(scheduler, seed, totals, {"a": len(totals)})
+
+    base = [outcome("round-robin", seed, 9, 8, 7, 6, luck) for seed, luck in enumerate((4, 5, 6))]
+    other = [outcome("gradient", seed, 9, luck, 4, 4, 4) for seed, luck in enumerate((3, 5, 9))]
+    report = compare(base + other)
+    assert report["round-robin"]["goal_ms"] == 5
+    assert (report["round-robin"]["trials_to_goal"], report["gradient"]["trials_to_goal"]) == (5, 2)
+    assert report["gradient"]["saved"] == pytest.approx(0.6)
+    assert [run["trials_to_goal"] for run in report["gradient"]["runs"]] == [2, 2, 3]
+    assert [run["trials_to_goal"] for run in report["round-robin"]["runs"]] == [5, 5, None]
+
+    words = "--runner simulated --trials 8 --batch 2 --seeds 0 --scale 8 --policy random --target".split()
+    words += ["x86-64 cpu=haswell cores=2", "--task", "gmm_512=2", "--task", "softmax=1", "--out", str(tmp_path)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert "| **gradient** | median |" in result.output
+    assert {"study.json", "study.png", "gradient-0", "round-robin-0", "random-0"} <= {path.name for path in tmp_path.iterdir()}
+    assert "| **random** | median |" in result.output
+    assert "gradient, seed 0" not in CliRunner().invoke(main, words).output  # what is there is not repeated
