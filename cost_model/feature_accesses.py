@@ -22,7 +22,7 @@ def accesses(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Loads by the stride of the lanes, stores of finished or spilled results, and loop iterations outside the tile."""
     inside = tile_depth(statement)
     out[0:3] = loads_by_kind(statement, target)
-    out[3], out[4] = stores(statement, target)
+    out[3:5] = stores(statement, target)
     out[5] = statement.runs[0, inside]
     out[6] = 1
     out[7] = 0
@@ -52,14 +52,18 @@ def vector_share(statement: StatementArrays, target: Target) -> Floats:
 
 def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
     """Loads [3, n] of all iterations: of one element for all lanes, of whole vectors, of one element a lane."""
+    if "loads" in statement.kept:
+        return statement.kept["loads"]
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)
     inside, strides = tile_depth(statement), lane_strides(statement)
-    loads = np.zeros((3, statement.programs))
-    for touched, stride in zip(statement.touched[1:, inside], strides[1:], strict=True):
-        kind = np.minimum(stride, 2)
-        for number in range(3):
-            loads[number] += np.where(kind == number, np.ceil(touched / lanes) if number == 1 else touched, 0.0)
-    return loads * (statement.inner[0] / statement.inner[inside])
+    touched, strides = statement.touched[1:, inside], strides[1:]
+    loads = np.empty((3, statement.programs))
+    loads[0] = (touched * (strides == 0)).sum(axis=0)
+    loads[1] = (np.ceil(touched / lanes) * (strides == 1)).sum(axis=0)
+    loads[2] = (touched * (strides > 1)).sum(axis=0)
+    loads *= statement.inner[0] / statement.inner[inside]
+    statement.kept["loads"] = loads
+    return loads
 
 
 def lane_strides(statement: StatementArrays) -> Floats:
@@ -68,11 +72,14 @@ def lane_strides(statement: StatementArrays) -> Floats:
     return statement.strides[:, vectorised[-1]] if len(vectorised) else np.zeros((len(statement.buffers), statement.programs))
 
 
-def stores(statement: StatementArrays, target: Target) -> tuple[Floats, Floats]:
-    """Vectors stored [n] (a reduction's accumulators once a run of its loops), and elements stored one by one [n]."""
+def stores(statement: StatementArrays, target: Target) -> Floats:
+    """Rows of [2, n]: vectors stored (a reduction's accumulators once a run of its loops), elements stored one by one."""
+    if "stores" in statement.kept:
+        return statement.kept["stores"]
     vectors = statement.inner[0] * vector_share(statement, target)
     depth = innermost_reduction(statement)
     if depth is not None:
         vectors = vectors / accumulation_run(statement, depth)
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)
-    return vectors, np.where(lane_strides(statement)[0] > 1, vectors * lanes, 0.0)
+    statement.kept["stores"] = np.stack([vectors, np.where(lane_strides(statement)[0] > 1, vectors * lanes, 0.0)])
+    return statement.kept["stores"]

@@ -56,6 +56,8 @@ def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
 
 def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
     """Bytes [3, n] that move into the L1, L2 and L3 cache if a body stays in the cache that it fits as a whole."""
+    if "cache_traffic" in statement.kept:
+        return statement.kept["cache_traffic"]
     touched = statement_bytes(statement)
     into = np.empty((3, statement.programs))
     for level, capacity in enumerate((target.l1, target.l2, max(target.l3, target.l2))):
@@ -64,4 +66,5 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
             fits = statement.body_bytes[depth] <= capacity
             traffic = np.where(fits, statement.inner[0] / statement.inner[depth] * touched[depth], traffic)
         into[level] = traffic
+    statement.kept["cache_traffic"] = into
     return into
