@@ -177,7 +177,7 @@ def stage_instructions(b: StageBounds, lanes: int, limit: Number) -> Number:
         if loop.annotation == "vectorize":
             emitted = emitted * -(-loop.extent // lanes)
             copies = copies * (1 + _has_tail(b, loop.name))
-        elif reduces and loop.kind == "spatial" and _inside_all_reductions(b, loop.name):
+        elif loop.annotation == "unroll" or (reduces and loop.kind == "spatial" and _inside_all_reductions(b, loop.name)):
             emitted = emitted * loop.extent
             copies = copies * (1 + _has_tail(b, loop.name))
         elif loop.kind == "reduction":

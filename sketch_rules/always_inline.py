@@ -1,11 +1,22 @@
-"""Rule: inline what costs nothing to recompute, such as a bias or a ReLU (paper, Table 1, rule 2)."""
+"""Rule: inline what costs nothing to recompute, such as a bias or a ReLU (paper, Table 1, rule 2).
+
+Beyond the paper: an expensive formula whose elements are read once, by an operation without reduction, is not recomputed.
+"""
 
 from __future__ import annotations
 
-from ansor_py.schedule.access import has_reduction, is_strictly_inlineable
+from ansor_py.schedule.access import has_reduction, is_read_once, is_strictly_inlineable
+from ansor_py.schedule.state import Stage
 from ansor_py.schedule.steps import ComputeInline
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
+from ansor_py.te.tensor import tensor_from_body
+
+
+def _is_read_once(sketch: PartialSketch, stage: Stage) -> bool:
+    state = sketch.state
+    readers = [tensor_from_body(s.name, s.op.axes, state.body(s.name)) for s in state.consumers(stage.name)]
+    return is_read_once(stage.tensor, readers)
 
 
 @rule("always_inline")
@@ -19,7 +30,7 @@ class AlwaysInline(Rule):
             and stage.is_unscheduled
             and not has_reduction(stage.tensor)
             and not sketch.state.attached_to(stage.name)
-            and is_strictly_inlineable(stage.tensor)
+            and (is_strictly_inlineable(stage.tensor) or _is_read_once(sketch, stage))
         )
         return "apply_and_stop" if inlineable else "skip"
 

@@ -2,18 +2,28 @@
 
 The innermost part of the vector axis is split by a hole's choice of lengths, moved innermost and computed in lanes. A length
 beyond the loop's extent covers all of it.
+
+A stage without reduction that reads along another axis than it writes (a permuted copy) gets a register tile of both axes,
+which the code generator transposes in registers, and blocks of such tiles along the axis that is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ansor_py.codegen.default_tile import transposed_row
+from ansor_py.lower.lower import MAX_TILE_VECTORS
 from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import Gene, Inlined, Stage
-from ansor_py.schedule.steps import Reorder, Split, Vectorize
+from ansor_py.schedule.steps import Reorder, Split, Unroll, Vectorize
 from ansor_py.sketch_rules.partial_sketch import PartialSketch, innermost_part, moved_last
+from ansor_py.sketch_rules.tile_sizes import level_sizes
 from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, read_stride, vector_axis
 from ansor_py.te.expr import Axis, Expr, reads_of
 
 VECTORS = (1, 2, 4)
+# Side by side in a sum over rows: a whole run of each row is read, and no accumulator waits for itself.
+WIDE_VECTORS = (1, 2, 4, 8, 16)
 
 
 def annotate_vectorize(sketch: PartialSketch) -> PartialSketch:
@@ -30,11 +40,15 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     axis = vector_axis(stage, body)
     if axis is None:
         return sketch
+    row = None if stage.relations or stage.name in sketch.levels else transposed_row(reads_of(body), stage)
+    if row is not None and not sketch.state.attached_to(stage.name):
+        return _transposed(sketch, stage, row, axis)
     loop = innermost_part(stage, axis.name)
     if sketch.state.attached_to(stage.name, loop):
         return sketch
     lanes = sketch.target.lanes(stage.tensor.dtype)
-    choices = vector_choices(axis.extent, lanes, _is_contiguous(stage, body, axis))
+    vectors = WIDE_VECTORS if stage.op.reduce_axes and axis in stage.op.axes and stage.name not in sketch.levels else VECTORS
+    choices = vector_choices(axis.extent, lanes, _is_contiguous(stage, body, axis), vectors)
     sketch, hole = sketch.with_hole(Hole(f"vectorize {stage.name}", "vectorize", stage.name, choices))
     sketch = sketch.apply(Split(stage.name, loop, (Gene(hole),)))
     inner = f"{loop}.1"
@@ -48,9 +62,35 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     return sketch.apply(Vectorize(stage.name, inner))
 
 
-def vector_choices(extent: int, lanes: int, contiguous: bool) -> tuple[int, ...]:
-    """Lengths of a vector loop: half a vector to four, the whole axis if shorter, and 1 where elements are not neighbours."""
-    found = {min(extent, lanes * vectors) for vectors in VECTORS}
+def _transposed(sketch: PartialSketch, stage: Stage, row: Axis, axis: Axis) -> PartialSketch:
+    """Tiles of rows and lanes, and blocks of them: one tile's row after the other, or columns of several tiles."""
+    lanes = sketch.target.lanes(stage.tensor.dtype)
+    tiles = transposed_tiles(row.extent, axis.extent, lanes)
+    name = stage.name
+    sketch, tile = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
+    blocks = tuple((size,) for size in level_sizes(-(-row.extent // min(rows for rows, _ in tiles)), row.extent))
+    sketch, block = sketch.with_hole(Hole(f"tile {name}.{row.name}", "tile", name, blocks))
+    outer = [item.name for item in stage.op.axes if item not in (row, axis)]
+    order = (*outer, f"{row.name}.0", f"{axis.name}.0", f"{row.name}.1", f"{row.name}.2", f"{axis.name}.1")
+    return sketch.apply(
+        Split(name, row.name, (Gene(tile, 0), Gene(block))),
+        Split(name, axis.name, (Gene(tile, 1),)),
+        Reorder(name, order),
+        Unroll(name, f"{row.name}.2"),
+        Vectorize(name, f"{axis.name}.1"),
+    )
+
+
+def transposed_tiles(rows: int, columns: int, lanes: int) -> tuple[tuple[int, int], ...]:
+    """(rows, lanes) of tiles that are transposed in registers: up to 64 vectors, runs of a quarter of a vector to four."""
+    sizes = [lanes // 4, lanes // 2, *(lanes * vectors for vectors in VECTORS)]
+    lengths = [sorted({min(size, extent) for size in sizes if size > 1}) for extent in (rows, columns)]
+    return tuple((r, c) for r in lengths[0] for c in lengths[1] if r * -(-c // lanes) <= MAX_TILE_VECTORS)
+
+
+def vector_choices(extent: int, lanes: int, contiguous: bool, vectors: Sequence[int] = VECTORS) -> tuple[int, ...]:
+    """Lengths of a vector loop: half a vector to several, the whole axis if shorter, 1 where elements are not neighbours."""
+    found = {min(extent, lanes * count) for count in vectors}
     if lanes // 2 > 1:
         found.add(min(extent, lanes // 2))
     return tuple(sorted(found if contiguous else found | {1}))

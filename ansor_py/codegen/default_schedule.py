@@ -1,9 +1,9 @@
 """Default schedules: a good guess for every operation without any measurement.
 
 Cheap element-wise stages are inlined. A stage with data reuse gets one register tile, chosen by how well it fills vectors and
-how often it reuses a loaded vector, and is computed inside its element-wise consumer's tiles if it has one. Everything
-else runs its outer loops in parallel and its inner loop in vectors. This is candidate 0 of every search, so that tuning never
-makes a model slower.
+how often it reuses a loaded vector, and is computed inside its element-wise consumer's tiles if it has one. Everything else
+runs its outer loops in parallel and its inner loop in vectors; stages that share rows are computed one row after the other.
+This is candidate 0 of every search, so that tuning never makes a model slower.
 
     steps = default_steps(dag, target, threads=2)
 """
@@ -12,12 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
-from ansor_py.codegen.default_tile import choose_tile, lane_reduction
-from ansor_py.schedule.access import has_reduction, is_elementwise_read, is_strictly_inlineable, needs_multi_level_tiling
+from ansor_py.codegen.default_tile import choose_tile, lane_reduction, transposed_row
+from ansor_py.errors import ScheduleError
+from ansor_py.lower.bounds import infer_bounds
+from ansor_py.schedule.access import (
+    common_outer_axes,
+    has_reduction,
+    is_elementwise_read,
+    is_read_once,
+    is_strictly_inlineable,
+    needs_multi_level_tiling,
+)
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.panels import Panels, panel_steps
-from ansor_py.schedule.state import Inlined, SplitRelation, Stage, State
+from ansor_py.schedule.state import At, Inlined, SplitRelation, Stage, State
 from ansor_py.schedule.steps import (
     ComputeAt,
     ComputeInline,
@@ -27,11 +37,12 @@ from ansor_py.schedule.steps import (
     Reorder,
     Split,
     Step,
+    Unroll,
     Vectorize,
 )
 from ansor_py.target import Target
-from ansor_py.te.expr import Expr, reads_of, variables_of
-from ansor_py.te.tensor import Compute
+from ansor_py.te.expr import DTYPE_BYTES, Axis, Expr, reads_of, variables_of
+from ansor_py.te.tensor import Compute, Tensor
 
 # A nest of fewer elements than this is not worth waking other threads for.
 MIN_PARALLEL_ELEMENTS = 8192
@@ -40,13 +51,18 @@ ITERATIONS_PER_THREAD = 4
 UNROLL_LIMIT = 128
 # Vectors per step of a long vectorised loop.
 STEP_LANES = 4
+# Vectors of accumulators side by side in a sum over rows, and the rows from which on more of them pay.
+ACCUMULATORS = (16, 8, 4, 2)
+LONG_REDUCTION = 64
+# Vectors along the last axis of a tile that is transposed in registers.
+TRANSPOSED_VECTORS = 2
 
 
 def default_steps(dag: ComputeDAG, target: Target, threads: int) -> tuple[Step, ...]:
     """Transform steps for the DAG; concrete, legal and deterministic."""
     builder = _Builder(State.initial(dag), target, threads)
-    for tensor in dag.computed:
-        if not builder.state.is_output(tensor.name) and not has_reduction(tensor) and is_strictly_inlineable(tensor):
+    for tensor in reversed(dag.computed):  # what reads it is settled first
+        if not builder.state.is_output(tensor.name) and builder.is_free_to_inline(tensor):
             builder.add(ComputeInline(tensor.name))
     placed: set[str] = set()
     for stage in builder.state.stages:
@@ -55,9 +71,13 @@ def default_steps(dag: ComputeDAG, target: Target, threads: int) -> tuple[Step, 
         consumer = builder.fusible_consumer(stage)
         builder.tile(stage, consumer)
         placed |= {stage.name} | ({consumer.name} if consumer is not None else set())
-    for stage in builder.state.stages:
-        if stage.name not in placed and not isinstance(stage.location, Inlined):
-            builder.simple(stage)
+    rest = [s.name for s in builder.state.stages if s.name not in placed and not isinstance(s.location, Inlined)]
+    for name in rest:
+        builder.simple(builder.state.stage(name))
+    for name in reversed(rest):
+        builder.attach(builder.state.stage(name), rest)
+    for name in rest:
+        builder.parallel_outer(builder.state.stage(name))
     return builder.state.steps
 
 
@@ -71,6 +91,14 @@ class _Builder:
 
     def add(self, step: Step) -> None:
         self.state = self.state.apply(step)
+
+    def is_free_to_inline(self, tensor: Tensor) -> bool:
+        """Whether nothing is computed twice that costs something: cheap formulas, or any whose elements are read once."""
+        if has_reduction(tensor):
+            return False
+        return is_strictly_inlineable(tensor) or is_read_once(
+            tensor, [self._whole(reader) for reader in self.state.consumers(tensor.name)]
+        )
 
     def fusible_consumer(self, stage: Stage) -> Stage | None:
         """The only consumer, if it reads the stage element by element and does not reduce."""
@@ -106,7 +134,7 @@ class _Builder:
             self.add(Vectorize(stage.name, vector))
         self.add(Pragma(stage.name, UNROLL_LIMIT))
         if consumer is None:
-            self.parallel(stage.name, outer, stage.tensor.size)
+            self.parallel(stage.name, outer, _work(stage))
             return
         names = {axis.name: own.name for axis, own in zip(stage.op.axes, consumer.op.axes, strict=True)}
         lengths = {names[name]: length for name, length in choice.lengths.items() if name in names}
@@ -119,7 +147,7 @@ class _Builder:
         if inner and inner[-1] == f"{consumer.op.axes[-1].name}.1":
             self.add(Vectorize(consumer.name, inner[-1]))
         self.add(ComputeAt(stage.name, consumer.name, outer[-1]))
-        self.parallel(consumer.name, outer, stage.tensor.size)
+        self.parallel(consumer.name, outer, _work(stage))
 
     @staticmethod
     def _parts(axes: Sequence[str], lengths: dict[str, int]) -> tuple[list[str], list[str]]:
@@ -129,35 +157,105 @@ class _Builder:
     # All other stages.
 
     def simple(self, stage: Stage) -> None:
-        """Parallel outside, vectors inside."""
+        """Vectors inside; what runs in parallel is decided when all stages are placed."""
         lanes = self.target.lanes(stage.tensor.dtype)
         spatial = [axis.name for axis in stage.op.axes]
         reductions = [axis.name for axis in stage.op.reduce_axes]
-        work = stage.tensor.size
-        for axis in stage.op.reduce_axes:
-            work *= axis.extent
-        in_lanes = lane_reduction(reads_of(self.state.body(stage.name)), stage, lanes)
+        reads = reads_of(self.state.body(stage.name))
+        in_lanes = lane_reduction(reads, stage, lanes)
         if in_lanes is not None:
             reduction = in_lanes.name
-            self.add(Split(stage.name, reduction, (STEP_LANES * lanes,)))
+            # Lanes past the end are masked in every step: fewer vectors that divide the axis are better.
+            even = (count for count in (STEP_LANES, STEP_LANES // 2, 1) if in_lanes.extent % (count * lanes) == 0)
+            self.add(Split(stage.name, reduction, (next(even, STEP_LANES) * lanes,)))
             order = [name for name in reductions if name != reduction]
             self.add(Reorder(stage.name, (*spatial, *order, f"{reduction}.0", f"{reduction}.1")))
             self.add(Vectorize(stage.name, f"{reduction}.1"))
-            self.parallel(stage.name, spatial, work)
             return
         if not spatial:
             return
+        row = transposed_row(reads, stage)
+        if row is not None:
+            self.transposed(stage, row, lanes)
+            return
         last = stage.op.axes[-1]
         if last.extent > 1:
-            width = min(last.extent, (2 if reductions else STEP_LANES) * lanes)
+            width = min(last.extent, (self._accumulators(stage, lanes) if reductions else STEP_LANES) * lanes)
             self.add(Split(stage.name, last.name, (width,)))
             outer = [*spatial[:-1], f"{last.name}.0"]
             self.add(Reorder(stage.name, (*outer, *reductions, f"{last.name}.1")))
             self.add(Vectorize(stage.name, f"{last.name}.1"))
-            spatial = outer
         if reductions:
             self.add(Pragma(stage.name, UNROLL_LIMIT))
-        self.parallel(stage.name, spatial, work)
+
+    def transposed(self, stage: Stage, row: Axis, lanes: int) -> None:
+        """Square tiles of the last axis and the one along which an input is contiguous, in runs of whole cache lines."""
+        last = next(axis for axis in reversed(stage.op.axes) if axis.extent > 1)
+        rest = [axis.name for axis in stage.op.axes if axis not in (row, last)]
+        self.add(Split(stage.name, row.name, (min(row.extent, lanes),)))
+        self.add(Split(stage.name, last.name, (min(last.extent, TRANSPOSED_VECTORS * lanes),)))
+        outer = [*rest, f"{last.name}.0", f"{row.name}.0"]
+        self.add(Reorder(stage.name, (*outer, f"{row.name}.1", f"{last.name}.1")))
+        self.add(Unroll(stage.name, f"{row.name}.1"))
+        self.add(Vectorize(stage.name, f"{last.name}.1"))
+
+    def _accumulators(self, stage: Stage, lanes: int) -> int:
+        """Vectors side by side in a reduction over outer axes: long runs of each row, but some iterations for every thread."""
+        if prod(axis.extent for axis in stage.op.reduce_axes) < LONG_REDUCTION:
+            return ACCUMULATORS[-1]
+        wanted = self.threads * ITERATIONS_PER_THREAD if self.threads > 1 else 1
+        elements = [axis.extent for axis in stage.op.axes]
+        counts = (c for c in ACCUMULATORS if prod(elements[:-1]) * -(-elements[-1] // (c * lanes)) >= wanted)
+        return next(counts, ACCUMULATORS[-1])
+
+    def attach(self, stage: Stage, candidates: Sequence[str]) -> None:
+        """Compute a stage inside the loops over rows that all of its consumers share, if a row fits half the L2 cache.
+
+        A softmax then works on one row after the other, which stays in the first-level cache between its stages.
+        """
+        consumers = self.state.consumers(stage.name)
+        if self.state.is_output(stage.name) or not consumers or any(c.name not in candidates for c in consumers):
+            return
+        places = {self._root(consumer) for consumer in consumers}
+        if len(places) != 1 or self.state.is_prepared(stage.name):
+            return
+        host = self.state.stage(places.pop())
+        shared = min(common_outer_axes(self._whole(consumer), stage.tensor) for consumer in (host, *consumers))
+        loops = [axis.name for axis in host.op.axes[:shared] if axis.extent > 1]
+        whole = {iterator.name for iterator in host.iterators}
+        while loops and loops[-1] not in whole:
+            loops.pop()
+        if not loops or any(name not in whole for name in loops):
+            return
+        step = ComputeAt(stage.name, host.name, loops[-1])
+        try:
+            region = infer_bounds(self.state.apply(step))[stage.name].region
+        except ScheduleError:
+            return
+        count = [axis.name for axis in host.op.axes].index(loops[-1]) + 1
+        size = DTYPE_BYTES[stage.tensor.dtype] * prod(int(extent) for extent in region)
+        if all(int(extent) == 1 for extent in region[:count]) and size <= self.target.l2 // 2:
+            self.add(step)
+
+    def _root(self, stage: Stage) -> str:
+        """The stage at root in whose nest a stage is computed."""
+        while isinstance(stage.location, At):
+            stage = self.state.stage(stage.location.stage)
+        return stage.name
+
+    def _whole(self, stage: Stage) -> Tensor:
+        return _with_body(stage, self.state.body(stage.name)).tensor
+
+    def parallel_outer(self, stage: Stage) -> None:
+        """Run the outer spatial loops of a stage at root in parallel."""
+        if isinstance(stage.location, At):
+            return
+        loops: list[str] = []
+        for iterator in stage.iterators:
+            if iterator.kind == "reduction" or iterator.annotation != "none":
+                break
+            loops.append(iterator.name)
+        self.parallel(stage.name, loops, sum(_work(other) for other in self.state.stages if self._root(other) == stage.name))
 
     def parallel(self, stage: str, loops: Sequence[str], work: int) -> None:
         """Collapse as many outer loops as it takes to give every thread some iterations, and run them in parallel."""
@@ -190,6 +288,11 @@ def _panels_first(loops: Sequence[str], panels: Panels, names: Mapping[str, str]
 def _with_body(stage: Stage, body: Expr) -> Stage:
     op = Compute(stage.op.axes, stage.op.reduce_axes, body)
     return replace(stage, tensor=replace(stage.tensor, op=op))
+
+
+def _work(stage: Stage) -> int:
+    """Elements that a stage goes through."""
+    return stage.tensor.size * prod(axis.extent for axis in stage.op.reduce_axes)
 
 
 def _extents(stage: Stage) -> dict[str, int]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 
+from ansor_py.codegen.transposition import FEWEST_ROWS
 from ansor_py.schedule.panels import SMALLEST_OPERAND, Panels, is_worth_copying, possible_panels, reuses
 from ansor_py.schedule.state import Stage, State
 from ansor_py.target import Target
@@ -21,6 +22,8 @@ from ansor_py.te.simplify import Simplifier
 
 ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14)
 VECTOR_COUNTS = (1, 2, 3, 4)
+# Where there are no rows (a vector times a matrix): longer runs of each row of the operand.
+SINGLE_ROW_VECTORS = (8, 16)
 # Results side by side when the lanes are taken by the reduction.
 LANE_REDUCTION_ROWS = 4
 # A load of a vector, streamed from a farther cache, weighs as much as so many broadcasts of an element that stays near.
@@ -57,7 +60,9 @@ def _options(state: State, stage: Stage, target: Target, lanes: int) -> Iterator
     reads = reads_of(state.body(stage.name))
     reduction = lane_reduction(reads, stage, lanes)
     if reduction is None:
-        for width in dict.fromkeys(min(count * lanes, last.extent) for count in VECTOR_COUNTS):
+        is_single = prod(axis.extent for axis in stage.op.axes) == last.extent
+        counts = (*VECTOR_COUNTS, *SINGLE_ROW_VECTORS) if is_single else VECTOR_COUNTS
+        for width in dict.fromkeys(min(count * lanes, last.extent) for count in counts):
             yield from _with_rows(reads, stage, target, lanes, last, width, None)
     else:
         lengths = {axis.name: min(LANE_REDUCTION_ROWS, axis.extent) for axis in stage.op.axes[-2:]}
@@ -132,6 +137,24 @@ def lane_reduction(reads: list[Read], stage: Stage, lanes: int) -> Axis | None:
         return None
     last = next((item for item in reversed(stage.op.axes) if item.extent > 1), None)
     return axis if last is None or all(element_stride(read, last.name) != 1 for read in reduced) else None
+
+
+def transposed_row(reads: list[Read], stage: Stage) -> Axis | None:
+    """The axis along which an operation without reduction reads neighbours, where along its last axis it does not.
+
+    Such reads are transposed in registers if both axes are in the tile (`ansor_py.codegen.transposition`).
+    """
+    last = next((axis for axis in reversed(stage.op.axes) if axis.extent > 1), None)
+    if last is None or stage.op.reduce_axes:
+        return None
+    apart = [read for read in reads if element_stride(read, last.name) not in (None, 0, 1)]
+    votes = {
+        axis: sum(element_stride(read, axis.name) == 1 for read in apart)
+        for axis in stage.op.axes
+        if axis is not last and axis.extent >= FEWEST_ROWS
+    }
+    best = max(votes, key=lambda axis: votes[axis], default=None)
+    return best if best is not None and votes[best] else None
 
 
 def element_stride(read: Read, axis: str, tile: int = 1) -> int | None:

@@ -52,17 +52,20 @@ class ExpressionEmitter(AddressEmitter):
 
     def value(self, expr: Expr, predicate: Value | None) -> Value:
         """The value of an expression where all loop variables stand. Reads are performed only where `predicate` holds."""
-        variables = self.variables_of(expr)
-        key = (
-            id(expr),
-            predicate,
-            self.lanes if self.lane_variable in variables else 0,
-            tuple(self.coordinates[name] for name in variables),
-        )
+        key = self._key(expr, predicate)
         known = self._values.get(key)
         if known is None:
             known = self._values[key] = self._value(expr, predicate)
         return known
+
+    def _key(self, expr: Expr, predicate: Value | None) -> object:
+        variables = self.variables_of(expr)
+        lanes = self.lanes if self.lane_variable in variables else 0
+        return (id(expr), predicate, lanes, tuple(self.coordinates[name] for name in variables))
+
+    def remember(self, expr: Expr, predicate: Value | None, value: Value) -> None:
+        """Take this for the value of an expression where all loop variables stand, until `forget_values`."""
+        self._values[self._key(expr, predicate)] = value
 
     def _value(self, expr: Expr, predicate: Value | None) -> Value:
         if expr.dtype == INDEX and isinstance(expr, Const | Var | Binary) and not self.runs_in_lanes(expr):
@@ -365,6 +368,20 @@ class ExpressionEmitter(AddressEmitter):
             f"llvm.masked.store.{intrinsic_suffix(f'<{width} x {kind}>')}.p0",
             f"<{width} x {kind}> {vector}, ptr align {size} {address}, {mask.type} {mask.name}",
             f"<{width} x {kind}>, ptr, {mask.type}",
+        )
+
+    def load_run(self, tensor: Tensor, indices: Sequence[Expr], width: int, mask: Value | None) -> str:
+        """A vector of `width` consecutive elements from the current position on, those of the mask if there is one."""
+        kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
+        vector = f"<{width} x {kind}>"
+        address = self.address(tensor, self.flat_index(tensor, indices))
+        if mask is None:
+            return self.text.emit(f"load {vector}, ptr {address}, align {size}")
+        return self.text.call(
+            vector,
+            f"llvm.masked.load.{intrinsic_suffix(vector)}.p0",
+            f"ptr align {size} {address}, {mask.type} {mask.name}, {vector} zeroinitializer",
+            f"ptr, {mask.type}, {vector}",
         )
 
     def _to_memory(self, value: Value) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.jit import load_object
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.codegen.memory import aligned_array, buffer_table
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _ITERATIONS = 50_000
 _ROUNDS = 4  # multiply-adds of every chain in one iteration
+_STREAM_STEPS = 4  # vectors of every stream in one iteration
 _SMALLEST_COPY, _LARGEST_COPY = 64 << 20, 256 << 20
 
 # The kernel ABI around a body of one thread; `omp_get_thread_num` is 0 outside a parallel region.
@@ -48,32 +50,6 @@ one:
 }}
 """
 
-_COPY_BODY = """
-entry:
-  %thread = call i32 @omp_get_thread_num()
-  %number = sext i32 %thread to i64
-  %to.at = getelementptr ptr, ptr %buffers, i64 1
-  %share.at = getelementptr ptr, ptr %buffers, i64 2
-  %from = load ptr, ptr %buffers
-  %to = load ptr, ptr %to.at
-  %shares = load ptr, ptr %share.at
-  %share = load i64, ptr %shares
-  %begin = mul i64 %number, %share
-  %end = add i64 %begin, %share
-  br label %loop
-loop:
-  %i = phi i64 [ %begin, %entry ], [ %next, %loop ]
-  %source = getelementptr {vector}, ptr %from, i64 %i
-  %target = getelementptr {vector}, ptr %to, i64 %i
-  %value = load {vector}, ptr %source, align {bytes}
-  store {vector} %value, ptr %target, align {bytes}
-  %next = add i64 %i, 1
-  %more = icmp slt i64 %next, %end
-  br i1 %more, label %loop, label %done
-done:
-  ret void
-"""
-
 
 def measure_peak(target: Target, threads: int = 1, seconds: float = 0.2) -> float:
     """float32 GFLOP/s of `threads` threads that do nothing but independent vector FMAs; an FMA counts as 2.
@@ -93,7 +69,7 @@ def measure_copy_bandwidth(target: Target, threads: int = 1, size: int | None = 
     The default lies between 64 and 256 MiB. Raises CodegenError if `threads` < 1.
     """
     wanted = min(max(4 * max(target.l3, target.l2), _SMALLEST_COPY), _LARGEST_COPY) if size is None else size
-    share = max(wanted // target.vector_bytes // max(threads, 1), 1)
+    share = max(wanted // target.vector_bytes // max(threads, 1) // _STREAM_STEPS, 1) * _STREAM_STEPS
     count = share * max(threads, 1) * target.vector_bytes
     source, copy = aligned_array((count,), "uint8"), aligned_array((count,), "uint8")
     source[:], copy[:] = 1, 0
@@ -133,8 +109,44 @@ def peak_ir(target: Target) -> str:
 
 def copy_ir(target: Target) -> str:
     """A kernel that copies buffer 0 to buffer 1, every thread `buffers[2][0]` vectors of its own."""
-    body = _COPY_BODY.format(vector=f"<{target.vector_bytes // 4} x float>", bytes=target.vector_bytes)
-    return _KERNEL_IR.format(declarations="", body=body)
+    return stream_ir(target, 1, 1)
+
+
+def stream_ir(target: Target, reads: int, writes: int) -> str:
+    """A kernel that reads some streams from end to end and writes others, the fastest loop that memory allows.
+
+    Buffers: those read, those written, and one int64, the number of vectors of every stream that are a thread's own.
+    Every vector that is written is the sum of those read at its place. Without a stream to write, one buffer of 64 bytes a
+    thread takes the sum of everything that was read.
+    """
+    vector, size = f"<{target.vector_bytes // 4} x float>", target.vector_bytes
+    text = FunctionText(set())
+    thread = text.emit(f"sext i32 {text.emit('call i32 @omp_get_thread_num()')} to i64")
+    places = [text.emit(f"getelementptr ptr, ptr %buffers, i64 {number}") for number in range(reads + max(writes, 1) + 1)]
+    pointers = [text.emit(f"load ptr, ptr {place}") for place in places]
+    share = text.emit(f"load i64, ptr {pointers.pop()}")
+    begin = text.emit(f"mul i64 {thread}, {share}")
+    end = text.emit(f"add i64 {begin}, {share}")
+    carried = [] if writes else [(vector, "zeroinitializer")] * _STREAM_STEPS
+    with text.loop(begin, end, carried, _STREAM_STEPS, certain=True) as loop:
+        for step in range(_STREAM_STEPS):
+            at = text.emit(f"add i64 {loop.index}, {step}")
+            addresses = [text.emit(f"getelementptr {vector}, ptr {pointer}, i64 {at}") for pointer in pointers]
+            values = [text.emit(f"load {vector}, ptr {address}, align {size}") for address in addresses[:reads]]
+            total = values[0] if values else "zeroinitializer"
+            for value in values[1:]:
+                total = text.emit(f"fadd {vector} {total}, {value}")
+            for address in addresses[reads:] if writes else []:
+                text.do(f"store {vector} {total}, ptr {address}, align {size}")
+            if not writes:
+                loop.updated[step] = text.emit(f"fadd {vector} {loop.carried[step]}, {total}")
+    if not writes:
+        total = loop.results[0]
+        for other in loop.results[1:]:
+            total = text.emit(f"fadd {vector} {total}, {other}")
+        sink = text.emit(f"getelementptr [64 x i8], ptr {pointers[reads]}, i64 {thread}")
+        text.do(f"store {vector} {total}, ptr {sink}, align 4")
+    return _KERNEL_IR.format(declarations="", body="\n".join(["entry:", *text.written(), "  ret void"]))
 
 
 def _fma_signature(v: Vector) -> str:

@@ -7,10 +7,11 @@ iterations past the limit repeat the last valid one (they compute and store the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
-from ansor_py.codegen.transposition import Point, store_transposed, transposed_loop
+from ansor_py.codegen.transposition import Point, load_transposed, store_transposed, transposed_loop, transposed_reads
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.lower.ir import Node, ReductionLoop, Tile, TileLoop
 from ansor_py.target import Target
@@ -58,18 +59,25 @@ class TileEmitter:
     def _version(self, tile: Tile, edge: bool) -> None:
         self.expressions.forget_values()
         outside, pointers = dict(self.expressions.coordinates), dict(self.expressions.pointers)
-        points = self._points(tile, edge)
-        if tile.combiner is None:
-            for point in points:
-                self._place(tile, point)
-                predicate = self._predicate(tile, point)
-                value = self.expressions.value(tile.value, predicate)
-                self.expressions.store(tile.buffer, tile.indices, value, predicate)
+        transposed = transposed_reads(self.expressions, tile) if tile.combiner is None else None
+        if tile.combiner is not None:
+            self._reduction(tile, tile.combiner, self._points(tile, edge))
+        elif transposed is not None:
+            others = replace(tile, loops=tuple(loop for loop in tile.loops if loop is not transposed.row))
+            for point in load_transposed(self.expressions, tile, transposed, self._points(others, edge), edge):
+                self._store(tile, point.mask)
         else:
-            self._reduction(tile, tile.combiner, points)
+            for point in self._points(tile, edge):
+                self._place(tile, point)
+                self._store(tile, self._predicate(tile, point))
         self.expressions.coordinates, self.expressions.pointers = outside, pointers
         self.expressions.lane_variable, self.expressions.lanes = None, 0
         self.expressions.forget_values()
+
+    def _store(self, tile: Tile, predicate: Value | None) -> None:
+        """Compute and store the point where everything stands."""
+        value = self.expressions.value(tile.value, predicate)
+        self.expressions.store(tile.buffer, tile.indices, value, predicate)
 
     # Points.
 
@@ -281,7 +289,8 @@ class TileEmitter:
             neutral = constant(reduction_identity(combiner, old.dtype).value, old.type)
             chosen = self.text.emit(f"select {mask.type} {mask.name}, {new.type} {new.name}, {new.type} {neutral}")
             new = Value(chosen, old.dtype, old.lanes)
-        return self._merge(combiner, old, new)
+        # The new value first: of a maximum's operands the first is tested for NaN, which the accumulator need not wait for.
+        return self._merge(combiner, new, old)
 
     def _merge(self, combiner: str, a: Value, b: Value) -> Value:
         one = Const(1, a.dtype)
@@ -332,8 +341,10 @@ class TileEmitter:
                 value.dtype,
             )
         if value.dtype in FLOAT_DTYPES:
-            prefix, operation = "f", f"{operation}imum"
-        elif combiner in ("max", "min"):
+            name = f"llvm.vector.reduce.f{operation}imum.{suffix}"
+            self.text.declarations.add(f"declare {scalar} @{name}({value.type})")
+            return Value(self.text.emit(f"call nsz {scalar} @{name}({value.type} {value.name})"), value.dtype)
+        if combiner in ("max", "min"):
             prefix = "u" if value.dtype in ("uint8", "bool") else "s"
         else:
             prefix = ""

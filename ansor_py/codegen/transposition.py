@@ -1,4 +1,4 @@
-"""Storing a finished tile along another loop than the one in lanes, by a transposition in registers.
+"""Transpositions in registers: storing a finished tile along another loop than the one in lanes, and loading one so.
 
 A convolution whose output channels run in lanes (its weights are packed for that) has its results one channel a lane, but
 memory wants neighbouring pixels next to each other. Scattering lanes one by one costs a store an element; interleaving the
@@ -6,17 +6,21 @@ vectors of a row of pixels costs `log2(rows)` shuffles a vector, and then each l
 
     rows   a0 a1 a2 a3 | b0 b1 b2 b3      (lanes 0-3 of rows a and b)
     ->     a0 b0 a1 b1 | a2 b2 a3 b3      (columns 0 1 | 2 3, ready to be stored)
+
+The other way round, a permuted copy reads an input whose elements are neighbours along a row of the tile, not along its lanes.
+Gathering costs a load an element; a vector for each lane, along the rows, and the same shuffles give a vector for each row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
-from ansor_py.lower.ir import Tile
-from ansor_py.te.expr import Var, variables_of
+from ansor_py.lower.ir import Tile, TileLoop
+from ansor_py.te.expr import Expr, Read, Var, reads_of, variables_of
+from ansor_py.te.tensor import Tensor
 
 # With fewer rows than this the vectors to store are too short to be worth the shuffles.
 FEWEST_ROWS = 4
@@ -38,19 +42,25 @@ def transposed_loop(expressions: ExpressionEmitter, tile: Tile, points: Sequence
     """
     if tile.vector is None or tile.predicates or tile.buffer.dtype == "bool" or any(point.mask for point in points):
         return None
-    strides: dict[str, int] = {}
-    for atom, coefficient in expressions.flat_index(tile.buffer, tile.indices).terms:
-        if isinstance(atom, Var):
-            strides[atom.name] = coefficient
-        elif variables_of(atom) & {loop.variable for loop in tile.loops}:
-            return None
-    if strides.get(tile.vector) in (None, 1):
+    strides = _strides(expressions, tile, tile.buffer, tile.indices)
+    if strides is None or strides.get(tile.vector) in (None, 1):
         return None
     for loop in tile.loops:
         fixed = all(dict(point.coordinates)[loop.variable].name is None for point in points)
         if strides.get(loop.variable) == 1 and loop.extent >= FEWEST_ROWS and fixed:
             return loop.variable
     return None
+
+
+def _strides(expressions: ExpressionEmitter, tile: Tile, tensor: Tensor, indices: Sequence[Expr]) -> dict[str, int] | None:
+    """Elements between neighbouring iterations, by loop; None if that is not constant for some loop of the tile."""
+    strides: dict[str, int] = {}
+    for atom, coefficient in expressions.flat_index(tensor, indices).terms:
+        if isinstance(atom, Var):
+            strides[atom.name] = coefficient
+        elif variables_of(atom) & {loop.variable for loop in tile.loops}:
+            return None
+    return strides
 
 
 def store_transposed(
@@ -71,7 +81,8 @@ def _store_block(expressions: ExpressionEmitter, tile: Tile, row: str, block: li
     assert tile.vector is not None
     point = block[0][0]
     width = 1 << (len(block) - 1).bit_length()
-    columns = _transposed(expressions, tile, [result for _, result in block], point.lanes, width)
+    kind = REGISTER_TYPES[tile.buffer.dtype]
+    columns = _transposed(expressions, kind, [result for _, result in block], point.lanes, width)
     expressions.coordinates.update(point.coordinates)
     expressions.lane_variable, expressions.lanes = None, 0
     start = dict(point.coordinates)[tile.vector].offset
@@ -80,14 +91,14 @@ def _store_block(expressions: ExpressionEmitter, tile: Tile, row: str, block: li
         expressions.store_run(tile.buffer, tile.indices, column, width, len(block))
 
 
-def _transposed(expressions: ExpressionEmitter, tile: Tile, rows: list[str], lanes: int, width: int) -> list[str]:
+def _transposed(expressions: ExpressionEmitter, element: str, rows: list[str], lanes: int, width: int) -> list[str]:
     """One vector of `width` elements for each lane; those past the number of rows are undefined.
 
     Rows seen as one long vector, each round interleaves its halves: that rotates the bits of an element's number by one, and
     after log2(width) rounds the row's bits stand where the lane's were.
     """
     text = expressions.text
-    kind = f"<{lanes} x {REGISTER_TYPES[tile.buffer.dtype]}>"
+    kind = f"<{lanes} x {element}>"
     vectors = rows + ["poison"] * (width - len(rows))
     low = ", ".join(f"i32 {index}, i32 {index + lanes}" for index in range(lanes // 2))
     high = ", ".join(f"i32 {index}, i32 {index + lanes}" for index in range(lanes // 2, lanes))
@@ -109,3 +120,96 @@ def _transposed(expressions: ExpressionEmitter, tile: Tile, rows: list[str], lan
         source = vectors[lane // per_vector]
         columns.append(text.emit(f"shufflevector {kind} {source}, {kind} poison, <{width} x i32> <{order}>"))
     return columns
+
+
+@dataclass(frozen=True)
+class TransposedReads:
+    """The loop of a tile along which some of its reads are contiguous, which are far apart along the lanes."""
+
+    row: TileLoop
+    reads: tuple[Read, ...]
+
+
+def transposed_reads(expressions: ExpressionEmitter, tile: Tile) -> TransposedReads | None:
+    """What a tile without reduction can load as vectors along another loop than the one in lanes; None if nothing."""
+    if tile.vector is None or tile.predicates:
+        return None
+    found: dict[str, list[Read]] = {}
+    for read in reads_of(tile.value):
+        strides = _strides(expressions, tile, read.tensor, read.indices)
+        if strides is None or strides.get(tile.vector, 0) in (0, 1) or read.dtype == "bool":
+            continue
+        for loop in tile.loops:
+            if strides.get(loop.variable) == 1 and loop.extent >= FEWEST_ROWS:
+                found.setdefault(loop.variable, []).append(read)
+    if not found:
+        return None
+    variable = max(found, key=lambda name: len(found[name]))
+    row = next(loop for loop in tile.loops if loop.variable == variable)
+    return TransposedReads(row, tuple(found[variable]))
+
+
+def load_transposed(
+    expressions: ExpressionEmitter, tile: Tile, plan: TransposedReads, points: Sequence[Point], edge: bool
+) -> Iterator[Point]:
+    """The points of a tile, each placed, with its transposed reads in the emitter's memory and its mask.
+
+    `points` are those of the tile without the loop `plan.row`. Iterations past a limit (at an edge) are masked: of the lanes
+    that do not exist the last one that does is read instead, of the rows only those that exist are.
+    """
+    assert tile.vector is not None
+    row_limit = expressions.index(plan.row.limit) if edge and plan.row.limit is not None else None
+    for point in points:
+        for first in range(0, plan.row.extent, point.lanes):
+            rows = min(point.lanes, plan.row.extent - first)
+            expressions.coordinates.update(point.coordinates)
+            columns = {id(read): _block(expressions, tile, plan, read, point, first, rows, edge) for read in plan.reads}
+            for number in range(rows):
+                at = (plan.row.variable, Coordinate(None, first + number))
+                mask = point.mask
+                if row_limit is not None:
+                    exists = expressions.text.emit(f"icmp slt i64 {first + number}, {row_limit}")
+                    mask = expressions.both(mask, Value(exists, "bool"))
+                    mask = expressions.broadcast(mask, point.lanes) if mask is not None else None
+                expressions.coordinates.update((*point.coordinates, at))
+                expressions.lane_variable, expressions.lanes = tile.vector, point.lanes
+                for read in plan.reads:
+                    expressions.remember(read, mask, Value(columns[id(read)][number], read.dtype, point.lanes))
+                yield Point((*point.coordinates, at), point.lanes, mask)
+
+
+def _block(
+    expressions: ExpressionEmitter,
+    tile: Tile,
+    plan: TransposedReads,
+    read: Read,
+    point: Point,
+    first: int,
+    rows: int,
+    edge: bool,
+) -> list[str]:
+    """A vector in lanes for each of `rows` rows from `first` on, from one vector along the rows for each lane."""
+    assert tile.vector is not None
+    vector = tile.loops[-1]
+    start, width = dict(point.coordinates)[tile.vector].offset, point.lanes
+    last: str | None = None
+    if edge and vector.limit is not None:
+        last = expressions.text.emit(f"sub i64 {expressions.index(vector.limit)}, 1")
+    expressions.lane_variable, expressions.lanes = None, 0
+    expressions.coordinates[plan.row.variable] = Coordinate(None, first)
+    mask: Value | None = None
+    if edge and plan.row.limit is not None:
+        mask = expressions.lanes_below(expressions.index(plan.row.limit), first, width)
+    if rows < width:
+        mask = expressions.both(mask, expressions.lanes_below(str(rows), 0, width))
+    loaded: list[str] = []
+    for lane in range(start, start + width):
+        if lane >= vector.extent:
+            loaded.append("poison")
+            continue
+        at = Coordinate(None, lane)
+        if last is not None and lane:
+            at = Coordinate(expressions.text.call("i64", "llvm.smin.i64", f"i64 {lane}, i64 {last}", "i64, i64"))
+        expressions.coordinates[tile.vector] = at
+        loaded.append(expressions.load_run(read.tensor, read.indices, width, mask))
+    return _transposed(expressions, REGISTER_TYPES[read.dtype], loaded, width, width)[:rows]

@@ -10,7 +10,8 @@ vector loop around it stays a vector loop. It appends instructions through the e
 float32: exp, log, sin, cos, atan, erf, tanh, sigmoid and rsqrt are within 4 units in the last place, pow within 1. float64:
 exp, log, tanh and sigmoid are vector code within 4 units; sin, cos, atan, erf and pow call libm element by element.
 Infinities, NaN, overflow and negative zero follow C99; subnormal inputs and results are right unless the thread flushes them.
-float32 sin and cos are accurate for |x| < 2**38 and stay in [-1, 1] beyond. sigmoid flushes results below 2**-126.
+float32 sin and cos are accurate for |x| < 2**38 and stay in [-1, 1] beyond. float32 exp and
+sigmoid flush results below 2**-125.
 
 Polynomials for float32 are minimax fits (iteratively re-weighted least squares on Chebyshev nodes, coefficients rounded to
 float32 one at a time and the rest refitted); those for float64 are series, whose coefficients are computed here.
@@ -34,7 +35,7 @@ _LN2 = {"float": (0.693359375, -2.12194440054690583e-4), "double": (0.6931471805
 _ROUND_MAGIC = {"float": 1.5 * 2.0**23, "double": 1.5 * 2.0**52}  # adding it rounds to an integer, in the low bits
 _MANTISSA = {"float": 23, "double": 52}
 _BIAS = {"float": 127, "double": 1023}
-_EXP_RANGE = {"float": (-104.0, 89.0), "double": (-746.0, 710.0)}
+_EXP_RANGE = {"float": (-87.3, 89.0), "double": (-746.0, 710.0)}
 _SMALLEST_NORMAL = {"float": 2.0**-126, "double": 2.0**-1022}
 _SQRT_HALF_BITS = {"float": 0x3F3504F3, "double": 0x3FE6A09E667F3BCD}
 _TANH_LIMIT = {"float": 9.2, "double": 20.0}
@@ -168,6 +169,8 @@ def _power_of_two(v: Vector, n: str) -> str:
 
 
 def _exp(v: Vector, x: str) -> str:
+    if v.element == "float":
+        return _exp_float(v, x)
     low, high = _EXP_RANGE[v.element]
     n, r = _reduce_by_ln2(v, v.lower_bound(v.upper_bound(x, high), low))
     tail = v.fma(v.mul(r, r), v.polynomial(r, _EXP[v.element]), r)
@@ -175,6 +178,23 @@ def _exp(v: Vector, x: str) -> str:
     half = v.integer_op("ashr", n, v.whole(1))
     first, second = _power_of_two(v, half), _power_of_two(v, v.integer_op("sub", n, half))
     return v.mul(v.fma(tail, first, first), second)
+
+
+def _exp_float(v: Vector, x: str) -> str:
+    """2 exp(r) times 2**(n - 1) in 14 instructions: the bias of the exponent is part of the number that rounds x / ln(2).
+
+    A result that overflows does so in the last product. Results below 2**-125.5 become 0: their n - 1 has the exponent of 0.
+    """
+    magic_number = _ROUND_MAGIC["float"] + _BIAS["float"] - 1
+    magic = v.constant(magic_number)
+    high, low = _LN2["float"]
+    x = v.lower_bound(v.upper_bound(x, _EXP_RANGE["float"][1]), _EXP_RANGE["float"][0])
+    shifted = v.fma(x, v.constant(1.0 / math.log(2.0)), magic)
+    n = v.sub(shifted, magic)
+    r = v.fma(n, v.constant(-low), v.fma(n, v.constant(-high), x))
+    twice = v.polynomial(r, [2.0 * coefficient for coefficient in (1.0, 1.0, *_EXP["float"])])
+    scale = v.from_bits(v.integer_op("shl", v.bits(shifted), v.whole(_MANTISSA["float"])))
+    return v.mul(twice, scale)
 
 
 def _expm1_positive(v: Vector, x: str) -> str:

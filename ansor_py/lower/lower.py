@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ansor_py.errors import LoweringError
+from ansor_py.lower.bounds import infer_bounds
 from ansor_py.lower.ir import For, If, Node, Program, ReductionLoop, Region, Tile, TileLoop
-from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest
+from ansor_py.lower.nest import Loop, Nest, Statement, build_nest
 from ansor_py.lower.nest import Node as NestNode
+from ansor_py.lower.storage import shared_storage
 from ansor_py.schedule.state import Annotation, State
 from ansor_py.target import Target
 from ansor_py.te.expr import (
@@ -62,7 +64,8 @@ class ChainLoop:
 
 def lower(state: State, target: Target) -> Program:
     """Lower a concrete state; raises ScheduleError or LoweringError if that is impossible."""
-    nest = scheduled_nest(state)
+    bounds = infer_bounds(state)
+    nest = build_nest(state, bounds, shared_storage(state, bounds))
     lowering = _Lowering(nest, target)
     regions = tuple(lowering.region(node) for node in nest.body if not _never_runs(node))
     return Program(regions, nest.buffers, dict(lowering.ranges))

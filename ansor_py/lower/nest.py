@@ -9,11 +9,11 @@ iterators are shown as the loops they were fused from, and each statement stores
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Union
 
-from ansor_py.lower.affine import Affine
+from ansor_py.lower.affine import Affine, number
 from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds, infer_bounds
 from ansor_py.schedule.state import Annotation, At, Root, State
 from ansor_py.te.expr import INDEX, AxisKind, Const, Expr, Read, Reduce, Var, binary, maximum, minimum, substitute, transform
@@ -78,13 +78,17 @@ def scheduled_nest(state: State) -> Nest:
     return build_nest(state, bounds)
 
 
-def build_nest(state: State, bounds: Bounds) -> Nest:
-    """The nest from bounds that are already known."""
+def build_nest(state: State, bounds: Bounds, shared: Mapping[str, str] | None = None) -> Nest:
+    """The nest from bounds that are already known; stages of `shared` are kept in the buffer of the given output."""
+    shared = shared or {}
+    # Elements of a shared buffer stand at their place in the output, not at one relative to the region that is computed.
+    bounds = {n: replace(b, origin=tuple(number(0) for _ in b.origin)) if n in shared else b for n, b in bounds.items()}
     buffers = _buffers(state, bounds)
+    buffers |= {name: buffers[host] for name, host in shared.items()}
     body = tuple(
         node for b in bounds.values() if isinstance(b.stage.location, Root) for node in _stage_nodes(state, bounds, buffers, b)
     )
-    return Nest(body, buffers)
+    return Nest(body, {name: place for name, place in buffers.items() if name not in shared})
 
 
 def to_expr(value: Affine) -> Expr:

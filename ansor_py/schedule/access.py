@@ -9,6 +9,7 @@ function of operations, so that a rule asks for just what it needs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ansor_py.schedule.dag import producers
@@ -115,6 +116,19 @@ def is_elementwise_read(consumer: Tensor, producer: Tensor) -> bool:
         if any(not isinstance(index, Var) for index in read.indices):
             return False
     return bool(reads)
+
+
+def is_read_once(tensor: Tensor, readers: Sequence[Tensor]) -> bool:
+    """Whether every element of an operation without branch is read by one element of one operation, which does not reduce.
+
+    Then even an expensive formula may stand in place of the read. `readers` have inlined stages in their formulas.
+    """
+    if isinstance(tensor.op, Placeholder) or len(readers) != 1 or has_branch(tensor.op.body):
+        return False
+    axes = tuple(axis.name for axis in tensor.op.axes)
+    accesses = [simple_access(read, axes) for read in reads_of(tensor.op.body)]
+    ordered = all(a is not None and not a.axis_duplicated and a.same_order for a in accesses)
+    return ordered and not has_reduction(readers[0]) and is_elementwise_read(readers[0], tensor)
 
 
 def common_outer_axes(consumer: Tensor, producer: Tensor) -> int:

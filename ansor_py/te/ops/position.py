@@ -11,10 +11,13 @@ from __future__ import annotations
 from ansor_py.te import tensor as te_tensor
 from ansor_py.te.expr import INDEX, Axis, Expr, cast, const, equal, logical_and, logical_or, reduction_identity, select
 from ansor_py.te.ops.checks import axes_of, normalized_axis, require
+from ansor_py.te.ops.elementwise import map_elements
 from ansor_py.te.ops.layout import reshape
 from ansor_py.te.ops.reduction import reduce_max, reduce_min
 from ansor_py.te.ops.registry import operator
 from ansor_py.te.tensor import Tensor, placeholder, reduce_axis, tensor_from_body
+
+LARGEST_INT32 = 2**31 - 1
 
 
 def argmax(x: Tensor, axis: int = 0, keepdims: bool = False, last: bool = False, name: str = "argmax") -> Tensor:
@@ -39,7 +42,10 @@ def _position(x: Tensor, axis: int, keepdims: bool, last: bool, name: str, large
     here = equal(x[element], extreme[tuple(outer)])
     missing = 0 if last else x.shape[along] - 1
     reduce = te_tensor.reduce_max if last else te_tensor.reduce_min
-    found = tensor_from_body(name, outer, reduce(select(here, k, const(missing, INDEX)), k))
+    # Positions in half the bits: as many of them as elements fit a vector.
+    kind = "int32" if x.shape[along] <= LARGEST_INT32 else INDEX
+    place = tensor_from_body(f"{name}_place", outer, reduce(select(here, cast(k, kind), const(missing, kind)), k))
+    found = map_elements(place, lambda value: cast(value, INDEX), name)
     return found if keepdims else reshape(found, [e for i, e in enumerate(x.shape) if i != along], f"{name}_flat")
 
 

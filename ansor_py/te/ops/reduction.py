@@ -134,7 +134,8 @@ def _softmax(x: Tensor, axis: int, name: str, logarithm: bool) -> Tensor:
     total = reduce_sum(exponential, position, name=f"{name}_sum")
     if logarithm:
         return tensor_from_body(name, axes, x[axes] - largest[row] - call("log", total[row]))
-    return tensor_from_body(name, axes, exponential[axes] / total[row])
+    # The reciprocal, at most 1, does not depend on the axis: one division a row.
+    return tensor_from_body(name, axes, exponential[axes] * (1.0 / total[row]))
 
 
 def _reduction_workload(function: Callable[..., Tensor]) -> Builder:
