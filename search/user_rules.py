@@ -5,7 +5,7 @@ order in which the file defines them; one with a built-in rule's name takes that
 preset, for any other order. Workers need no such file: what they measure, and what a record holds, are concrete steps.
 
     chosen_rules([])                              # "default"
-    chosen_rules(["my_rules.py"])                 # ("tile_transpose", "always_inline", ...)
+    chosen_rules(["my_rules.py"])                 # ("my_rule", "always_inline", ...)
     chosen_rules(["my_rules.py", "ansor"])        # the same before the paper's rules
 """
 

@@ -19,7 +19,7 @@ from doc_examples import examples
 
 PAGE = (Path(__file__).parent.parent / "docs" / "rules.md").read_text(encoding="utf-8")
 TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
-TASK = Task.from_spec("transpose:64,48", TARGET)
+TASK = Task.from_spec("reduce_sum:24,600,axis=0", TARGET)
 
 RULE = """
 from dataclasses import dataclass
@@ -64,9 +64,7 @@ def test_the_worked_example_runs_in_a_search_whose_workers_have_no_rules(
     worked_example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    words = (
-        f"--op transpose:64,48 --trials 9 --threads 2 --runner process --cost-model random --out {out} --rules {worked_example}"
-    )
+    words = f"--op reduce_sum:24,600,axis=0 --trials 9 --threads 2 --runner process --cost-model random --out {out} --rules {worked_example}"
     monkeypatch.chdir(tmp_path.parent)
     assert main(words.split()) == 0
     records, _ = read_records(out / "records.jsonl")
@@ -79,11 +77,11 @@ def test_the_worked_example_runs_in_a_search_whose_workers_have_no_rules(
 def test_rules_of_a_file_go_first_and_presets_can_be_chosen(worked_example: str) -> None:
     assert chosen_rules([]) == "default"
     assert chosen_rules(["ansor"]) == "ansor"
-    assert chosen_rules([worked_example]) == ("tile_transpose", *PRESETS["default"])
-    assert chosen_rules(["ansor", worked_example]) == ("tile_transpose", *PRESETS["ansor"])
-    assert chosen_rules([worked_example], "ansor") == ("tile_transpose", *PRESETS["ansor"])
+    assert chosen_rules([worked_example]) == ("block_columns", *PRESETS["default"])
+    assert chosen_rules(["ansor", worked_example]) == ("block_columns", *PRESETS["ansor"])
+    assert chosen_rules([worked_example], "ansor") == ("block_columns", *PRESETS["ansor"])
     assert [s.name for s in generate_sketches(TASK.dag, TARGET, chosen_rules([worked_example]))] == [
-        "block(transpose)",
+        "block(reduce_sum)",
         "untransformed",
     ]
 
@@ -128,12 +126,12 @@ def test_an_unknown_preset_is_refused() -> None:
 @pytest.mark.parametrize(
     ("verdict", "derived", "words"),
     [
-        ("1 / 0", "[]", r"own_rules.py, line 8: sketch rule 'own' failed on stage 'transpose': ZeroDivisionError"),
+        ("1 / 0", "[]", r"own_rules.py, line 8: sketch rule 'own' failed on stage 'reduce_sum': ZeroDivisionError"),
         ("'perhaps'", "[]", r"own_rules.py: sketch rule 'own' failed .* condition gave 'perhaps'"),
         ("'apply'", "[sketch.nothing]", r"own_rules.py, line 11: .*AttributeError"),
         ("'apply'", "None", r"own_rules.py: .*TypeError"),
         ("'apply'", "[(sketch, 99)]", r"own_rules.py: .*apply must give pairs"),
-        ("'apply'", "[(sketch, number)]", r"own.* come to no end at stage 'transpose'"),
+        ("'apply'", "[(sketch, number)]", r"own.* come to no end at stage 'reduce_sum'"),
     ],
 )
 def test_errors_of_a_rule_are_one_line(verdict: str, derived: str, words: str, tmp_path: Path) -> None:
