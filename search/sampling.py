@@ -1,4 +1,4 @@
-"""Random programs: uniform genes, mended where genes contradict each other and filtered in batches (paper, section 4.2).
+"""Random programs: random genes, mended where genes contradict each other and filtered in batches (paper, section 4.2).
 
 genes = sample(space, 256, rng)     # int32[<= 256, holes]
 """
@@ -6,8 +6,9 @@ genes = sample(space, 256, rng)     # int32[<= 256, holes]
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ansor_py.schedule.sketch import Genes
+from ansor_py.schedule.sketch import Genes, Sketch
 from ansor_py.search.space import Space
 from ansor_py.search.validity import Mask, plausible, repair, within_bounds
 
@@ -19,7 +20,7 @@ SPARE = 1.5
 
 
 def sample(space: Space, count: int, rng: np.random.Generator, structures: Mask | None = None) -> Genes:
-    """At most `count` valid rows, fewer if the space has few; rows may repeat. Uniform over the valid programs.
+    """At most `count` valid rows, fewer if the space has few; rows may repeat.
 
     `structures` says which structures may occur (by structure key); all legal ones by default.
     """
@@ -43,10 +44,27 @@ def _plausible_rows(space: Space, count: int, rng: np.random.Generator, structur
     return kept
 
 
+def plain_choices(sketch: Sketch) -> NDArray[np.int32]:
+    """By hole, the choice of tile lengths that adds no loops: 1 along spatial axes, the whole axis for reductions; else -1."""
+    plain = np.full(len(sketch.holes), -1, dtype=np.int32)
+    for column, hole in enumerate(sketch.holes):
+        if hole.kind == "tile":
+            ones = [number for number, lengths in enumerate(hole.choices) if set(lengths) == {1}]
+            plain[column] = len(hole.choices) - 1 if len(hole.choices[0]) == 1 else ones[0] if ones else -1
+    return plain
+
+
 def draw(space: Space, count: int, rng: np.random.Generator, structures: Mask | None = None) -> Genes:
-    """Uniform genes, structures uniform over the legal ones; not yet checked otherwise."""
+    """Random genes, structures uniform over the legal ones; not yet checked otherwise.
+
+    How plain a row is varies: a row's probability of taking a tile hole's plain choice, else any of its choices, is itself
+    drawn uniformly. So programs with few loops, which uniform genes hardly ever give, stand beside deeply tiled ones.
+    """
     sizes = space.sketch.sizes
     genes = rng.integers(0, sizes, (count, len(sizes))).astype(np.int32)
+    plain = plain_choices(space.sketch)
+    is_plain = rng.random((count, len(sizes))) < rng.random((count, 1))
+    genes = np.where(is_plain & (plain >= 0), plain, genes).astype(np.int32)
     legal = np.flatnonzero(space.legal_structures if structures is None else structures)
     if len(space.sketch.structural) and len(legal):
         key = rng.choice(legal, count)
