@@ -64,9 +64,9 @@ def test_the_worked_example_runs_in_a_search_whose_workers_have_no_rules(
     worked_example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    words = f"--op reduce_sum:24,600,axis=0 --trials 9 --threads 2 --runner process --cost-model random --out {out} --rules {worked_example}"
+    words = ["--trials", "9", "--threads", "2", "--runner", "process", "--cost-model", "random", "--out", str(out)]
     monkeypatch.chdir(tmp_path.parent)
-    assert main(words.split()) == 0
+    assert main(["--op", "reduce_sum:24,600,axis=0", *words, "--rules", worked_example]) == 0
     records, _ = read_records(out / "records.jsonl")
     mine = [record for record in records if record.sketch is not None and record.sketch.startswith("block(")]
     assert mine
