@@ -117,7 +117,7 @@ def test_the_same_seed_and_costs_give_the_same_search() -> None:
 
 
 def test_the_default_search_is_reproducible_too() -> None:
-    options = TuningOptions(trials=30, seed=3, batch=10, search=SearchOptions(population=64, iterations=2))
+    options = TuningOptions(trials=60, seed=3, batch=10, search=SearchOptions(population=64, iterations=2))
     first, second = (tune_tasks([matmul(64)], options, measurer=FakeMeasurer(), clock=lambda: 0.0) for _ in range(2))
     assert [(r.sketch_id, r.genes, r.predicted, r.operator) for r in first.records] == [
         (r.sketch_id, r.genes, r.predicted, r.operator) for r in second.records
