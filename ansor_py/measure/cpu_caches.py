@@ -9,14 +9,14 @@ everything is fetched again, as a cache that replaces the line used least recent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.measure.cpu_loops import TileSite
+from ansor_py.measure.cpu_loops import LoopLevel, TileSite
 from ansor_py.te.expr import DTYPE_BYTES, Binary, Const, Expr, Var, variables_of
 from ansor_py.te.simplify import Linear, Simplifier
 from ansor_py.te.tensor import Tensor
@@ -31,7 +31,7 @@ FITS, OVERFLOWS = 0.7, 1.5
 
 @dataclass(frozen=True, eq=False)
 class Access:
-    """A tensor and the indices at which a tile reads or writes it; `write` counts twice (the line is fetched and returned)."""
+    """A tensor and the indices at which a tile reads or writes it."""
 
     tensor: Tensor
     indices: tuple[Expr, ...]
@@ -82,12 +82,30 @@ def fetch_cycles(regions: Sequence[Sequence[Touched]], cache: Cache) -> dict[Til
     cycles: dict[TileSite, float] = {}
     for number, touched in enumerate(regions):
         inside = _bytes_inside(touched, cache)
+        inside[None] = sum(whole[number].values())
+        before: dict[str, list[Touched]] = {}
         for item in touched:
-            distance = _since_last_use(item.access.tensor.name, number, whole)
-            fetched = _fetched(item, inside, cache.capacity) * (1.0 - fit(distance, cache.capacity))
-            factor = 2.0 if item.access.write else 1.0
-            cycles[item.site] = cycles.get(item.site, 0.0) + factor * fetched * cache.cycles
+            name = item.access.tensor.name
+            distance = _since_last_use(name, number, whole)
+            moved = _fetched(item, inside, cache.capacity) * (1.0 - fit(distance, cache.capacity))
+            earlier = before.setdefault(name, [])
+            share = _missing(item, earlier, inside, cache.capacity)
+            if item.access.write:  # what is written has to be returned as well
+                share += _missing(item, [other for other in earlier if other.access.write], inside, cache.capacity)
+            cycles[item.site] = cycles.get(item.site, 0.0) + share * moved * cache.cycles
+            earlier.append(item)
     return cycles
+
+
+def _missing(item: Touched, earlier: Sequence[Touched], inside: Mapping[LoopLevel | None, float], capacity: float) -> float:
+    """The share of an access's lines that accesses before it, in the same iteration of a common loop, have not left behind."""
+    missing = 1.0
+    for other in earlier:
+        if other.site is item.site:
+            return 0.0
+        common = [a for a, b in zip(item.site.around, other.site.loops, strict=False) if a is b]
+        missing = min(missing, 1.0 - fit(inside[common[-1] if common else None], capacity))
+    return missing
 
 
 def fit(size: float, capacity: float) -> float:
@@ -97,7 +115,7 @@ def fit(size: float, capacity: float) -> float:
     return float(min(max((OVERFLOWS - size / capacity) / (OVERFLOWS - FITS), 0.0), 1.0))
 
 
-def _fetched(item: Touched, inside: dict[object, float], capacity: float) -> float:
+def _fetched(item: Touched, inside: Mapping[LoopLevel | None, float], capacity: float) -> float:
     """Lines fetched over all loops: an inner loop's body that fits leaves only new lines to the next iteration."""
     loops = item.site.loops[::-1]
     lines = item.lines
@@ -109,9 +127,9 @@ def _fetched(item: Touched, inside: dict[object, float], capacity: float) -> flo
     return fetched
 
 
-def _bytes_inside(touched: Sequence[Touched], cache: Cache) -> dict[object, float]:
+def _bytes_inside(touched: Sequence[Touched], cache: Cache) -> dict[LoopLevel | None, float]:
     """Bytes that one iteration of each loop touches, over all tiles in it; a buffer that several tiles use counts once."""
-    found: dict[object, dict[str, float]] = {}
+    found: dict[LoopLevel | None, dict[str, float]] = {}
     for item in touched:
         for k, loop in list(enumerate(item.site.loops[::-1]))[item.first :]:
             buffers = found.setdefault(loop, {})

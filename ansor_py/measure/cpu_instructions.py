@@ -37,7 +37,7 @@ from ansor_py.te.expr import (
 from ansor_py.te.simplify import Linear, Simplifier
 
 # Slots of the two vector units; vectors of any width take the same number, except where a unit is narrow.
-FUNCTION_SLOTS = {"exp": 18, "log": 26, "tanh": 30, "sigmoid": 30, "erf": 34, "sin": 30, "cos": 30, "atan": 30, "pow": 60}
+FUNCTION_SLOTS = {"exp": 14, "log": 26, "tanh": 30, "sigmoid": 30, "erf": 34, "sin": 30, "cos": 30, "atan": 30, "pow": 60}
 SIMPLE_FUNCTION_SLOTS = 2  # abs, floor, ceil, round
 ROOT_SLOTS = 24
 DIVISION_SLOTS = 16
@@ -95,7 +95,6 @@ class _TileCount:
 
     def demand(self) -> Demand:
         tile, demand = self._tile, self._demand
-        demand.accesses.append(Access(tile.buffer, tile.indices, write=True))
         if tile.combiner is None:
             self._operation(tile.value)
         else:
@@ -103,6 +102,7 @@ class _TileCount:
         for condition in tile.predicates:
             self._operation(condition)
             demand.arithmetic += MASK_SLOTS
+        demand.accesses.append(Access(tile.buffer, tile.indices, write=True))
         demand.code = demand.slots / self._steps * (tile.reduction[-1].unroll if tile.reduction else 1)
         if tile.combiner is not None:
             self._loop_overhead()
@@ -217,8 +217,18 @@ class _TileCount:
         return 1
 
     def _times(self, expr: Expr) -> tuple[float, bool]:
-        """How often an operation is done in one execution of the tile, and whether in lanes."""
+        """How often an operation is done in one execution of the tile, and whether in lanes.
+
+        What does not change within the loops right around the tile is done outside of them, once for many executions.
+        """
         names = variables_of(expr)
+        if not names & {loop.variable for loop in (*self._site.reduction, *self._site.points)}:
+            share = 1.0
+            for loop in reversed(self._site.around):
+                if loop.variable in names:
+                    break
+                share /= max(loop.trips, 1.0)
+            return share, False
         in_lanes = self._tile.vector in names
         times = float(prod(extent for name, extent in self._rows.items() if name in names))
         times *= self._vectors if in_lanes else 1

@@ -31,11 +31,12 @@ IN_FLIGHT = 400.0  # instructions that a core looks ahead, over which short chai
 DECODED_INSTRUCTIONS = 3000.0  # a longer loop body is decoded in every iteration
 DECODE_WIDTH = 2.5
 LOOP_CYCLES = 1.0  # an iteration of a loop outside of tiles
+RESULT_CYCLES = 60.0  # until what waits for the result of a reduction over lanes can go on
 EXIT_CYCLES = 6.0  # leaving a reduction loop: the branch is mispredicted now and then
 REGION_SECONDS = 1.5e-6  # starting and joining threads
 CALL_SECONDS = 2e-7
 # Cycles to bring a line to a core from the second and third cache and from memory, one of many in a row.
-SECOND_CYCLES, THIRD_CYCLES, MEMORY_CYCLES = 1.5, 6.0, 18.0
+SECOND_CYCLES, THIRD_CYCLES, MEMORY_CYCLES = 1.5, 4.0, 18.0
 
 
 def simulate(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> float:
@@ -59,7 +60,10 @@ def program_seconds(program: Program, target: Target, threads: int) -> float:
     seconds = CALL_SECONDS
     for region in regions:
         cycles = region.iterations * LOOP_CYCLES
-        cycles += sum(_tile_cycles(site, demands[site], waits[site]) for site in region.sites)
+        for site in region.sites:
+            cycles += _tile_cycles(site, demands[site], waits[site])
+            if site.tile.reduces_lanes and program.buffers[site.tile.buffer.name].allocated_in is not None:
+                cycles += RESULT_CYCLES * site.executions
         seconds += cycles / HERTZ + (REGION_SECONDS if region.threads > 1 else 0.0)
     return seconds
 
