@@ -10,7 +10,7 @@ import numpy as np
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_statement import annotated
 from ansor_py.cost_model.feature_tile import accumulation_run, innermost_reduction
-from ansor_py.cost_model.statement_arrays import Floats, StatementArrays
+from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, innermost
 from ansor_py.target import Target
 
 LOAD_KINDS = ("broadcast_loads", "contiguous_loads", "gathered_loads")
@@ -24,14 +24,10 @@ def accesses(statement: StatementArrays, target: Target, out: Columns) -> None:
     out[0:3] = loads_by_kind(statement, target)
     out[3:5] = stores(statement, target)
     out[5] = statement.runs[0, inside]
-    out[6] = 1
-    out[7] = 0
-    found = np.zeros(statement.programs, dtype=np.bool_)
-    for position in reversed(range(inside)):
-        repeats = statement.extents[position] > 1
-        out[6] = np.where(repeats & ~found, statement.extents[position], out[6])
-        found |= repeats
-        out[7] += statement.inner[0] / statement.inner[position + 1]
+    outside = statement.extents[:inside]
+    repeats = innermost(outside > 1)
+    out[6] = np.where(repeats >= 0, outside[repeats, np.arange(statement.programs)], 1) if inside else 1
+    out[7] = (statement.inner[0] / statement.inner[1 : inside + 1]).sum(axis=0)
 
 
 def tile_depth(statement: StatementArrays) -> int:
@@ -39,14 +35,14 @@ def tile_depth(statement: StatementArrays) -> int:
     depth = innermost_reduction(statement)
     if depth is not None:
         return depth
-    vectorised = np.flatnonzero(annotated(statement, "vectorize"))
-    return int(vectorised[0]) if len(vectorised) else len(statement.loops)
+    vectorised = annotated(statement, "vectorize")
+    return vectorised[0] if vectorised else len(statement.loops)
 
 
 def vector_share(statement: StatementArrays, target: Target) -> Floats:
     """Vectors for each iteration [n]: those of the vectorised loops over their extents, 1 where nothing is vectorised."""
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)
-    extents = statement.extents[np.flatnonzero(annotated(statement, "vectorize"))]
+    extents = statement.extents[annotated(statement, "vectorize")]
     return np.asarray((np.ceil(extents / lanes) / extents).prod(axis=0))
 
 
@@ -68,8 +64,8 @@ def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
 
 def lane_strides(statement: StatementArrays) -> Floats:
     """Elements [B, n] between neighbouring lanes; 0 where nothing is vectorised."""
-    vectorised = np.flatnonzero(annotated(statement, "vectorize"))
-    return statement.strides[:, vectorised[-1]] if len(vectorised) else np.zeros((len(statement.buffers), statement.programs))
+    vectorised = annotated(statement, "vectorize")
+    return statement.strides[:, vectorised[-1]] if vectorised else np.zeros((len(statement.buffers), statement.programs))
 
 
 def stores(statement: StatementArrays, target: Target) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.statement_arrays import Flags, Floats, StatementArrays
+from ansor_py.cost_model.statement_arrays import Flags, Floats, StatementArrays, innermost
 from ansor_py.target import Target
 
 MAX_BUFFERS = 5
@@ -67,16 +67,10 @@ def _lines(statement: StatementArrays, moves: Flags, lines_per_element: Floats) 
     """Line transfers [B, n] if only the last line is kept: inner loops that stay in place are free."""
     if not statement.loops:
         return np.ones((len(moves), statement.programs))
-    innermost = _innermost(moves)
-    stride = _at_loop(statement.strides, innermost)
-    outside = statement.inner[0] / statement.inner[innermost + 1, np.arange(statement.programs)]
+    loop = innermost(moves)
+    stride = _at_loop(statement.strides, loop)
+    outside = statement.inner[0] / statement.inner[loop + 1, np.arange(statement.programs)]
     return np.asarray(np.maximum(outside * np.minimum(1.0, stride * lines_per_element), 1.0))
-
-
-def _innermost(mask: Flags) -> NDArray[np.int64]:
-    """The largest index along axis -2 whose flag is set; -1 if none is."""
-    levels = np.arange(1, mask.shape[-2] + 1, dtype=np.int8)[:, None]
-    return np.asarray((mask * levels).max(axis=-2, initial=0), dtype=np.int64) - 1
 
 
 def _at_loop(values: Floats, loop: NDArray[np.int64]) -> Floats:
@@ -104,7 +98,7 @@ def _reuse(statement: StatementArrays, moves: Flags) -> _Reuse:
     looping = np.zeros((count, depths, statement.programs), dtype=np.bool_)
     looping[:, 1:] = ~moves & (statement.extents > 1)
     shared = (statement.sharers > 1)[:, :, None]
-    depth = _innermost(looping | shared)
+    depth = innermost(looping | shared)
     safe = np.maximum(depth, 0)
     others = statement.sharers[np.arange(count)[:, None], safe] - 1
     by_statement = (depth >= 0) & (others > 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.statement_arrays import Floats, StatementArrays
+from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parallel_chunks
 from ansor_py.target import Target
 
 CURVE_SAMPLES = 10
@@ -22,9 +22,7 @@ def intensity(statement: StatementArrays, target: Target, out: Columns) -> None:
     done = flops * statement.inner[:depths][::-1]
     curve = done / statement_bytes(statement)[:depths][::-1]
     targets = done[-1] * np.arange(1.0, CURVE_SAMPLES + 1)[:, None] / CURVE_SAMPLES
-    above = np.zeros(targets.shape, dtype=np.int64)
-    for level in range(depths - 1):
-        above += done[level] < targets
+    above = (done[:-1, None] < targets).sum(axis=0)
     below = np.maximum(above - 1, 0)
     programs = np.arange(statement.programs)
     low, high, start, end = done[below, programs], done[above, programs], curve[below, programs], curve[above, programs]
@@ -34,10 +32,12 @@ def intensity(statement: StatementArrays, target: Target, out: Columns) -> None:
 
 def statement_bytes(statement: StatementArrays) -> Floats:
     """Bytes [D, n] that the statement alone touches inside each depth."""
-    total = statement.touched[0] * statement.buffers[0].element_bytes
-    for touched, use in zip(statement.touched[1:], statement.buffers[1:], strict=True):
-        total += touched * use.element_bytes
-    return np.asarray(total)
+    if "bytes" not in statement.kept:
+        total = statement.touched[0] * statement.buffers[0].element_bytes
+        for touched, use in zip(statement.touched[1:], statement.buffers[1:], strict=True):
+            total += touched * use.element_bytes
+        statement.kept["bytes"] = total
+    return statement.kept["bytes"]
 
 
 @feature_group(
@@ -47,7 +47,7 @@ def statement_bytes(statement: StatementArrays) -> Floats:
 def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Wasted iterations, balance over the cores, bytes that move into the levels of cache, whether it runs only once."""
     out[0] = statement.inner[0] / statement.work
-    chunks = np.where(statement.parallel, statement.extents, 1.0).prod(axis=0)
+    chunks = parallel_chunks(statement)
     out[1] = chunks / target.cores
     out[2] = np.ceil(chunks / target.cores) * target.cores / chunks
     out[3:6] = cache_traffic(statement, target)
@@ -58,13 +58,11 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
     """Bytes [3, n] that move into the L1, L2 and L3 cache if a body stays in the cache that it fits as a whole."""
     if "cache_traffic" in statement.kept:
         return statement.kept["cache_traffic"]
-    touched = statement_bytes(statement)
-    into = np.empty((3, statement.programs))
-    for level, capacity in enumerate((target.l1, target.l2, max(target.l3, target.l2))):
-        traffic = statement.inner[0] * touched[-1]
-        for depth in reversed(range(len(touched) - 1)):
-            fits = statement.body_bytes[depth] <= capacity
-            traffic = np.where(fits, statement.inner[0] / statement.inner[depth] * touched[depth], traffic)
-        into[level] = traffic
+    capacities = np.array([target.l1, target.l2, max(target.l3, target.l2)])
+    fits = statement.body_bytes <= capacities[:, None, None]
+    fits[:, -1] = True  # a single iteration moves what it touches
+    outermost, programs = fits.argmax(axis=1), np.arange(statement.programs)
+    touched = statement_bytes(statement)[outermost, programs]
+    into = statement.inner[0] / statement.inner[outermost, programs] * touched
     statement.kept["cache_traffic"] = into
     return into

@@ -14,7 +14,7 @@ from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
 from ansor_py.cost_model.feature_tile import innermost_reduction
 from ansor_py.cost_model.operation_counts import OperationCounts
-from ansor_py.cost_model.statement_arrays import Floats, StatementArrays
+from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parallel_chunks
 from ansor_py.target import Target
 
 PER_CYCLE = 2  # vector operations of an accumulating core, and loads
@@ -50,7 +50,7 @@ def statement_cycles(statement: StatementArrays, target: Target) -> Floats:
     cycles[2] = STORE_CYCLES * vectors + elements
     rates = np.array(DELIVERED_VECTORS)[:, None] * target.vector_bytes
     cycles[3] = (cache_traffic(statement, target) / rates).max(axis=0)
-    chunks = np.where(statement.parallel, statement.extents, 1.0).prod(axis=0)
+    chunks = parallel_chunks(statement)
     waves = np.ceil(chunks / target.cores)
     busiest = np.maximum(np.maximum(cycles[0], cycles[1]), cycles[3])
     cycles[4] = 0.0 if statement.prepared else (busiest + cycles[2]) * waves / chunks

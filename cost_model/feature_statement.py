@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.operation_counts import COUNT_FIELDS
-from ansor_py.cost_model.statement_arrays import Flags, StatementArrays
+from ansor_py.cost_model.statement_arrays import StatementArrays, innermost, parallel_chunks
 from ansor_py.schedule.state import Annotation
 from ansor_py.target import Target
 
@@ -30,51 +29,51 @@ _ANNOTATION_FIELDS = ("loops", "product", "length", *(f"at_{position}" for posit
 @feature_group("computation", COUNT_FIELDS)
 def computation(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Operations of each kind times the iterations of all enclosing loops."""
-    for column, name in enumerate(COUNT_FIELDS):
-        count = getattr(statement.operations, name)
-        out[column] = count * statement.inner[0] if count else 0
+    counts = np.array([getattr(statement.operations, name) for name in COUNT_FIELDS], dtype=np.float64)
+    out[:] = counts[:, None] * statement.inner[0]
 
 
 @feature_group("annotations", [f"{kind}.{name}" for kind in ANNOTATED for name in _ANNOTATION_FIELDS])
 def annotated_loops(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Number, product, innermost length and position of the vectorised, unrolled and parallel loops."""
     width = len(_ANNOTATION_FIELDS)
-    kinds = [loop.kind for loop in statement.loops]
+    out[:] = 0
     for number, kind in enumerate(ANNOTATED):
         columns = out[number * width : (number + 1) * width]
-        columns[:] = 0
-        for mask, programs in _same_masks(statement, kind):
-            marked = np.flatnonzero(mask)
-            place = _place(kinds, marked)
-            columns[3 + POSITIONS.index(place), programs] = 1
-            if len(marked):
-                columns[0, programs] = len(marked)
-                columns[1, programs] = statement.extents[marked][:, programs].prod(axis=0)
-                columns[2, programs] = statement.extents[marked[-1], programs]
+        if kind == "parallel":
+            _parallel_loops(statement, columns)
+            continue
+        marked = annotated(statement, kind)
+        columns[3 + POSITIONS.index(_place(statement, marked))] = 1
+        if len(marked):
+            columns[0] = len(marked)
+            columns[1] = statement.extents[marked].prod(axis=0)
+            columns[2] = statement.extents[marked[-1]]
 
 
-Programs = slice | NDArray[np.int64]
+def _parallel_loops(statement: StatementArrays, columns: Columns) -> None:
+    """The fields of the parallel loops, which differ from program to program; `columns` are zeros."""
+    flags, programs = statement.parallel, np.arange(statement.programs)
+    last = innermost(flags)
+    reduces = np.array([loop.kind == "reduction" for loop in statement.loops], dtype=np.bool_)[:, None]
+    mixed = (flags & reduces).any(axis=0) & (flags & ~reduces).any(axis=0)
+    # The last entry is for `last` == -1, no loop at all.
+    places = [_place(statement, [position]) for position in range(len(flags))] + ["none"]
+    place = np.where(mixed, POSITIONS.index("mixed"), np.array([POSITIONS.index(name) for name in places])[last])
+    columns[3 + place, programs] = 1
+    columns[0] = flags.sum(axis=0)
+    some = last >= 0
+    columns[1] = np.where(some, parallel_chunks(statement), 0)
+    if len(flags):
+        columns[2] = np.where(some, statement.extents[last, programs], 0)
 
 
-def _same_masks(statement: StatementArrays, kind: Annotation) -> list[tuple[Flags, Programs]]:
-    """Which loops carry an annotation, bool[L], and the programs for which it is so."""
-    everyone = slice(0, statement.programs)
-    if kind != "parallel":
-        return [(annotated(statement, kind), everyone)]
-    flags = statement.parallel
-    keys = (1 << np.arange(len(flags))) @ flags
-    found: list[tuple[Flags, Programs]] = []
-    for key in np.unique(keys):
-        programs = np.flatnonzero(keys == key)
-        found.append((flags[:, programs[0]], everyone if len(programs) == statement.programs else programs))
-    return found
-
-
-def _place(kinds: Sequence[str], marked: NDArray[np.int64]) -> str:
+def _place(statement: StatementArrays, marked: Sequence[int]) -> str:
     """The place of the innermost marked loop among the loops of its kind; see `POSITIONS`."""
     if not len(marked):
         return "none"
-    last = int(marked[-1])
+    kinds = [loop.kind for loop in statement.loops]
+    last = marked[-1]
     if any(kinds[position] != kinds[last] for position in marked):
         return "mixed"
     same = [position for position, kind in enumerate(kinds) if kind == kinds[last]]
@@ -82,9 +81,9 @@ def _place(kinds: Sequence[str], marked: NDArray[np.int64]) -> str:
     return f"{where}_{kinds[last]}"
 
 
-def annotated(statement: StatementArrays, kind: Annotation) -> Flags:
-    """bool[L]: which loops carry an annotation that does not depend on the program."""
-    return np.array([loop.annotation == kind for loop in statement.loops], dtype=np.bool_)
+def annotated(statement: StatementArrays, kind: Annotation) -> list[int]:
+    """Positions of the loops that carry an annotation which does not depend on the program."""
+    return [position for position, loop in enumerate(statement.loops) if loop.annotation == kind]
 
 
 @feature_group("allocation", ["allocated_bytes", "allocated_total", "allocation_outer", "allocation_inner"])

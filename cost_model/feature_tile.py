@@ -6,7 +6,7 @@ import numpy as np
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_statement import annotated
-from ansor_py.cost_model.statement_arrays import Floats, StatementArrays
+from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, innermost
 from ansor_py.target import Target
 from ansor_py.te.expr import Reduce
 
@@ -18,7 +18,7 @@ def register_tile(statement: StatementArrays, target: Target, out: Columns) -> N
     """Lanes in use; of a reduction also accumulators, loads and work of one reduction step, and steps between spills."""
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)
     vectors = statement.extents.copy()
-    vectorised = np.flatnonzero(annotated(statement, "vectorize"))
+    vectorised = annotated(statement, "vectorize")
     vectors[vectorised] = np.ceil(vectors[vectorised] / lanes)
     out[:] = 0
     if len(vectorised):
@@ -46,7 +46,7 @@ def innermost_reduction(statement: StatementArrays) -> int | None:
 def loads_of_step(statement: StatementArrays, depth: int, target: Target) -> Floats:
     """Loads [n] inside a depth: read buffers in vectors where a vectorised loop moves them, else element by element."""
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)
-    vectorised = np.flatnonzero(annotated(statement, "vectorize"))
+    vectorised = annotated(statement, "vectorize")
     total = np.zeros(statement.programs)
     for touched, strides in zip(statement.touched[1:, depth], statement.strides[1:], strict=True):
         moved = (strides[vectorised] != 0).any(axis=0) if len(vectorised) else np.zeros(statement.programs, dtype=np.bool_)
@@ -56,11 +56,10 @@ def loads_of_step(statement: StatementArrays, depth: int, target: Target) -> Flo
 
 def accumulation_run(statement: StatementArrays, depth: int) -> Floats:
     """Reduction steps [n] before a spatial loop outside (of extent above 1) moves on to other accumulators."""
-    run = np.ones(statement.programs)
-    running = np.ones(statement.programs, dtype=np.bool_)
-    for position in reversed(range(depth)):
-        if statement.loops[position].kind == "reduction":
-            run = np.where(running, run * statement.extents[position], run)
-        else:
-            running &= statement.extents[position] == 1
-    return run
+    if "accumulation_run" not in statement.kept:
+        extents = statement.extents[:depth]
+        reduces = np.array([loop.kind == "reduction" for loop in statement.loops[:depth]])[:, None]
+        moves_on = innermost(~reduces & (extents > 1))
+        inside = np.arange(depth)[:, None] > moves_on
+        statement.kept["accumulation_run"] = np.where(reduces & inside, extents, 1.0).prod(axis=0)
+    return statement.kept["accumulation_run"]

@@ -69,6 +69,19 @@ class StatementArrays:
     kept: dict[str, Floats] = field(default_factory=dict)  # what groups compute once and read of other statements
 
 
+def innermost(mask: Flags) -> NDArray[np.int64]:
+    """The largest index along axis -2 whose flag is set; -1 if none is."""
+    levels = np.arange(1, mask.shape[-2] + 1, dtype=np.int8)[:, None]
+    return np.asarray((mask * levels).max(axis=-2, initial=0), dtype=np.int64) - 1
+
+
+def parallel_chunks(statement: StatementArrays) -> Floats:
+    """Iterations [n] of the parallel loops together."""
+    if "chunks" not in statement.kept:
+        statement.kept["chunks"] = np.where(statement.parallel, statement.extents, 1.0).prod(axis=0)
+    return statement.kept["chunks"]
+
+
 def buffer_shapes(state: State, bounds: Bounds) -> dict[str, tuple[Number, ...]]:
     """Sizes of all stored buffers: the region of their stage, rows padded where the schedule asks for it."""
     shapes: dict[str, tuple[Number, ...]] = {}

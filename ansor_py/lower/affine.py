@@ -45,14 +45,28 @@ class Affine:
     def __add__(self, other: Affine | Number) -> Affine:
         if not isinstance(other, Affine):
             return Affine(self.terms, self.constant + other)
+        constant = self.constant + other.constant
+        if not self.terms or not other.terms:
+            return Affine(self.terms or other.terms, constant)
         merged: dict[Term, Number] = dict(self.terms)
         for term, coefficient in other.terms:
-            merged[term] = merged[term] + coefficient if term in merged else coefficient
-        kept = tuple((term, c) for term, c in merged.items() if not is_number(c, 0))
-        return Affine(kept, self.constant + other.constant)
+            if term not in merged:
+                merged[term] = coefficient
+            elif is_number(merged[term] + coefficient, 0):  # the only way in which a coefficient of zero comes about
+                del merged[term]
+            else:
+                merged[term] = merged[term] + coefficient
+        return Affine(tuple(merged.items()), constant)
 
     def __mul__(self, factor: Number) -> Affine:
-        if is_number(factor, 0):
+        if isinstance(factor, int):
+            if factor == 1:
+                return self
+            if factor == 0:
+                return Affine((), 0)
+        elif not self.terms:
+            return Affine((), self.constant * factor)
+        elif is_number(factor, 0):
             return Affine((), 0)
         return Affine(tuple((term, c * factor) for term, c in self.terms), self.constant * factor)
 
