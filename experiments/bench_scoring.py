@@ -35,6 +35,7 @@ from workloads import workload
 
 TRIALS, GENERATIONS, REPEATS = 512, 3, 7
 MICRO = 1e6
+HEADS = "workload sketches groups programs rows/program columns trees leaves features_us predict_us programs/s".split()
 
 
 def training_set(task: Task, spaces: list[Space], run: Path | None, rng: np.random.Generator) -> TrainingSet:
@@ -53,7 +54,7 @@ def training_set(task: Task, spaces: list[Space], run: Path | None, rng: np.rand
 
 
 def bench(name: str, run: Path | None, seed: int) -> list[str]:
-    """One line of the table."""
+    """One line of the table, a cell for each of `HEADS`."""
     rng = np.random.default_rng(seed)
     target = Target.detect()
     task = Task.from_compute(workload(name).tensor(), target)
@@ -99,8 +100,7 @@ def bench(name: str, run: Path | None, seed: int) -> list[str]:
 @click.option("--seed", default=0, show_default=True)
 def main(names: tuple[str, ...], run: Path | None, seed: int) -> None:
     """Print programs scored a second for the workloads NAMES."""
-    heads = "workload sketches groups programs rows/program columns trees leaves features_us predict_us programs/s".split()
-    print("  ".join(f"{head:>12s}" for head in heads))
+    print("  ".join(f"{head:>12s}" for head in HEADS))
     try:
         for name in names or ("c2d_56", "gmm_1024"):
             print("  ".join(f"{cell:>12s}" for cell in bench(name, run, seed)), flush=True)

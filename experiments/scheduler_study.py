@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,14 +55,22 @@ def network_tasks(network: Mapping[str, int], target: Target, scale: int = 1) ->
     ]
 
 
-def search_into(path: Path, tasks: Sequence[Task], options: TuningOptions, runner: str) -> None:
-    """One search, as a run directory that appears when it is complete."""
+def search_into(
+    path: Path, tasks: Sequence[Task], options: TuningOptions, runner: str, clock: Callable[[], float] | None = None
+) -> None:
+    """One search, as a run directory that appears when it is complete. `clock` returns seconds, as in `tune_tasks`."""
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    config = {"scheduler": options.strategy, "seed": options.seed, "trials": options.trials, "runner": runner}
+    config = {
+        "policy": options.policy,
+        "scheduler": options.strategy,
+        "seed": options.seed,
+        "trials": options.trials,
+        "runner": runner,
+    }
     target = tasks[0].target
     with RunDirectory.create(partial, {**config, "tasks": config_of_tasks(tasks)}) as run:
-        result = tune_tasks(tasks, options, runner, sink=run)
+        result = tune_tasks(tasks, options, runner, sink=run, clock=clock)
         if result.interrupted:
             raise KeyboardInterrupt
         run.write_summary(summarise(result, "+".join(task.name for task in tasks), str(target), target.cores, None, None))
@@ -90,15 +98,15 @@ def compare(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     if BASELINE not in curves:
         raise OptionError(f"there is no search by {BASELINE} to compare with; add --schedulers {BASELINE}")
     goal = curves[BASELINE][-1]
-    base_needed = _first(curves[BASELINE], goal) or 0
+    base_needed = trials_to_reach(curves[BASELINE], goal) or 0
     report: dict[str, Any] = {}
     for name, curve in curves.items():
-        needed = _first(curve, goal)
+        needed = trials_to_reach(curve, goal)
         runs = [
             {
                 "seed": outcome.seed,
                 "final_ms": outcome.total_ms[-1],
-                "trials_to_goal": _first(outcome.total_ms, goal),
+                "trials_to_goal": trials_to_reach(outcome.total_ms, goal),
                 "task_trials": dict(outcome.task_trials),
             }
             for outcome in outcomes
@@ -159,7 +167,7 @@ def draw(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _first(curve: Sequence[float], goal: float) -> int | None:
+def trials_to_reach(curve: Sequence[float], goal: float) -> int | None:
     """The number of trials after which a curve is at or below the goal; None if it never is."""
     return next((trial for trial, total in enumerate(curve, start=1) if total <= goal), None)
 

@@ -1,0 +1,301 @@
+"""The search in numbers, and the policies beside each other on several workloads, with equal trials and seeds.
+
+    python experiments/bench_search.py --out runs/policies                                     # simulated measurements
+    python experiments/bench_search.py --runner process --trials 256 --seeds 3 --out runs/policies-measured
+
+Prints how many programs are scored and measured in a second and where the seconds go, then the trials after which evolution
+reaches what random search ends at, and how much slower the others' final programs are; all on medians over the seeds. The
+default schedule, which every search measures first, counts neither as a trial nor as a find. Writes `study.json`, `curves.csv`
+and `curves.png` to --out, where every search is a run directory; those that are there already are not repeated, so that a study
+can be made in pieces. Simulated searches run beside each other, one a core; measured ones never do.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from ansor_py.errors import AnsorError, OptionError
+from ansor_py.measure import find_measurer
+from ansor_py.schedule.task import Task
+from ansor_py.search.policy import sketches_for
+from ansor_py.search.run_directory import read_curve
+from ansor_py.search.settings import parse_search_options
+from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.target import Target
+from bench_phases import ORDER
+from bench_scoring import HEADS, bench
+from markdown_page import command_line, machine, markdown_table, number
+from scheduler_study import search_into, trials_to_reach
+from workloads import workload
+
+NAMES = ("gmm_512", "c2d_56", "dep_112", "softmax")
+POLICIES = ("evolution", "random", "beam", "limited", "template")
+SUBJECT, BASELINE = "evolution", "random"
+RATES = {"trials": "trials a second", "programs_scored": "programs scored a second"}
+GOAL_SHARE = 1 / 3  # of the trials: the subject should have reached the baseline's end by then
+
+Curve = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search of a study, in words that another process can be sent, and where its run directory is."""
+
+    workload: str
+    policy: str
+    seed: int
+    trials: int
+    constants: tuple[str, ...]
+    runner: str
+    target: str
+    scale: int
+    path: Path
+
+    def options(self) -> TuningOptions:
+        """Settings of the search; the default schedule is one trial more."""
+        constants = parse_search_options(self.constants)
+        return TuningOptions(trials=self.trials + 1, seed=self.seed, policy=self.policy, search=constants)
+
+    def task(self) -> Task:
+        """What is tuned; `scale` divides the extents."""
+        return Task.from_compute(workload(self.workload, self.scale).tensor(), Target.parse(self.target), name=self.workload)
+
+    def possible(self) -> bool:
+        """Whether the policy has a search space for the workload (there are templates for some operators only)."""
+        task = self.task()
+        try:
+            return bool(sketches_for(self.policy, task.dag, task.target, self.options().search))
+        except OptionError:
+            return False
+
+    def finished(self) -> bool:
+        """Whether it was made already. Raises OptionError where another search is in its place."""
+        if not self.path.exists():
+            return False
+        held = json.loads((self.path / "summary.json").read_text()) | json.loads((self.path / "config.json").read_text())
+        wanted = {"policy": self.policy, "trials": self.trials + 1, "runner": self.runner, "target": self.target}
+        other = {name: held.get(name) for name, value in wanted.items() if held.get(name) != value}
+        if other:
+            raise OptionError(f"'{self.path}' holds a search with {other}; choose another --out or remove it")
+        return True
+
+    def make(self) -> None:
+        """Search. The clock is the host's, also where measurements are simulated: a virtual one hides what searching costs."""
+        search_into(self.path, [self.task()], self.options(), self.runner, time.perf_counter)
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Best latency (milliseconds) after each trial over several searches, float64[trials]; infinite before the first find."""
+
+    median: Curve
+    lower: Curve
+    upper: Curve
+    searches: int
+
+
+Bands: TypeAlias = Mapping[str, Mapping[str, Band]]  # by workload, then policy
+
+
+def best_so_far(latencies: Sequence[float | None], trials: int) -> Curve:
+    """The best latency after each trial, float64[trials]. A search that ended early keeps what it had."""
+    found = np.full(trials, np.inf)
+    for trial, latency in enumerate(latencies[:trials]):
+        found[trial] = np.inf if latency is None else latency
+    return np.asarray(np.minimum.accumulate(found))
+
+
+def band(curves: Sequence[Curve]) -> Band:
+    """Median and quartiles of curves of one length. The quartiles are values that occur, so that they can be infinite."""
+    stacked = np.stack(curves)
+    lower = np.quantile(stacked, 0.25, axis=0, method="lower")
+    upper = np.quantile(stacked, 0.75, axis=0, method="higher")
+    return Band(np.median(stacked, axis=0), lower, upper, len(curves))
+
+
+def compare(bands: Bands) -> dict[str, Any]:
+    """What the bands (by workload, then policy) say about evolution: trials to random search's end, and ratios of ends.
+
+    A policy without a search space for a workload has no band there: its ratio is null and its mean is over the others.
+    """
+    report: dict[str, Any] = {"workloads": {}, "geometric_mean": {}}
+    for name, found in bands.items():
+        finals = {policy: float(item.median[-1]) for policy, item in found.items() if np.isfinite(item.median[-1])}
+        item: dict[str, Any] = {"final_ms": finals}
+        if SUBJECT in finals:
+            item["relative"] = {policy: value / finals[SUBJECT] for policy, value in finals.items()}
+        if SUBJECT in found and BASELINE in finals:
+            trials = len(found[SUBJECT].median)
+            needed = trials_to_reach(found[SUBJECT].median.tolist(), finals[BASELINE])
+            item["trials_to_baseline"] = needed
+            item["within_goal"] = needed is not None and needed <= GOAL_SHARE * trials
+        report["workloads"][name] = item
+    for policy in dict.fromkeys(policy for found in bands.values() for policy in found):
+        ratios = [item["relative"][policy] for item in report["workloads"].values() if policy in item.get("relative", {})]
+        report["geometric_mean"][policy] = statistics.geometric_mean(ratios) if ratios else None
+    return report
+
+
+def comparison_table(report: Mapping[str, Any], policies: Sequence[str], trials: int) -> str:
+    """The report for a person; a dash is a policy that has no search space for the workload."""
+    head = ["workload", f"{SUBJECT}, ms", f"trials of {trials} to {BASELINE}'s end", f"at most {GOAL_SHARE * trials:.0f}"]
+    others = [policy for policy in policies if policy != SUBJECT]
+    rows = []
+    for name, item in report["workloads"].items():
+        needed = item.get("trials_to_baseline")
+        goal = {True: "yes", False: "no", None: "–"}[item.get("within_goal")]
+        ratios = [number(item.get("relative", {}).get(policy)) for policy in others]
+        rows.append([name, number(item["final_ms"].get(SUBJECT)), str(needed or "never"), goal, *ratios])
+    means = [number(report["geometric_mean"].get(policy)) for policy in others]
+    rows.append(["geometric mean", "", "", "", *means])
+    return markdown_table([*head, *(f"{policy} / {SUBJECT}" for policy in others)], rows)
+
+
+def rates(summaries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Medians over searches: trials and scored programs a second of the search, and the seconds of each phase."""
+    rows = [
+        {name: item[name] / item["search_seconds"] for name in RATES}
+        | {name: item["phases"][name] for name in ORDER if name in item["phases"]}
+        for item in summaries
+    ]
+    return {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
+
+
+def rates_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Rates and seconds by phase of every policy on every workload."""
+    rows = [(name, policy, values) for name, policies in found.items() for policy, values in policies.items()]
+    columns = list(rows[0][2]) if rows else []
+    heads = [RATES.get(column, f"{column}, s") for column in columns]
+    cells = [[name, policy, *(number(values[column]) for column in columns)] for name, policy, values in rows]
+    return markdown_table(["workload", "policy", *heads], cells, texts=(0, 1))
+
+
+def write_curves(bands: Bands, path: Path) -> None:
+    """A CSV with a line for each workload, policy and trial; what is not known yet is left empty."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["workload", "policy", "searches", "trial", "median_ms", "lower_quartile_ms", "upper_quartile_ms"])
+        for name, found in bands.items():
+            for policy, item in found.items():
+                for trial, values in enumerate(zip(item.median, item.lower, item.upper, strict=True), start=1):
+                    cells = [f"{value:.6f}" if np.isfinite(value) else "" for value in values]
+                    writer.writerow([name, policy, item.searches, trial, *cells])
+
+
+def draw(bands: Bands, policies: Sequence[str], path: Path, title: str) -> None:
+    """A PNG with one field for each workload: median and quartile band of every policy against trials."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise OptionError("plots need matplotlib; install it with: pip install matplotlib") from error
+    figure = Figure(figsize=(6 * len(bands), 5), layout="constrained")
+    fields = figure.subplots(1, len(bands), squeeze=False).ravel()
+    for axes, (name, found) in zip(fields, bands.items(), strict=True):
+        for policy, item in found.items():
+            color, trials = f"C{policies.index(policy)}", np.arange(1, len(item.median) + 1)
+            axes.step(trials, item.median, where="post", color=color, label=f"{policy} ({item.searches})")
+            axes.fill_between(trials, item.lower, item.upper, step="post", color=color, alpha=0.15, linewidth=0)
+        axes.set(title=name, xlabel="measured candidates", ylabel="best latency (ms)", xscale="log", yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def make_all(searches: Sequence[Search]) -> None:
+    """Make what is not finished: one search a core where nothing is timed, otherwise one after the other."""
+    missing = [search for search in searches if not search.finished()]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        made = pool.map(Search.make, missing) if find_measurer(searches[0].runner).virtual else map(Search.make, missing)
+        for search, _ in zip(missing, made, strict=True):
+            print(f"{search.workload}: {search.policy}, seed {search.seed}", file=sys.stderr, flush=True)
+
+
+def collect(searches: Sequence[Search], trials: int) -> tuple[Bands, dict[str, dict[str, dict[str, float]]]]:
+    """Bands and rates of finished searches, by workload, then policy."""
+    curves: dict[str, dict[str, list[Curve]]] = {}
+    summaries: dict[str, dict[str, list[Any]]] = {}
+    for search in searches:
+        latencies = [point.latency_ms for point in read_curve(search.path) if point.trial > 0]
+        summary = json.loads((search.path / "summary.json").read_text())
+        curves.setdefault(search.workload, {}).setdefault(search.policy, []).append(best_so_far(latencies, trials))
+        summaries.setdefault(search.workload, {}).setdefault(search.policy, []).append(summary)
+    bands = {name: {policy: band(found) for policy, found in item.items()} for name, item in curves.items()}
+    return bands, {name: {policy: rates(found) for policy, found in item.items()} for name, item in summaries.items()}
+
+
+def _words(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+@click.command()
+@click.option("--names", default=",".join(NAMES), callback=_words, show_default=True, help="Workloads.")
+@click.option("--policies", default=",".join(POLICIES), callback=_words, show_default=True, help="Policies.")
+@click.option("--runner", default="simulated", show_default=True, help="How to measure.")
+@click.option(
+    "--trials", default=512, type=click.IntRange(1), show_default=True, help="Of every search, without the default schedule."
+)
+@click.option("--seeds", default=5, type=click.IntRange(1), show_default=True, help="Searches of each policy on each workload.")
+@click.option("--target", default=None, help="[default: this machine]")
+@click.option("--scale", default=1, show_default=True, help="Divide the extents of the workloads.")
+@click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the search, such as population=512.")
+@click.option("--scoring/--no-scoring", default=True, show_default=True, help="Time scoring alone as well, on one core.")
+@click.option("--out", default=Path("runs/policies"), type=click.Path(path_type=Path), show_default=True)
+def main(
+    names: tuple[str, ...],
+    policies: tuple[str, ...],
+    runner: str,
+    trials: int,
+    seeds: int,
+    target: str | None,
+    scale: int,
+    search: tuple[str, ...],
+    scoring: bool,
+    out: Path,
+) -> None:
+    """Tune workloads with every policy and compare the best programs after each trial."""
+    try:
+        described = str(Target.detect() if target is None else Target.parse(target))
+        wanted: list[Search] = []
+        for name in names:
+            for policy in policies:
+                common = (trials, search, runner, described, scale)
+                made = [Search(name, policy, seed, *common, out / name / f"{policy}-{seed}") for seed in range(seeds)]
+                made[0].options().check_names()
+                wanted += made if made[0].possible() else []
+        if not wanted:
+            raise OptionError("none of the policies has a search space for any of the workloads; name others")
+        make_all(wanted)
+        bands, found_rates = collect(wanted, trials)
+        scored = [bench(name, None, 0) for name in names] if scoring else []
+        draw(bands, policies, out / "curves.png", f"{runner} measurements, median and quartiles over seeds")
+    except AnsorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    write_curves(bands, out / "curves.csv")
+    report = compare(bands)
+    study: dict[str, Any] = {"command": command_line(), "machine": machine(), "target": described}
+    study |= {"runner": runner, "trials": trials, "seeds": seeds, "rates": found_rates, "comparison": report}
+    study["scoring"] = [dict(zip(HEADS, cells, strict=True)) for cells in scored]
+    (out / "study.json").write_text(json.dumps(study, indent=2) + "\n")
+    tables = [markdown_table(HEADS, scored)] if scored else []
+    print("\n".join([*tables, rates_table(found_rates), comparison_table(report, policies, trials)]), end="")
+
+
+if __name__ == "__main__":
+    main()
