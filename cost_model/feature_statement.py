@@ -37,29 +37,29 @@ def computation(statement: StatementArrays, target: Target, out: Columns) -> Non
 def annotated_loops(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Number, product, innermost length and position of the vectorised, unrolled and parallel loops."""
     width = len(_ANNOTATION_FIELDS)
+    places = _places([loop.kind for loop in statement.loops])
     out[:] = 0
     for number, kind in enumerate(ANNOTATED):
         columns = out[number * width : (number + 1) * width]
         if kind == "parallel":
-            _parallel_loops(statement, columns)
+            _parallel_loops(statement, places, columns)
             continue
         marked = annotated(statement, kind)
-        columns[3 + POSITIONS.index(_place(statement, marked))] = 1
+        mixed = len({statement.loops[position].kind for position in marked}) > 1
+        columns[3 + (POSITIONS.index("mixed") if mixed else places[marked[-1] if marked else -1])] = 1
         if len(marked):
             columns[0] = len(marked)
             columns[1] = statement.extents[marked].prod(axis=0)
             columns[2] = statement.extents[marked[-1]]
 
 
-def _parallel_loops(statement: StatementArrays, columns: Columns) -> None:
+def _parallel_loops(statement: StatementArrays, places: Sequence[int], columns: Columns) -> None:
     """The fields of the parallel loops, which differ from program to program; `columns` are zeros."""
     flags, programs = statement.parallel, np.arange(statement.programs)
     last = innermost(flags)
     reduces = np.array([loop.kind == "reduction" for loop in statement.loops], dtype=np.bool_)[:, None]
     mixed = (flags & reduces).any(axis=0) & (flags & ~reduces).any(axis=0)
-    # The last entry is for `last` == -1, no loop at all.
-    places = [_place(statement, [position]) for position in range(len(flags))] + ["none"]
-    place = np.where(mixed, POSITIONS.index("mixed"), np.array([POSITIONS.index(name) for name in places])[last])
+    place = np.where(mixed, POSITIONS.index("mixed"), np.array(places)[last])
     columns[3 + place, programs] = 1
     columns[0] = flags.sum(axis=0)
     some = last >= 0
@@ -68,17 +68,15 @@ def _parallel_loops(statement: StatementArrays, columns: Columns) -> None:
         columns[2] = np.where(some, statement.extents[last, programs], 0)
 
 
-def _place(statement: StatementArrays, marked: Sequence[int]) -> str:
-    """The place of the innermost marked loop among the loops of its kind; see `POSITIONS`."""
-    if not len(marked):
-        return "none"
-    kinds = [loop.kind for loop in statement.loops]
-    last = marked[-1]
-    if any(kinds[position] != kinds[last] for position in marked):
-        return "mixed"
-    same = [position for position, kind in enumerate(kinds) if kind == kinds[last]]
-    where = "inner" if last == same[-1] else "outer" if last == same[0] else "middle"
-    return f"{where}_{kinds[last]}"
+def _places(kinds: Sequence[str]) -> list[int]:
+    """For each loop the entry of `POSITIONS` with its place among the loops of its kind; the last item, [-1], is "none"."""
+    first = {kind: position for position, kind in reversed(list(enumerate(kinds)))}
+    last = {kind: position for position, kind in enumerate(kinds)}
+    places = []
+    for position, kind in enumerate(kinds):
+        where = "inner" if position == last[kind] else "outer" if position == first[kind] else "middle"
+        places.append(POSITIONS.index(f"{where}_{kind}"))
+    return [*places, POSITIONS.index("none")]
 
 
 def annotated(statement: StatementArrays, kind: Annotation) -> list[int]:

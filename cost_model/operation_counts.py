@@ -10,6 +10,7 @@ a select count.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 
 from ansor_py.te.expr import FLOAT_DTYPES, Binary, Call, Cast, Compare, Expr, Not, Read, Reduce, Select, children, walk
 
@@ -37,7 +38,7 @@ class OperationCounts:
     bool_op: int = 0
     select: int = 0
 
-    @property
+    @cached_property
     def float_flops(self) -> int:
         """Floating-point operations; a multiply-add is two."""
         return self.float_mad + sum(int(getattr(self, name)) for name in FLOAT_FIELDS)
@@ -47,8 +48,9 @@ COUNT_FIELDS = tuple(item.name for item in fields(OperationCounts))
 FLOAT_FIELDS = tuple(name for name in COUNT_FIELDS if name.startswith("float_"))
 
 
+@lru_cache(maxsize=4096)
 def count_operations(body: Expr) -> OperationCounts:
-    """Count a stage's formula; a reduction counts its combination with the accumulator."""
+    """Count a stage's formula; a reduction counts its combination with the accumulator. Kept, as they are asked for often."""
     counts = dict.fromkeys(COUNT_FIELDS, 0)
     if isinstance(body, Reduce):
         _count_arithmetic(_COMBINERS[body.combiner], body.dtype, (body.source,), counts)

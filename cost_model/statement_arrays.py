@@ -154,12 +154,7 @@ def statement_arrays(
     inner = np.ones((len(loops) + 1, programs))
     for position in reversed(range(len(loops))):
         np.multiply(inner[position + 1], extents[position], out=inner[position])
-    positions = {loop.variable: position for position, loop in enumerate(loops)}
-    strides = np.zeros((len(uses), len(loops), programs))
-    touched = np.ones((len(uses), len(loops) + 1, programs))
-    runs = np.ones((len(uses), len(loops) + 1, programs))
-    for number, use in enumerate(uses):
-        _access_arrays(use, positions, extents, chunk, strides[number], touched[number], runs[number])
+    strides, touched, runs = _access_arrays(uses, loops, extents, chunk)
     allocated = None
     if not state.is_output(b.stage.name):
         allocated = np.ones(programs)
@@ -193,99 +188,107 @@ def part(value: Number, chunk: slice) -> int | NDArray[np.int64]:
 
 
 def _access_arrays(
-    use: BufferUse,
-    positions: Mapping[str, int],
-    extents: Floats,
-    chunk: slice,
-    strides: Floats,
-    touched: Floats,
-    runs: Floats,
-) -> None:
-    """Fill strides [L, n], touched [D, n] and runs [D, n] (initially zeros, ones, ones) of one buffer."""
-    moving = {name: position for name, position in positions.items() if name not in use.fixed}
-    sizes = [np.asarray(part(size, chunk), dtype=np.float64) for size in use.shape]
-    pitches = [np.asarray(1.0)]
-    for size in reversed(sizes[1:]):
-        pitches.insert(0, pitches[0] * size)
-    whole = np.asarray(True)
-    for dimension in reversed(range(len(sizes))):
-        indices = [access[dimension] for access in use.accesses]
-        width = np.minimum(_hull(indices, sizes[dimension], moving, extents, chunk), sizes[dimension])
-        touched *= width
-        runs *= np.where(whole, width, 1.0)
-        whole = whole & (width == sizes[dimension])
-    smallest: Floats | None = None
-    for access in use.accesses:
-        stride = np.zeros_like(strides)
-        for index, pitch in zip(access, pitches if sizes else [], strict=True):
-            for position, coefficient in coefficients(index, moving, chunk).items():
-                stride[position] += coefficient * pitch
-        np.abs(stride, out=stride)
-        smallest = stride if smallest is None else np.minimum(smallest, stride)
-    if smallest is not None:
-        strides[:] = smallest
+    uses: Sequence[BufferUse], loops: Sequence[LoopBounds], extents: Floats, chunk: slice
+) -> tuple[Floats, Floats, Floats]:
+    """Strides [B, L, n], touched [B, D, n] and runs [B, D, n] of all buffers of a statement."""
+    table = IndexTable(loops, extents, chunk)
+    rows = [[[table.add(index, use.fixed) for index in access] for access in use.accesses] for use in uses]
+    growth, widths = table.solve()
+    depths, programs = len(loops) + 1, extents.shape[1]
+    strides = np.zeros((len(uses), len(loops), programs))
+    touched = np.ones((len(uses), depths, programs))
+    runs = np.ones((len(uses), depths, programs))
+    for number, (use, accesses) in enumerate(zip(uses, rows, strict=True)):
+        if not use.shape:
+            continue
+        sizes = np.empty((len(use.shape), 1, programs))
+        for dimension, size in enumerate(use.shape):
+            sizes[dimension] = part(size, chunk)
+        width = np.minimum(_hull(use, accesses, widths, sizes, chunk), sizes)
+        np.multiply.reduce(width, axis=0, out=touched[number])
+        # A dimension prolongs the run if all dimensions to its right are touched as a whole.
+        whole = np.logical_and.accumulate(width[:0:-1] == sizes[:0:-1], axis=0)[::-1]
+        runs[number] = width[-1]
+        if len(whole):
+            runs[number] *= np.where(whole, width[:-1], 1.0).prod(axis=0)
+        pitches = np.ones_like(sizes)
+        np.multiply.accumulate(sizes[:0:-1], axis=0, out=pitches[-2::-1])
+        np.abs((growth[accesses[0]] * pitches).sum(axis=0), out=strides[number])
+        for access in accesses[1:]:
+            np.minimum(strides[number], np.abs((growth[access] * pitches).sum(axis=0)), out=strides[number])
+    return strides, touched, runs
 
 
-def _hull(indices: Sequence[Affine | None], size: Floats, moving: Mapping[str, int], extents: Floats, chunk: slice) -> Floats:
-    """Width [D, n] that several accesses of a dimension touch together: the widest, plus the distance of their constants."""
-    width = _width(indices[0], size, moving, extents, chunk)
-    if len(indices) == 1:
-        return width
-    for index in indices[1:]:
-        width = np.maximum(width, _width(index, size, moving, extents, chunk))
-    constants = [np.asarray(part(index.constant, chunk)) for index in indices if index is not None]
-    if len(constants) > 1:
-        lowest, highest = constants[0], constants[0]
-        for constant in constants[1:]:
-            lowest, highest = np.minimum(lowest, constant), np.maximum(highest, constant)
-        width = width + (highest - lowest)
+def _hull(use: BufferUse, rows: Sequence[Sequence[int]], widths: Floats, sizes: Floats, chunk: slice) -> Floats:
+    """Widths [dimensions, D, n] that the accesses touch together: the widest of each, plus the distance of their constants."""
+    width = widths[rows[0]]
+    for row in rows[1:]:
+        np.maximum(width, widths[row], out=width)
+    for dimension, indices in enumerate(zip(*use.accesses, strict=True)):
+        if None in indices:  # not affine: the whole dimension wherever a loop runs
+            width[dimension, :-1] = np.maximum(width[dimension, :-1], sizes[dimension])
+        constants = [np.asarray(part(index.constant, chunk)) for index in indices if index is not None]
+        if len(constants) > 1:
+            width[dimension] += np.ptp(np.stack(np.broadcast_arrays(*constants)), axis=0)
     return width
 
 
-def _width(index: Affine | None, size: Floats, moving: Mapping[str, int], extents: Floats, chunk: slice) -> Floats:
-    """How many consecutive values [D, n] an index takes inside each depth; the whole dimension where it is not affine."""
-    depths, programs = len(extents) + 1, extents.shape[1]
-    width = np.ones((depths, programs))
-    if index is None:
-        width[:-1] = size
-        return width
-    steps: dict[int, NDArray[np.float64]] = {}
-    for term, coefficient in index.terms:
-        if isinstance(term, str):
-            if term in moving:
-                position = moving[term]
-                step = np.abs(part(coefficient, chunk)) * (extents[position] - 1)
-                steps[position] = steps[position] + step if position in steps else step
-        else:
-            width += (_atom_width(term, size, moving, extents, chunk) - 1) * np.abs(part(coefficient, chunk))
-    if steps:
-        reach = np.zeros(programs)
-        for depth in reversed(range(depths - 1)):
-            if depth in steps:
-                reach = reach + steps[depth]
-            width[depth] += reach
-    return width
+class IndexTable:
+    """All index values of a statement, one row each, so that most of the work on them is done at once.
+
+    A value is keyed by its identity and the loops that stand still; the values inside its atoms have rows of their own, before
+    its own.
+    """
+
+    def __init__(self, loops: Sequence[LoopBounds], extents: Floats, chunk: slice) -> None:
+        self._positions = {loop.variable: position for position, loop in enumerate(loops)}
+        self._extents = extents
+        self._chunk = chunk
+        self._rows: dict[tuple[int, frozenset[str]], int] = {}
+        self._values: list[tuple[Affine, frozenset[str]]] = []
+
+    def add(self, index: Affine | None, fixed: frozenset[str]) -> int:
+        """The row of a value; row 0 is that of a constant, and of what is not affine."""
+        if index is None or not index.terms:
+            return 0
+        key = (id(index), fixed)
+        if key not in self._rows:
+            for term, _ in index.terms:
+                if isinstance(term, Atom):
+                    self.add(term.value, fixed)
+            self._values.append((index, fixed))
+            self._rows[key] = len(self._values)
+        return self._rows[key]
+
+    def solve(self) -> tuple[Floats, Floats]:
+        """Of each row the growth [rows, L, n] a step of each loop, and the width [rows, D, n].
+
+        Growth goes through clamp and `%` as without them and is divided by the divisor in `//`. The width is the number of
+        consecutive values that an index takes inside each depth.
+        """
+        count, (levels, programs) = len(self._values) + 1, self._extents.shape
+        growth = np.zeros((count, levels, programs))
+        widths = np.ones((count, levels + 1, programs))
+        for row, (value, fixed) in enumerate(self._values, start=1):
+            for term, coefficient in value.terms:
+                if isinstance(term, str) and term in self._positions and term not in fixed:
+                    growth[row, self._positions[term]] = part(coefficient, self._chunk)
+        # The reach of the loops inside a depth, from the innermost one outwards.
+        reach = np.abs(growth)
+        reach *= self._extents - 1
+        for level in reversed(range(levels)):
+            np.add(widths[:, level + 1], reach[:, level], out=widths[:, level])
+        for row, (value, fixed) in enumerate(self._values, start=1):
+            for term, coefficient in value.terms:
+                if isinstance(term, Atom):
+                    inner, divisor = self.add(term.value, fixed), part(term.divisor, self._chunk)
+                    factor = part(coefficient, self._chunk)
+                    widths[row] += (_atom_width(term, widths[inner], divisor) - 1) * np.abs(factor)
+                    growth[row] += factor * (growth[inner] // divisor if term.kind == "floordiv" else growth[inner])
+        return growth, widths
 
 
-def _atom_width(atom: Atom, size: Floats, moving: Mapping[str, int], extents: Floats, chunk: slice) -> Floats:
-    width = _width(atom.value, size, moving, extents, chunk)
-    divisor = part(atom.divisor, chunk)
+def _atom_width(atom: Atom, width: Floats, divisor: int | NDArray[np.int64]) -> Floats:
     if atom.kind == "floordiv":
-        return np.ceil(width / divisor)
-    return np.minimum(width, divisor if atom.kind == "mod" else divisor + 1)
-
-
-def coefficients(index: Affine | None, moving: Mapping[str, int], chunk: slice) -> dict[int, int | NDArray[np.int64]]:
-    """By how much an index grows a step of each loop: through clamp and `%` as without them, divided by the divisor in `//`."""
-    found: dict[int, int | NDArray[np.int64]] = {}
-    for term, coefficient in index.terms if index is not None else ():
-        factor = part(coefficient, chunk)
-        if isinstance(term, str):
-            below: dict[int, int | NDArray[np.int64]] = {moving[term]: 1} if term in moving else {}
-        else:
-            below = coefficients(term.value, moving, chunk)
-            if term.kind == "floordiv":
-                below = {position: value // part(term.divisor, chunk) for position, value in below.items()}
-        for position, value in below.items():
-            found[position] = found.get(position, 0) + factor * value
-    return found
+        return np.asarray(np.ceil(width / divisor))
+    return np.asarray(np.minimum(width, divisor if atom.kind == "mod" else divisor + 1))

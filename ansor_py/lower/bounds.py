@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ansor_py.errors import ScheduleError
 from ansor_py.lower.affine import (
@@ -196,7 +197,7 @@ def _required_region(
     hulls: list[tuple[Affine, Number] | None] = [None] * len(stage.op.axes)
     full = [False] * len(stage.op.axes)
     for consumer in found.values():
-        reads = [read for read in reads_of(consumer.body) if read.tensor.name == stage.name]
+        reads = [read for read in reads_in(consumer.body) if read.tensor.name == stage.name]
         if not reads:
             continue
         around = {loop.variable: loop.extent for loop in (*consumer.enclosing, *consumer.loops)}
@@ -261,6 +262,7 @@ def _before_clamping(low: Affine, width: Number, extent: Number) -> Affine:
     return low
 
 
-def reads_in(body: Expr) -> list[Read]:
-    """The distinct reads of a formula, in order."""
-    return list(dict.fromkeys(reads_of(body)))
+@lru_cache(maxsize=4096)
+def reads_in(body: Expr) -> tuple[Read, ...]:
+    """The distinct reads of a formula, in order. Kept, because every generation of a search asks for the same formulas."""
+    return tuple(dict.fromkeys(reads_of(body)))
