@@ -11,6 +11,7 @@ run; B buffers (the stored one first); n programs. All arrays are float64, exact
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -160,8 +161,9 @@ def statement_arrays(
         allocated = np.ones(programs)
         for size in uses[0].shape:
             allocated *= part(size, chunk)
-    limit = np.broadcast_to(np.asarray(part(unroll_limit, chunk), dtype=np.float64), (programs,))
-    work = int(np.prod([axis.extent for axis in (*b.stage.op.axes, *b.stage.op.reduce_axes)], dtype=np.int64))
+    limit = np.empty(programs)
+    limit[:] = part(unroll_limit, chunk)
+    work = math.prod(axis.extent for axis in (*b.stage.op.axes, *b.stage.op.reduce_axes))
     return StatementArrays(
         bounds=b,
         loops=loops,
@@ -227,8 +229,8 @@ def _hull(use: BufferUse, rows: Sequence[Sequence[int]], widths: Floats, sizes: 
     for dimension, indices in enumerate(zip(*use.accesses, strict=True)):
         if None in indices:  # not affine: the whole dimension wherever a loop runs
             width[dimension, :-1] = np.maximum(width[dimension, :-1], sizes[dimension])
-        constants = [np.asarray(part(index.constant, chunk)) for index in indices if index is not None]
-        if len(constants) > 1:
+        if len(rows) > 1 and len(indices) - indices.count(None) > 1:
+            constants = [np.asarray(part(index.constant, chunk)) for index in indices if index is not None]
             width[dimension] += np.ptp(np.stack(np.broadcast_arrays(*constants)), axis=0)
     return width
 
