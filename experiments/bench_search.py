@@ -60,6 +60,7 @@ class Search:
     policy: str
     seed: int
     trials: int
+    batch: int | None
     constants: tuple[str, ...]
     runner: str
     target: str
@@ -69,7 +70,7 @@ class Search:
     def options(self) -> TuningOptions:
         """Settings of the search; the default schedule is one trial more."""
         constants = parse_search_options(self.constants)
-        return TuningOptions(trials=self.trials + 1, seed=self.seed, policy=self.policy, search=constants)
+        return TuningOptions(self.trials + 1, self.seed, self.batch, self.policy, search=constants)
 
     def task(self) -> Task:
         """What is tuned; `scale` divides the extents."""
@@ -250,6 +251,7 @@ def _words(context: click.Context, parameter: click.Parameter, text: str) -> tup
 @click.option(
     "--trials", default=512, type=click.IntRange(1), show_default=True, help="Of every search, without the default schedule."
 )
+@click.option("--batch", type=click.IntRange(1), help="Candidates a round.  [default: by the trials]")
 @click.option("--seeds", default=5, type=click.IntRange(1), show_default=True, help="Searches of each policy on each workload.")
 @click.option("--target", default=None, help="[default: this machine]")
 @click.option("--scale", default=1, show_default=True, help="Divide the extents of the workloads.")
@@ -261,6 +263,7 @@ def main(
     policies: tuple[str, ...],
     runner: str,
     trials: int,
+    batch: int | None,
     seeds: int,
     target: str | None,
     scale: int,
@@ -274,7 +277,7 @@ def main(
         wanted: list[Search] = []
         for name in names:
             for policy in policies:
-                common = (trials, search, runner, described, scale)
+                common = (trials, batch, search, runner, described, scale)
                 made = [Search(name, policy, seed, *common, out / name / f"{policy}-{seed}") for seed in range(seeds)]
                 made[0].options().check_names()
                 wanted += made if made[0].possible() else []
