@@ -70,7 +70,7 @@ def test_the_worked_example_runs_in_a_search_whose_workers_have_no_rules(
     records, _ = read_records(out / "records.jsonl")
     mine = [record for record in records if record.sketch is not None and record.sketch.startswith("block(")]
     assert mine
-    assert all(record.valid for record in mine)
+    assert all(record.valid or record.error == "cut" for record in mine)
     assert all(record.concrete_steps() for record in mine)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansor_py.codegen.addresses import INTEGER_INSTRUCTIONS, REGISTER_TYPES, AddressEmitter, Value, memory_type
+from ansor_py.codegen.addresses import INTEGER_INSTRUCTIONS, REGISTER_TYPES, AddressEmitter, Coordinate, Value, memory_type
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.vector_math import declarations, expand
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
@@ -44,6 +44,7 @@ class ExpressionEmitter(AddressEmitter):
 
     def __init__(self, text: FunctionText, simplifier: Simplifier, pointers: dict[str, str]) -> None:
         super().__init__(text, simplifier, pointers)
+        self.registers: dict[str, Value] = {}
         self._values: dict[object, Value] = {}
 
     def forget_values(self) -> None:
@@ -63,6 +64,12 @@ class ExpressionEmitter(AddressEmitter):
         lanes = self.lanes if self.lane_variable in variables else 0
         return (id(expr), predicate, lanes, tuple(self.coordinates[name] for name in variables))
 
+    def value_of_registers(self, expr: Expr, name: str, registers: Value, predicate: Value | None) -> Value:
+        """The value of an expression in which the variable `name` stands for some registers."""
+        self.registers = {name: registers}
+        self.coordinates[name] = Coordinate(registers.name)
+        return self.value(expr, predicate)
+
     def remember(self, expr: Expr, predicate: Value | None, value: Value) -> None:
         """Take this for the value of an expression where all loop variables stand, until `forget_values`."""
         self._values[self._key(expr, predicate)] = value
@@ -73,8 +80,10 @@ class ExpressionEmitter(AddressEmitter):
         match expr:
             case Const():
                 return self.constant(expr)
-            case Var():
+            case Var() if expr.dtype == INDEX:
                 return self._lane_numbers(expr)
+            case Var():
+                return self.registers[expr.name]
             case Read():
                 return self._read(expr, predicate)
             case Select():

@@ -140,7 +140,7 @@ def _used_buffers(nodes: Sequence[Node]) -> list[str]:
     found: dict[str, None] = {}
     for tile in tiles_of(nodes):
         found[tile.buffer.name] = None
-        expressions: list[Expr] = [tile.value, *tile.indices]
+        expressions: list[Expr] = [tile.value, *tile.indices, *([tile.epilogue] if tile.epilogue is not None else [])]
         found.update({read.tensor.name: None for e in expressions for read in reads_of(e)})
     return list(found)
 

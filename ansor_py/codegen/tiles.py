@@ -13,7 +13,7 @@ from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.transposition import Point, load_transposed, store_transposed, transposed_loop, transposed_reads
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
-from ansor_py.lower.ir import Node, ReductionLoop, Tile, TileLoop
+from ansor_py.lower.ir import REGISTERS, Node, ReductionLoop, Tile, TileLoop
 from ansor_py.target import Target
 from ansor_py.te.expr import COMBINERS, DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
 
@@ -154,14 +154,27 @@ class TileEmitter:
         if tile.reduces_lanes:
             self._store_lane_results(tile, combiner, points, results)
             return
+        if tile.epilogue is not None:
+            results = self._after(tile, tile.epilogue, points, results)
         row = transposed_loop(self.expressions, tile, points)
         if row is not None:
             store_transposed(self.expressions, tile, row, points, results)
             return
+        stored = tile.value if tile.epilogue is None else tile.epilogue
         for point, result in zip(points, results, strict=True):
             self._place(tile, point)
-            value = Value(result, tile.value.dtype, point.lanes)
+            value = Value(result, stored.dtype, point.lanes)
             self.expressions.store(tile.buffer, tile.indices, value, self._predicate(tile, point))
+
+    def _after(self, tile: Tile, epilogue: Expr, points: list[Point], results: list[str]) -> list[str]:
+        """What the epilogue makes of the accumulators; all is read before the first result is stored."""
+        values: list[str] = []
+        for point, result in zip(points, results, strict=True):
+            self._place(tile, point)
+            registers = Value(result, tile.value.dtype, point.lanes)
+            value = self.expressions.value_of_registers(epilogue, REGISTERS, registers, self._predicate(tile, point))
+            values.append(self.expressions.broadcast(value, point.lanes).name)
+        return values
 
     def _initial(self, tile: Tile, first: Expr, points: list[Point], types: list[str], identity: list[str]) -> list[str]:
         """The accumulators at the start of the promoted loops: the identity in the first round, else what is in memory."""

@@ -59,13 +59,18 @@ class ReductionLoop:
     prologue: tuple[Node, ...]
 
 
+# The name under which an epilogue speaks of the accumulators.
+REGISTERS = "registers"
+
+
 @dataclass(frozen=True)
 class Tile:
     """`buffer[indices] = value` for every point of `loops`, reduced over `reduction` with `combiner` if there is one.
 
     `vector` names the loop that runs in lanes, always the last of `loops`; with `reduces_lanes` it is a reduction loop
     whose partial results are combined at the end. `first`: the accumulators start from the identity where it holds (None:
-    always) and from the buffer's contents elsewhere. Iterations where a predicate is false neither read nor store.
+    always) and from the buffer's contents elsewhere. Iterations where a predicate is false neither read nor store. What is
+    stored of a reduction is its `epilogue`, a formula of the variable `REGISTERS`; None: the accumulators as they are.
     """
 
     stage: str
@@ -79,6 +84,7 @@ class Tile:
     reduction: tuple[ReductionLoop, ...]
     first: Expr | None
     predicates: tuple[Expr, ...]
+    epilogue: Expr | None = None
 
 
 Node = Union[For, If, Tile]
@@ -159,4 +165,4 @@ def _tile_lines(tile: Tile, indent: str) -> Iterator[str]:
         for node in loop.prologue:
             yield from _lines(node, inner)
     yield f"{inner}registers = {tile.combiner}(registers, {tile.value})"
-    yield f"{indent}{target} = registers"
+    yield f"{indent}{target} = {REGISTERS if tile.epilogue is None else tile.epilogue}"

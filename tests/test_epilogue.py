@@ -1,0 +1,107 @@
+"""Epilogues: formulas of consumers on finished register tiles, against NumPy; where they must not be fused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ansor_py import te
+from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.codegen.kernel import LoadedKernel, build_kernel
+from ansor_py.lower.epilogue import with_epilogues
+from ansor_py.lower.ir import Program
+from ansor_py.lower.lower import lower
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import ComputeAt, Reorder, Split, Vectorize
+from ansor_py.target import Target
+from ansor_py.te.tensor import Tensor
+from te_interpreter import evaluate, random_feeds
+
+TARGET = Target.detect()
+
+
+def product(rows: int = 42, columns: int = 96) -> Tensor:
+    return te.matmul(te.placeholder((rows, 40), name="A"), te.placeholder((40, columns), name="B", constant=True), name="C")
+
+
+def convolution(width: int = 28) -> Tensor:
+    data = te.placeholder((1, 16, 6, width), name="data")
+    weight, bias = (te.placeholder(shape, name=name, constant=True) for name, shape in (("w", (64, 16, 3, 3)), ("b", (64,))))
+    return te.conv2d(data, weight, bias, padding=1, name="C")
+
+
+def leaky(x: Tensor) -> Tensor:
+    return te.compute(x.shape, lambda *i: te.select(x[i] > 0, x[i], x[i] * 0.1), name="leaky")
+
+
+FUSED: dict[str, Callable[[], Tensor]] = {
+    "bias and relu": lambda: te.relu(te.add(product(), te.placeholder((96,), name="bias"))),
+    "two reads of the tile": lambda: leaky(product()),
+    "residual along the lanes": lambda: te.relu(te.add(product(), te.placeholder((42, 96), name="residual"))),
+    "channels in lanes": lambda: te.relu(convolution()),
+    "another dtype of as many bytes": lambda: te.cast(product(), "int32"),
+    "edges": lambda: te.relu(te.add(product(43, 101), te.placeholder((101,), name="bias"))),
+    "position": lambda: position(product()),
+}
+APART: dict[str, Callable[[], Tensor]] = {
+    "residual across the lanes": lambda: te.add(convolution(), te.placeholder((1, 64, 6, 28), name="residual")),
+    "a wider dtype": lambda: te.cast(product(), "int64"),
+}
+
+
+def position(x: Tensor) -> Tensor:
+    return te.compute(x.shape, lambda i, j: te.select(j > i, x[i, j], -1.0), name="masked")
+
+
+def program(dag: ComputeDAG) -> Program:
+    return with_epilogues(lower(State.initial(dag).replay(default_steps(dag, TARGET, 2)), TARGET))
+
+
+@pytest.mark.parametrize("name", [*FUSED, *APART])
+def test_results_are_right(name: str) -> None:
+    dag = ComputeDAG.from_outputs((FUSED | APART)[name]())
+    feeds = random_feeds(dag.outputs, seed=1)
+    [output] = LoadedKernel(build_kernel(dag, default_steps(dag, TARGET, 2), TARGET, 2)).run([feeds[t] for t in dag.inputs])
+    expected = evaluate(dag.outputs[0], feeds, widen=True)
+    if output.dtype == np.float32:
+        np.testing.assert_allclose(output, expected, rtol=2e-4, atol=2e-5)
+    else:  # the sum of products may round to either side of a whole number
+        assert np.mean(output != expected) < 0.01
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_no_buffer_is_left_between_a_tile_and_its_consumer(name: str) -> None:
+    dag = ComputeDAG.from_outputs(FUSED[name]())
+    outputs = {tensor.name for tensor in dag.outputs}
+    buffers = program(dag).buffers
+    assert not [name for name in buffers if name == "C"]
+    assert outputs <= set(buffers)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_consumer_that_does_not_fit_the_lanes_reads_the_tile_from_memory(name: str) -> None:
+    assert "C" in program(ComputeDAG.from_outputs(APART[name]())).buffers
+
+
+def test_a_tile_with_several_readers_is_stored() -> None:
+    c = product()
+    dag = ComputeDAG.from_outputs([te.relu(c, name="relu"), te.exp(c, name="exp")])
+    assert "C" in program(dag).buffers
+
+
+def test_a_region_larger_than_one_register_tile_is_stored() -> None:
+    dag = ComputeDAG.from_outputs(te.relu(product(), name="relu"))
+    state = State.initial(dag).replay(
+        (
+            Split("relu", "i0", (14,)),
+            ComputeAt("C", "relu", "i0.0"),
+            Split("C", "i", (2,)),
+            Split("C", "j", (16,)),
+            Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1")),
+            Vectorize("C", "j.1"),
+        )
+    )
+    assert "C" in with_epilogues(lower(state, TARGET)).buffers
