@@ -63,6 +63,6 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
     fits[:, -1] = True  # a single iteration moves what it touches
     outermost, programs = fits.argmax(axis=1), np.arange(statement.programs)
     touched = statement_bytes(statement)[outermost, programs]
-    into = statement.inner[0] / statement.inner[outermost, programs] * touched
+    into: Floats = statement.inner[0] / statement.inner[outermost, programs] * touched
     statement.kept["cache_traffic"] = into
     return into
