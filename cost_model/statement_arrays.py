@@ -197,27 +197,29 @@ def _access_arrays(
     rows = [[[table.add(index, use.fixed) for index in access] for access in use.accesses] for use in uses]
     growth, widths = table.solve()
     depths, programs = len(loops) + 1, extents.shape[1]
-    strides = np.zeros((len(uses), len(loops), programs))
-    touched = np.ones((len(uses), depths, programs))
-    runs = np.ones((len(uses), depths, programs))
+    strides = np.empty((len(uses), len(loops), programs))
+    touched = np.empty((len(uses), depths, programs))
+    runs = np.empty((len(uses), depths, programs))
     for number, (use, accesses) in enumerate(zip(uses, rows, strict=True)):
         if not use.shape:
+            strides[number], touched[number], runs[number] = 0, 1, 1
             continue
         sizes = np.empty((len(use.shape), 1, programs))
         for dimension, size in enumerate(use.shape):
             sizes[dimension] = part(size, chunk)
         width = np.minimum(_hull(use, accesses, widths, sizes, chunk), sizes)
         np.multiply.reduce(width, axis=0, out=touched[number])
-        # A dimension prolongs the run if all dimensions to its right are touched as a whole.
-        whole = np.logical_and.accumulate(width[:0:-1] == sizes[:0:-1], axis=0)[::-1]
         runs[number] = width[-1]
-        if len(whole):
-            runs[number] *= np.where(whole, width[:-1], 1.0).prod(axis=0)
+        whole = np.ones((depths, programs), dtype=np.bool_)
         pitches = np.ones_like(sizes)
-        np.multiply.accumulate(sizes[:0:-1], axis=0, out=pitches[-2::-1])
-        np.abs((growth[accesses[0]] * pitches).sum(axis=0), out=strides[number])
-        for access in accesses[1:]:
-            np.minimum(strides[number], np.abs((growth[access] * pitches).sum(axis=0)), out=strides[number])
+        for dimension in reversed(range(len(sizes) - 1)):
+            # A dimension prolongs the run if all dimensions to its right are touched as a whole.
+            whole &= width[dimension + 1] == sizes[dimension + 1]
+            runs[number] *= np.where(whole, width[dimension], 1.0)
+            np.multiply(pitches[dimension + 1], sizes[dimension + 1], out=pitches[dimension])
+        for position, access in enumerate(accesses):
+            steps = np.abs(np.einsum("dln,din->ln", growth[access], pitches))
+            strides[number] = np.minimum(strides[number], steps) if position else steps
     return strides, touched, runs
 
 

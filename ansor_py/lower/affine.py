@@ -169,13 +169,15 @@ def interval(value: Affine, varying: Extents) -> tuple[Affine, Number]:
         reach: Number
         if isinstance(term, str):
             extent = varying(term)
-            low = variable(term) if extent is None else number(0)
-            reach = 0 if extent is None else extent - 1
+            if extent is None:
+                lowest = lowest + variable(term) * coefficient
+                continue
+            reach = extent - 1
         else:
             low, atom_width = _atom_interval(term, varying)
+            lowest = lowest + low * coefficient
             reach = atom_width - 1
-        negative = bool(np.all(np.asarray(coefficient) < 0))
-        lowest = lowest + low * coefficient
+        negative = coefficient < 0 if isinstance(coefficient, int) else bool((coefficient < 0).all())
         if negative:
             lowest = lowest + coefficient * reach
         width = width + (-coefficient if negative else coefficient) * reach
