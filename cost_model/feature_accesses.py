@@ -41,9 +41,11 @@ def tile_depth(statement: StatementArrays) -> int:
 
 def vector_share(statement: StatementArrays, target: Target) -> Floats:
     """Vectors for each iteration [n]: those of the vectorised loops over their extents, 1 where nothing is vectorised."""
-    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
-    extents = statement.extents[annotated(statement, "vectorize")]
-    return np.asarray((np.ceil(extents / lanes) / extents).prod(axis=0))
+    if "vector_share" not in statement.kept:
+        lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+        extents = statement.extents[annotated(statement, "vectorize")]
+        statement.kept["vector_share"] = (np.ceil(extents / lanes) / extents).prod(axis=0)
+    return statement.kept["vector_share"]
 
 
 def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:

@@ -25,6 +25,7 @@ import ansor_py.cost_model.feature_roofline
 import ansor_py.cost_model.feature_statement
 import ansor_py.cost_model.feature_tile  # noqa: F401  # the imports register the groups
 from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, feature_count
+from ansor_py.cost_model.feature_machine import statement_bytes
 from ansor_py.cost_model.interface import FeatureBatch
 from ansor_py.cost_model.statement_arrays import (
     BufferUse,
@@ -146,8 +147,7 @@ def link(arrays: Mapping[str, StatementArrays], members: Members) -> None:
     """Fill what a statement shares with others: bytes touched inside each depth, and who else uses its buffers."""
     for statement in arrays.values():
         statement.program = tuple(arrays.values())
-        sizes = np.array([use.element_bytes for use in statement.buffers], dtype=np.float64)
-        statement.body_bytes = np.einsum("bdn,b->dn", statement.touched, sizes)
+        statement.body_bytes = statement_bytes(statement).copy()
         statement.sharers = np.ones(statement.touched.shape[:2], dtype=np.int64)
         statement.shared_touched = statement.touched.copy()
     for depth, names in members.values():
@@ -167,8 +167,9 @@ def _link_body(depth: int, statements: Sequence[StatementArrays]) -> None:
             most = np.maximum(most, statement.touched[number, depth])
             least = np.minimum(least, statement.touched[number, depth])
         total += most * items[0][2].element_bytes
-        for statement, number, _ in items:
-            statement.sharers[number, depth] = len(items)
-            statement.shared_touched[number, depth] = least
+        if len(items) > 1:
+            for statement, number, _ in items:
+                statement.sharers[number, depth] = len(items)
+                statement.shared_touched[number, depth] = least
     for statement in statements:
         statement.body_bytes[depth] = total

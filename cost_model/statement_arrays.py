@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ansor_py.cost_model.operation_counts import OperationCounts, count_operations
 from ansor_py.lower.affine import Affine, Atom, Number, from_expr
-from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds, reads_in
+from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds
 from ansor_py.schedule.state import State
 from ansor_py.te.expr import DTYPE_BYTES, Reduce
 from ansor_py.te.tensor import Placeholder, Tensor
@@ -101,7 +101,7 @@ def buffer_uses(bounds: Bounds, shapes: Mapping[str, tuple[Number, ...]], b: Sta
     store = tuple(b.values[axis.name] for axis in b.stage.op.axes)
     accesses: dict[str, list[tuple[Affine | None, ...]]] = {b.stage.name: [store]}
     tensors: dict[str, Tensor] = {b.stage.name: b.stage.tensor}
-    for read in reads_in(b.body):
+    for read in b.reads:
         name = read.tensor.name
         accesses.setdefault(name, []).append(tuple(from_expr(index, b.values) for index in read.indices))
         tensors.setdefault(name, read.tensor)
@@ -129,9 +129,7 @@ def prepared_stages(state: State, bounds: Bounds) -> frozenset[str]:
     for host in (name for name in bounds if name in regions):
         members = regions[host]
         names = {b.stage.name for b in members}
-        read = {
-            tensor.name: tensor for b in members for tensor in (r.tensor for r in reads_in(b.body)) if tensor.name not in names
-        }
+        read = {tensor.name: tensor for b in members for tensor in (r.tensor for r in b.reads) if tensor.name not in names}
         if all((isinstance(t.op, Placeholder) and t.op.constant) or t.name in prepared for t in read.values()):
             prepared |= set() if any(state.is_output(name) for name in names) else names
     return frozenset(prepared)
@@ -210,11 +208,11 @@ def _access_arrays(
         width = np.minimum(_hull(use, accesses, widths, sizes, chunk), sizes)
         np.multiply.reduce(width, axis=0, out=touched[number])
         runs[number] = width[-1]
-        whole = np.ones((depths, programs), dtype=np.bool_)
+        whole: Flags = np.asarray(True)
         pitches = np.ones_like(sizes)
         for dimension in reversed(range(len(sizes) - 1)):
             # A dimension prolongs the run if all dimensions to its right are touched as a whole.
-            whole &= width[dimension + 1] == sizes[dimension + 1]
+            whole = whole & (width[dimension + 1] == sizes[dimension + 1])
             runs[number] *= np.where(whole, width[dimension], 1.0)
             np.multiply(pitches[dimension + 1], sizes[dimension + 1], out=pitches[dimension])
         for position, access in enumerate(accesses):
@@ -287,7 +285,7 @@ class IndexTable:
                 if isinstance(term, Atom):
                     inner, divisor = self.add(term.value, fixed), part(term.divisor, self._chunk)
                     factor = part(coefficient, self._chunk)
-                    widths[row] += (_atom_width(term, widths[inner], divisor) - 1) * np.abs(factor)
+                    widths[row] += (_atom_width(term, widths[inner], divisor) - 1) * abs(factor)
                     growth[row] += factor * (growth[inner] // divisor if term.kind == "floordiv" else growth[inner])
         return growth, widths
 

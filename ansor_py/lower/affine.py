@@ -66,7 +66,7 @@ class Affine:
                 return Affine((), 0)
         elif not self.terms:
             return Affine((), self.constant * factor)
-        elif is_number(factor, 0):
+        elif not factor.any():
             return Affine((), 0)
         return Affine(tuple((term, c * factor) for term, c in self.terms), self.constant * factor)
 

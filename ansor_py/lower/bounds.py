@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from ansor_py.errors import ScheduleError
 from ansor_py.lower.affine import (
@@ -78,6 +78,11 @@ class StageBounds:
     guards: tuple[Guard, ...]
     # Loops of the stages in which this one is attached, outermost first.
     enclosing: tuple[LoopBounds, ...]
+
+    @cached_property
+    def reads(self) -> tuple[Read, ...]:
+        """The distinct reads of the body, in order."""
+        return reads_in(self.body)
 
 
 Bounds = dict[str, StageBounds]
@@ -197,7 +202,7 @@ def _required_region(
     hulls: list[tuple[Affine, Number] | None] = [None] * len(stage.op.axes)
     full = [False] * len(stage.op.axes)
     for consumer in found.values():
-        reads = [read for read in reads_in(consumer.body) if read.tensor.name == stage.name]
+        reads = [read for read in consumer.reads if read.tensor.name == stage.name]
         if not reads:
             continue
         around = {loop.variable: loop.extent for loop in (*consumer.enclosing, *consumer.loops)}
