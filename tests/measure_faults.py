@@ -94,7 +94,7 @@ def _ir(word: str) -> str:
         case "corrupts-input":
             parts["prologue"] = "store float 5.0, ptr %in"
         case "crash":
-            parts["prologue"] = "%far = getelementptr i8, ptr %out, i64 16384\n  store i32 7, ptr %far"
+            parts["prologue"] = "store volatile i32 7, ptr inttoptr (i64 4096 to ptr)"  # a page that is never mapped
         case "trap":
             parts["prologue"] = "call void @llvm.trap()"
         case "status":
