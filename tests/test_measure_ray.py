@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,26 @@ def test_a_ray_that_runs_already_is_used_and_left_alone(measurers: MeasurerCache
     assert errors(first.measure(programs("good"))) == [("none", "")]
 
 
-def test_busy_cluster_is_an_error_not_a_wait(measurers: MeasurerCache) -> None:
+def test_cpus_that_become_free_late_are_waited_for(measurers: MeasurerCache) -> None:
+    import ray
+
+    measurers.get("ray", OPTIONS).measure(programs("good"))
+
+    class Other:
+        def ready(self) -> bool:
+            return True
+
+    make: Any = ray.remote(num_cpus=1)(Other)
+    other = make.remote()
+    assert ray.get(other.ready.remote(), timeout=60)
+    end = threading.Timer(0.5, ray.kill, [other])
+    end.start()
+    with create_measurer("ray", target=TARGET, threads=1, options=OPTIONS) as measurer:
+        assert errors(measurer.measure(programs("good"))) == [("none", "")]
+    end.join()
+
+
+def test_busy_cluster_is_an_error(measurers: MeasurerCache) -> None:
     import ray
 
     measurers.get("ray", OPTIONS).measure(programs("good"))

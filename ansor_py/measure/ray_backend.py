@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 OBJECT_STORE_BYTES = 256 << 20  # DAGs and object code are small
 REACH_SECONDS = 10.0
+# Ray tells with some delay that a job has ended and its CPUs are free again.
+FREE_SECONDS, FREE_STEP_SECONDS = 5.0, 0.1
 
 
 @register_measurer("ray")
@@ -208,13 +211,20 @@ class RayPool:
         if not found:
             raise MeasureError(f"no node of the Ray cluster has the {threads} CPUs that a program needs; lower --threads")
         wanted = sum(node.cpus for node in found)
-        free = self._ray.available_resources().get("CPU", 0.0) if not self._owned else wanted
+        free = self._free_cpus(wanted) if not self._owned else wanted
         if free < wanted:
             raise MeasureError(
                 f"only {free:g} of the {wanted} CPUs of the Ray cluster are free, and timings must not share cores; "
                 "end the other jobs, or measure without Ray (--runner process)"
             )
         return found
+
+    def _free_cpus(self, wanted: int) -> float:
+        """How many CPUs of the cluster nobody uses, once that are as many as wanted or some seconds have passed."""
+        deadline = time.monotonic() + FREE_SECONDS
+        while (free := float(self._ray.available_resources().get("CPU", 0.0))) < wanted and time.monotonic() < deadline:
+            time.sleep(FREE_STEP_SECONDS)
+        return free
 
 
 def _connect(address: str | None) -> tuple[Any, bool]:
