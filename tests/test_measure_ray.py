@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ def test_a_ray_that_runs_already_is_used_and_left_alone(measurers: MeasurerCache
     assert errors(first.measure(programs("good"))) == [("none", "")]
 
 
+def wait_until_taken(cpus: int) -> None:
+    """Until Ray, which tells with some delay, says that so many CPUs of the cluster are in use."""
+    import ray
+
+    total, deadline = ray.cluster_resources()["CPU"], time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0.0) > total - cpus:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_cpus_that_become_free_late_are_waited_for(measurers: MeasurerCache) -> None:
     import ray
 
@@ -57,6 +68,7 @@ def test_cpus_that_become_free_late_are_waited_for(measurers: MeasurerCache) -> 
     make: Any = ray.remote(num_cpus=1)(Other)
     other = make.remote()
     assert ray.get(other.ready.remote(), timeout=60)
+    wait_until_taken(1)
     end = threading.Timer(0.5, ray.kill, [other])
     end.start()
     with create_measurer("ray", target=TARGET, threads=1, options=OPTIONS) as measurer:
@@ -77,6 +89,7 @@ def test_busy_cluster_is_an_error(measurers: MeasurerCache) -> None:
     other = make.remote()
     try:
         assert ray.get(other.ready.remote(), timeout=60)
+        wait_until_taken(1)
         with pytest.raises(MeasureError, match="--runner process"):
             create_measurer("ray", target=TARGET, threads=1, options=OPTIONS)
     finally:
