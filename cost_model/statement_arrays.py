@@ -285,7 +285,7 @@ class IndexTable:
                 if isinstance(term, Atom):
                     inner, divisor = self.add(term.value, fixed), part(term.divisor, self._chunk)
                     factor = part(coefficient, self._chunk)
-                    widths[row] += (_atom_width(term, widths[inner], divisor) - 1) * abs(factor)
+                    widths[row] += (_atom_width(term, widths[inner], divisor) - 1) * np.abs(factor)
                     growth[row] += factor * (growth[inner] // divisor if term.kind == "floordiv" else growth[inner])
         return growth, widths
 
