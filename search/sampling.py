@@ -6,9 +6,8 @@ genes = sample(space, 256, rng)     # int32[<= 256, holes]
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ansor_py.schedule.sketch import Genes, Sketch
+from ansor_py.schedule.sketch import Genes
 from ansor_py.search.space import Space
 from ansor_py.search.validity import Mask, plausible, repair, within_bounds
 
@@ -44,16 +43,6 @@ def _plausible_rows(space: Space, count: int, rng: np.random.Generator, structur
     return kept
 
 
-def plain_choices(sketch: Sketch) -> NDArray[np.int32]:
-    """By hole, the choice of tile lengths that adds no loops: 1 along spatial axes, the whole axis for reductions; else -1."""
-    plain = np.full(len(sketch.holes), -1, dtype=np.int32)
-    for column, hole in enumerate(sketch.holes):
-        if hole.kind == "tile":
-            ones = [number for number, lengths in enumerate(hole.choices) if set(lengths) == {1}]
-            plain[column] = len(hole.choices) - 1 if len(hole.choices[0]) == 1 else ones[0] if ones else -1
-    return plain
-
-
 def draw(space: Space, count: int, rng: np.random.Generator, structures: Mask | None = None) -> Genes:
     """Random genes, structures uniform over the legal ones; not yet checked otherwise.
 
@@ -62,9 +51,8 @@ def draw(space: Space, count: int, rng: np.random.Generator, structures: Mask | 
     """
     sizes = space.sketch.sizes
     genes = rng.integers(0, sizes, (count, len(sizes))).astype(np.int32)
-    plain = plain_choices(space.sketch)
     is_plain = rng.random((count, len(sizes))) < rng.random((count, 1))
-    genes = np.where(is_plain & (plain >= 0), plain, genes).astype(np.int32)
+    genes = np.where(is_plain & (space.plain >= 0), space.plain, genes).astype(np.int32)
     legal = np.flatnonzero(space.legal_structures if structures is None else structures)
     if len(space.sketch.structural) and len(legal):
         key = rng.choice(legal, count)

@@ -92,6 +92,16 @@ class Space:
                 found.append(TiledAxis(extents[step.iterator], lengths))
         return tuple(found)
 
+    @cached_property
+    def plain(self) -> NDArray[np.int32]:
+        """By hole, the choice of tile lengths that adds no loops (1, or the whole axis of a reduction); -1 for other holes."""
+        plain = np.full(len(self.sketch.holes), -1, dtype=np.int32)
+        for column, hole in enumerate(self.sketch.holes):
+            if hole.kind == "tile":
+                ones = [number for number, lengths in enumerate(hole.choices) if set(lengths) == {1}]
+                plain[column] = len(hole.choices) - 1 if len(hole.choices[0]) == 1 else ones[0] if ones else -1
+        return plain
+
     def values(self, gene: Gene, genes: Genes) -> NDArray[np.int64]:
         """The lengths that a gene stands for, int64[n]."""
         return np.asarray(self.sketch.holes[gene.hole].table[genes[:, gene.hole], gene.part])

@@ -16,7 +16,6 @@ from ansor_py.sketch_rules.fusible import reuses_data
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 from ansor_py.sketch_rules.tile_sizes import level_sizes
-from ansor_py.te.tensor import tensor_from_body
 
 # Larger blocks hardly reuse the other operand better, and their rows leave the first-level cache.
 LARGEST_BLOCK = 64
@@ -73,8 +72,7 @@ def _shared_rows(sketch: PartialSketch, stage: Stage, inside: list[Stage]) -> in
     shared = len(stage.op.axes) - 1
     for item in inside:
         for reader in sketch.state.consumers(item.name):
-            whole = tensor_from_body(reader.name, reader.op.axes, sketch.state.body(reader.name))
-            shared = min(shared, common_outer_axes(whole, item.tensor))
+            shared = min(shared, common_outer_axes(sketch.state.whole(reader.name), item.tensor))
     while shared and stage.op.axes[shared - 1].extent == 1:
         shared -= 1
     return shared

@@ -10,13 +10,11 @@ from ansor_py.schedule.state import Stage
 from ansor_py.schedule.steps import ComputeInline
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
-from ansor_py.te.tensor import tensor_from_body
 
 
 def _is_read_once(sketch: PartialSketch, stage: Stage) -> bool:
     state = sketch.state
-    readers = [tensor_from_body(s.name, s.op.axes, state.body(s.name)) for s in state.consumers(stage.name)]
-    return is_read_once(stage.tensor, readers)
+    return is_read_once(stage.tensor, [state.whole(reader.name) for reader in state.consumers(stage.name)])
 
 
 @rule("always_inline")

@@ -19,7 +19,6 @@ from ansor_py.schedule.state import At, Root, Stage
 from ansor_py.schedule.steps import ComputeAt, Step
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.te.expr import reads_of, variables_of
-from ansor_py.te.tensor import Tensor, tensor_from_body
 
 # Bound on the combinations of structural choices of a sketch: each has a template and features of its own.
 MOST_STRUCTURES = 24
@@ -85,14 +84,14 @@ def _places_in(sketch: PartialSketch, stage: Stage, host: Stage, until: str | No
 
 def _shared_loops(sketch: PartialSketch, stage: Stage, host: Stage) -> list[str]:
     """Of an untiled host: the last loop over axes that all reads share, and the next one if the reads move along with it."""
-    whole = _inlined(sketch, host)
+    whole = sketch.state.whole(host.name)
     reads = [read for read in reads_of(sketch.state.body(host.name)) if read.tensor.name == stage.name]
     if not reads:
         return []
     shared = common_outer_axes(whole, stage.tensor)
     for other in sketch.state.consumers(stage.name):  # all have to find what they need within one iteration
         if other.name != host.name:
-            shared = min(shared, common_outer_axes(_inlined(sketch, other), stage.tensor))
+            shared = min(shared, common_outer_axes(sketch.state.whole(other.name), stage.tensor))
     axes = host.op.axes
     loops = [axes[shared - 1].name] if shared else []
     if shared < len(axes):
@@ -103,11 +102,6 @@ def _shared_loops(sketch: PartialSketch, stage: Stage, host: Stage) -> list[str]
         shared -= 1
         loops.append(axes[shared - 1].name)
     return [name if any(item.name == name for item in host.iterators) else f"{name}.0" for name in loops]
-
-
-def _inlined(sketch: PartialSketch, stage: Stage) -> Tensor:
-    """The tensor of a stage with inlined producers in its formula."""
-    return tensor_from_body(stage.name, stage.op.axes, sketch.state.body(stage.name))
 
 
 def sampled_extents(sketch: PartialSketch) -> dict[Place, int]:

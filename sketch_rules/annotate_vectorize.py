@@ -13,12 +13,13 @@ from collections.abc import Sequence
 
 from ansor_py.codegen.default_tile import transposed_row
 from ansor_py.lower.lower import MAX_TILE_VECTORS
+from ansor_py.schedule.access import element_stride
 from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import Gene, Inlined, Stage
 from ansor_py.schedule.steps import Reorder, Split, Unroll, Vectorize
 from ansor_py.sketch_rules.partial_sketch import PartialSketch, innermost_part, moved_last
 from ansor_py.sketch_rules.tile_sizes import level_sizes
-from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, read_stride, vector_axis
+from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, vector_axis
 from ansor_py.te.expr import Axis, Expr, reads_of
 
 VECTORS = (1, 2, 4)
@@ -48,7 +49,7 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
         return sketch
     lanes = sketch.target.lanes(stage.tensor.dtype)
     vectors = WIDE_VECTORS if stage.op.reduce_axes and axis in stage.op.axes and stage.name not in sketch.levels else VECTORS
-    choices = vector_choices(axis.extent, lanes, _is_contiguous(stage, body, axis), vectors)
+    choices = vector_choices(axis.extent, lanes, _is_contiguous(body, axis), vectors)
     sketch, hole = sketch.with_hole(Hole(f"vectorize {stage.name}", "vectorize", stage.name, choices))
     sketch = sketch.apply(Split(stage.name, loop, (Gene(hole),)))
     inner = f"{loop}.1"
@@ -96,7 +97,7 @@ def vector_choices(extent: int, lanes: int, contiguous: bool, vectors: Sequence[
     return tuple(sorted(found if contiguous else found | {1}))
 
 
-def _is_contiguous(stage: Stage, body: Expr, axis: Axis) -> bool:
+def _is_contiguous(body: Expr, axis: Axis) -> bool:
     """Whether the lanes of every load are the same element or near ones."""
-    strides = [read_stride(read, stage, axis) for read in reads_of(body)]
+    strides = [element_stride(read, axis.name) for read in reads_of(body)]
     return all(stride is not None and abs(stride) <= NEAR_STRIDE for stride in strides)

@@ -7,7 +7,6 @@ from ansor_py.schedule.dag import producers
 from ansor_py.schedule.state import Root, Stage
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.te.expr import reads_of, variables_of
-from ansor_py.te.tensor import tensor_from_body
 
 
 def reuses_data(stage: Stage) -> bool:
@@ -37,5 +36,4 @@ def fusible_consumer(sketch: PartialSketch, name: str) -> Stage | None:
     consumer = consumers[0]
     if consumer.op.reduce_axes or not consumer.is_unscheduled or not isinstance(consumer.location, Root):
         return None
-    whole = tensor_from_body(consumer.name, consumer.op.axes, sketch.state.body(consumer.name))
-    return consumer if is_elementwise_read(whole, sketch.state.stage(name).tensor) else None
+    return consumer if is_elementwise_read(sketch.state.whole(consumer.name), sketch.state.stage(name).tensor) else None

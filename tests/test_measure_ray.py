@@ -46,29 +46,29 @@ def test_a_ray_that_runs_already_is_used_and_left_alone(measurers: MeasurerCache
     assert errors(first.measure(programs("good"))) == [("none", "")]
 
 
-def wait_until_taken(cpus: int) -> None:
-    """Until Ray, which tells with some delay, says that so many CPUs of the cluster are in use."""
+def job_with_a_cpu() -> Any:
+    """Another job that holds one CPU of the cluster, once Ray, which tells with some delay, says that it does."""
     import ray
 
+    class Other:
+        def ready(self) -> bool:
+            return True
+
     total, deadline = ray.cluster_resources()["CPU"], time.monotonic() + 60
-    while ray.available_resources().get("CPU", 0.0) > total - cpus:
+    make: Any = ray.remote(num_cpus=1)(Other)
+    other = make.remote()
+    assert ray.get(other.ready.remote(), timeout=60)
+    while ray.available_resources().get("CPU", 0.0) > total - 1:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return other
 
 
 def test_cpus_that_become_free_late_are_waited_for(measurers: MeasurerCache) -> None:
     import ray
 
     measurers.get("ray", OPTIONS).measure(programs("good"))
-
-    class Other:
-        def ready(self) -> bool:
-            return True
-
-    make: Any = ray.remote(num_cpus=1)(Other)
-    other = make.remote()
-    assert ray.get(other.ready.remote(), timeout=60)
-    wait_until_taken(1)
+    other = job_with_a_cpu()
     end = threading.Timer(0.5, ray.kill, [other])
     end.start()
     with create_measurer("ray", target=TARGET, threads=1, options=OPTIONS) as measurer:
@@ -80,16 +80,8 @@ def test_busy_cluster_is_an_error(measurers: MeasurerCache) -> None:
     import ray
 
     measurers.get("ray", OPTIONS).measure(programs("good"))
-
-    class Other:
-        def ready(self) -> bool:
-            return True
-
-    make: Any = ray.remote(num_cpus=1)(Other)
-    other = make.remote()
+    other = job_with_a_cpu()
     try:
-        assert ray.get(other.ready.remote(), timeout=60)
-        wait_until_taken(1)
         with pytest.raises(MeasureError, match="--runner process"):
             create_measurer("ray", target=TARGET, threads=1, options=OPTIONS)
     finally:

@@ -11,7 +11,6 @@ This is candidate 0 of every search, so that tuning never makes a model slower.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 
 from ansor_py.codegen.default_tile import choose_tile, lane_reduction, transposed_row
@@ -41,8 +40,8 @@ from ansor_py.schedule.steps import (
     Vectorize,
 )
 from ansor_py.target import Target
-from ansor_py.te.expr import DTYPE_BYTES, Axis, Expr, reads_of, variables_of
-from ansor_py.te.tensor import Compute, Tensor
+from ansor_py.te.expr import DTYPE_BYTES, Axis, reads_of, variables_of
+from ansor_py.te.tensor import Tensor
 
 # A nest of fewer elements than this is not worth waking other threads for.
 MIN_PARALLEL_ELEMENTS = 8192
@@ -97,7 +96,7 @@ class _Builder:
         if has_reduction(tensor):
             return False
         return is_strictly_inlineable(tensor) or is_read_once(
-            tensor, [self._whole(reader) for reader in self.state.consumers(tensor.name)]
+            tensor, [self.state.whole(reader.name) for reader in self.state.consumers(tensor.name)]
         )
 
     def fusible_consumer(self, stage: Stage) -> Stage | None:
@@ -106,9 +105,8 @@ class _Builder:
         if len(consumers) != 1 or self.state.is_output(stage.name):
             return None
         consumer = consumers[0]
-        body = self.state.body(consumer.name)
-        merged = _with_body(consumer, body)
-        if has_reduction(consumer.tensor) or not is_elementwise_read(merged.tensor, stage.tensor):
+        whole = self.state.whole(consumer.name)
+        if has_reduction(consumer.tensor) or not is_elementwise_read(whole, stage.tensor):
             return None
         return consumer if consumer.is_unscheduled else None
 
@@ -220,7 +218,7 @@ class _Builder:
         if len(places) != 1 or self.state.is_prepared(stage.name):
             return
         host = self.state.stage(places.pop())
-        shared = min(common_outer_axes(self._whole(consumer), stage.tensor) for consumer in (host, *consumers))
+        shared = min(common_outer_axes(self.state.whole(consumer.name), stage.tensor) for consumer in (host, *consumers))
         loops = [axis.name for axis in host.op.axes[:shared] if axis.extent > 1]
         whole = {iterator.name for iterator in host.iterators}
         while loops and loops[-1] not in whole:
@@ -242,9 +240,6 @@ class _Builder:
         while isinstance(stage.location, At):
             stage = self.state.stage(stage.location.stage)
         return stage.name
-
-    def _whole(self, stage: Stage) -> Tensor:
-        return _with_body(stage, self.state.body(stage.name)).tensor
 
     def parallel_outer(self, stage: Stage) -> None:
         """Run the outer spatial loops of a stage at root in parallel."""
@@ -283,11 +278,6 @@ def _panels_first(loops: Sequence[str], panels: Panels, names: Mapping[str, str]
     used = set().union(*(variables_of(index) for index in panels.read.indices))
     chosen = {names[axis] for axis in used if axis in names}
     return sorted(loops, key=lambda loop: loop.removesuffix(".0") not in chosen)
-
-
-def _with_body(stage: Stage, body: Expr) -> Stage:
-    op = Compute(stage.op.axes, stage.op.reduce_axes, body)
-    return replace(stage, tensor=replace(stage.tensor, op=op))
 
 
 def _work(stage: Stage) -> int:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from ansor_py.codegen.transposition import FEWEST_ROWS
+from ansor_py.schedule.access import element_stride
 from ansor_py.schedule.panels import SMALLEST_OPERAND, Panels, is_worth_copying, possible_panels, reuses
 from ansor_py.schedule.state import Stage, State
 from ansor_py.target import Target
-from ansor_py.te.expr import DTYPE_BYTES, Axis, Expr, Read, Var, reads_of, substitute, variables_of
-from ansor_py.te.simplify import Simplifier
+from ansor_py.te.expr import DTYPE_BYTES, Axis, Read, reads_of, variables_of
 
 ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14)
 VECTOR_COUNTS = (1, 2, 3, 4)
@@ -155,23 +155,3 @@ def transposed_row(reads: list[Read], stage: Stage) -> Axis | None:
     }
     best = max(votes, key=lambda axis: votes[axis], default=None)
     return best if best is not None and votes[best] else None
-
-
-def element_stride(read: Read, axis: str, tile: int = 1) -> int | None:
-    """How many elements further a read goes when an axis grows by one; None if that is not constant.
-
-    With a `tile` only steps inside of a tile of this length count: `f // 16` stays the same in tiles of 16.
-    """
-    inside = f"{axis}.inside"
-    simplifier = Simplifier({inside: (0, tile - 1)} if tile > 1 else {})
-    tiled: dict[str, Expr] = {axis: Var(axis) * tile + Var(inside)} if tile > 1 else {}
-    moving = inside if tile > 1 else axis
-    stride, total = 1, 0
-    for extent, index in zip(reversed(read.tensor.shape), reversed(read.indices), strict=True):
-        for atom, coefficient in simplifier.linear(substitute(index, tiled)).terms:
-            if isinstance(atom, Var):
-                total += coefficient * stride if atom.name == moving else 0
-            elif moving in variables_of(atom):
-                return None
-        stride *= extent
-    return total

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ansor_py.lower.ir import REGISTERS, For, If, Node, Program, Tile, tiles_of
+from ansor_py.schedule.access import element_stride
 from ansor_py.te.expr import DTYPE_BYTES, INDEX, Const, Expr, Read, Var, reads_of, substitute, transform, variables_of
 from ansor_py.te.simplify import Ranges, Simplifier
 from ansor_py.te.tensor import Tensor
@@ -143,16 +144,4 @@ def _runs_in_lanes(producer: Tile, formula: Expr, buffer: Tensor) -> bool:
     width = DTYPE_BYTES[producer.value.dtype]
     if any(DTYPE_BYTES[dtype] != width for dtype in (formula.dtype, buffer.dtype, *(read.dtype for read in reads))):
         return False
-    simplifier = Simplifier({})
-    for read in reads:
-        stride, step = 0, 1
-        for extent, index in zip(reversed(read.tensor.shape), reversed(read.indices), strict=True):
-            for atom, coefficient in simplifier.linear(index).terms:
-                if isinstance(atom, Var):
-                    stride += coefficient * step if atom.name == producer.vector else 0
-                elif producer.vector in variables_of(atom):
-                    return False
-            step *= extent
-        if stride not in (0, 1):
-            return False
-    return True
+    return producer.vector is None or all(element_stride(read, producer.vector) in (0, 1) for read in reads)

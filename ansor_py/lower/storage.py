@@ -17,7 +17,6 @@ from ansor_py.lower.bounds import Bounds, StageBounds
 from ansor_py.schedule.access import has_reduction, is_elementwise_read
 from ansor_py.schedule.state import Root, State
 from ansor_py.te.expr import reads_of
-from ansor_py.te.tensor import tensor_from_body
 
 Region = tuple[tuple[Affine, Number], ...]  # first element and width in every dimension
 
@@ -42,8 +41,7 @@ def _may_share(state: State, guest: StageBounds, host: StageBounds) -> bool:
     tensor, name = guest.stage.tensor, guest.stage.name
     if state.is_output(name) or has_reduction(tensor) or tensor.dtype != host.stage.tensor.dtype or state.is_prepared(name):
         return False
-    whole = tensor_from_body(host.stage.name, host.stage.op.axes, host.body)
-    return is_elementwise_read(whole, tensor)
+    return is_elementwise_read(state.whole(host.stage.name), tensor)
 
 
 def _is_safe(bounds: Bounds, guest: StageBounds, host: StageBounds) -> bool:

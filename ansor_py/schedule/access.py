@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ansor_py.schedule.dag import producers
-from ansor_py.te.expr import Binary, Call, Const, Expr, Read, Select, Var, reads_of, variables_of, walk
+from ansor_py.te.expr import Binary, Call, Const, Expr, Read, Select, Var, reads_of, substitute, variables_of, walk
+from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
 # Functions that cost many instructions; recomputing them at every read would be a loss. Ansor lists only `exp`.
@@ -154,3 +155,23 @@ def common_outer_axes(consumer: Tensor, producer: Tensor) -> int:
 def has_reduction(tensor: Tensor) -> bool:
     """Whether the operation reduces over some axis."""
     return isinstance(tensor.op, Compute) and bool(tensor.op.reduce_axes)
+
+
+def element_stride(read: Read, axis: str, tile: int = 1) -> int | None:
+    """How many elements further a read goes when an axis grows by one; None if that is not constant.
+
+    With a `tile` only steps inside of a tile of this length count: `f // 16` stays the same in tiles of 16.
+    """
+    inside = f"{axis}.inside"
+    simplifier = Simplifier({inside: (0, tile - 1)} if tile > 1 else {})
+    tiled: dict[str, Expr] = {axis: Var(axis) * tile + Var(inside)} if tile > 1 else {}
+    moving = inside if tile > 1 else axis
+    stride, total = 1, 0
+    for extent, index in zip(reversed(read.tensor.shape), reversed(read.indices), strict=True):
+        for atom, coefficient in simplifier.linear(substitute(index, tiled)).terms:
+            if isinstance(atom, Var):
+                total += coefficient * stride if atom.name == moving else 0
+            elif moving in variables_of(atom):
+                return None
+        stride *= extent
+    return total

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from ansor_py.errors import ScheduleError
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.te.expr import AxisKind, Expr, Read, reads_of, substitute, transform
-from ansor_py.te.tensor import Compute, Placeholder, Tensor
+from ansor_py.te.tensor import Compute, Placeholder, Tensor, tensor_from_body
 
 if TYPE_CHECKING:
     from ansor_py.schedule.steps.base import Step
@@ -221,6 +221,11 @@ class State:
         if name not in self._bodies:
             self._bodies[name] = self._inline(self.stage(name).op.body)
         return self._bodies[name]
+
+    def whole(self, name: str) -> Tensor:
+        """The tensor that a stage computes from what stages not inlined and inputs hold: with `body` for its formula."""
+        op = self.stage(name).op
+        return tensor_from_body(name, op.axes, self.body(name))
 
     @cached_property
     def _bodies(self) -> dict[str, Expr]:

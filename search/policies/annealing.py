@@ -10,32 +10,25 @@ an evolution does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
-from ansor_py.schedule.sketch import Genes, Sketch
+from ansor_py.schedule.sketch import Genes
 from ansor_py.search.candidates import Candidate
-from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.sampler import ProgramSampler, Scores
-from ansor_py.search.policy import ScoreFunction
 from ansor_py.search.validity import accepts, repair
-from ansor_py.target import Target
 
 
 class AnnealingSearch(ProgramSampler):
     """Chains of single changes, and a share of random programs in every batch."""
 
-    def __init__(
-        self,
-        sketches: Sequence[Sketch],
-        target: Target,
-        score: ScoreFunction,
-        rng: np.random.Generator,
-        options: SearchOptions,
-    ) -> None:
-        super().__init__(sketches, target, score, rng, options)
-        self._chains: list[Genes] = []
+    @cached_property
+    def _chains(self) -> list[Genes]:
+        """Where the chains stand, by sketch; at first on random programs."""
+        chains = max(1, self.options.population * (self.options.iterations + 1) // (self.options.annealing_steps + 1))
+        legal = [space.legal_structures for space in self.spaces]
+        return [rows.genes for rows in self.random_generation(chains, legal)]
 
     def propose(self, count: int) -> list[Candidate]:
         """At most `count` programs that were not proposed before: the best that the chains meet, and random ones."""
@@ -44,10 +37,6 @@ class AnnealingSearch(ProgramSampler):
     def _anneal(self) -> list[Candidate]:
         """The best programs that were not proposed before, best first; the chains are moved on."""
         steps = self.options.annealing_steps
-        if not self._chains:
-            chains = max(1, self.options.population * (self.options.iterations + 1) // (steps + 1))
-            legal = [space.legal_structures for space in self.spaces]
-            self._chains = [rows.genes for rows in self.random_generation(chains, legal)]
         rows, scores = self._chains, self.score_rows(self._chains)
         met, values = [rows], [scores]
         for step in range(steps):

@@ -9,17 +9,14 @@ goes on where it stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
 from ansor_py.schedule.sketch import Genes, Sketch
 from ansor_py.search.candidates import Candidate
-from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.sampler import ProgramSampler
-from ansor_py.search.policy import ScoreFunction
 from ansor_py.search.validity import accepts, repair
-from ansor_py.target import Target
 
 # Combinations that are looked at together.
 CHUNK = 4096
@@ -28,16 +25,10 @@ CHUNK = 4096
 class GridSearch(ProgramSampler):
     """Programs in the order of their genes."""
 
-    def __init__(
-        self,
-        sketches: Sequence[Sketch],
-        target: Target,
-        score: ScoreFunction,
-        rng: np.random.Generator,
-        options: SearchOptions,
-    ) -> None:
-        super().__init__(sketches, target, score, rng, options)
-        self._next = [0] * len(self.sketches)  # the combination of each sketch to go on with
+    @cached_property
+    def _next(self) -> list[int]:
+        """The combination of each sketch to go on with."""
+        return [0] * len(self.sketches)
 
     def propose(self, count: int) -> list[Candidate]:
         """The next `count` programs; fewer when there are no more."""
