@@ -2,6 +2,7 @@
 
 from ansor_py.cost_model.feature_groups import feature_group, feature_names
 from ansor_py.cost_model.features import extract_features
+from ansor_py.cost_model.guided_model import GuidedModel
 from ansor_py.cost_model.interface import CostModel, FeatureBatch, cost_model, create_cost_model
 from ansor_py.cost_model.lightgbm_model import LightGBMModel, LightGBMOptions
 from ansor_py.cost_model.random_model import RandomModel
@@ -11,6 +12,7 @@ from ansor_py.cost_model.roofline_model import RooflineModel
 __all__ = [
     "CostModel",
     "FeatureBatch",
+    "GuidedModel",
     "LightGBMModel",
     "LightGBMOptions",
     "LightGBMRankModel",

@@ -1,7 +1,8 @@
 """Feature group with a roofline of each statement: cycles by arithmetic, by loads, by stores and by every level of memory.
 
-The machine is a generic core scaled by the target: two vector operations and two loads a cycle, caches that deliver some
-vectors a cycle. Absolute cycles are rough; what counts is how the programs of a task compare. `roofline_model.py` adds up
+The machine is a generic core scaled by the target: two vector operations a cycle, loads by their kind, caches that deliver
+some vectors a cycle. Absolute cycles are rough; what counts is how the programs of a task compare, and the constants are
+those that ordered measured random programs of many operators best (docs/search.md). `roofline_model.py` adds up
 `roofline_cycles`, and learned models use all of it.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ansor_py.cost_model.feature_accesses import loads_by_kind, stores, vector_share
+from ansor_py.cost_model.feature_accesses import loads_by_kind, stores, tile_depth, vector_share
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
 from ansor_py.cost_model.feature_tile import innermost_reduction
@@ -17,12 +18,17 @@ from ansor_py.cost_model.operation_counts import OperationCounts
 from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parallel_chunks
 from ansor_py.target import Target
 
-PER_CYCLE = 2  # vector operations of an accumulating core, and loads
+PER_CYCLE = 2  # vector operations of an accumulating core
 DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for
 LATENCY_VECTORS = 8  # accumulators that keep two units of four cycles' latency busy
-STORE_CYCLES = 2  # of a vector of accumulators, with its load when the next run begins
+# Cycles of a load: one element for all lanes, a vector (which may lie across two cache lines), one element of many.
+LOAD_CYCLES = (0.5, 1.5, 1.0)
+STORE_CYCLES = 2  # of a vector of accumulators, with its load when the next run begins, and of an element by itself
+# Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors again.
+TRANSPOSED_RUN = 4
 # Vectors that the next level delivers a cycle: into L1, into L2, into L3.
-DELIVERED_VECTORS = (0.5, 0.125, 0.0625)
+DELIVERED_VECTORS = (1.0, 0.1875, 0.125)
+EXPOSED = 0.25  # of the core's cycles and the memory's, that share of the fewer is not hidden behind the others
 
 ROOFLINE_FIELDS = ("compute_cycles", "load_cycles", "store_cycles", "memory_cycles", "roofline_cycles", "program_cycles")
 
@@ -45,14 +51,16 @@ def statement_cycles(statement: StatementArrays, target: Target) -> Floats:
         waiting = np.maximum(LATENCY_VECTORS / (statement.inner[depth] * share), 1.0)
     cycles = np.empty((5, statement.programs))
     cycles[0] = statement.inner[0] * share * operation_weight(statement.operations) / PER_CYCLE * waiting
-    cycles[1] = loads_by_kind(statement, target).sum(axis=0) / PER_CYCLE
+    cycles[1] = (loads_by_kind(statement, target) * np.array(LOAD_CYCLES)[:, None]).sum(axis=0)
     vectors, elements = stores(statement, target)
-    cycles[2] = STORE_CYCLES * vectors + elements
+    transposed = (elements > 0) & (statement.runs[0, tile_depth(statement)] >= TRANSPOSED_RUN)
+    cycles[2] = STORE_CYCLES * (vectors + np.where(transposed, vectors, elements))
     rates = np.array(DELIVERED_VECTORS)[:, None] * target.vector_bytes
     cycles[3] = (cache_traffic(statement, target) / rates).max(axis=0)
     chunks = parallel_chunks(statement)
     waves = np.ceil(chunks / target.cores)
-    busiest = np.maximum(np.maximum(cycles[0], cycles[1]), cycles[3])
+    core = np.maximum(cycles[0], cycles[1])
+    busiest = np.maximum(core, cycles[3]) + EXPOSED * np.minimum(core, cycles[3])
     cycles[4] = 0.0 if statement.prepared else (busiest + cycles[2]) * waves / chunks
     statement.kept["cycles"] = cycles
     return cycles

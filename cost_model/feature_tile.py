@@ -37,10 +37,16 @@ def register_tile(statement: StatementArrays, target: Target, out: Columns) -> N
 
 
 def innermost_reduction(statement: StatementArrays) -> int | None:
-    """The depth inside the innermost reduction loop; None if the statement does not reduce in a loop of its own."""
-    reductions = [position for position, loop in enumerate(statement.loops) if loop.kind == "reduction"]
-    is_own = bool(reductions) and reductions[-1] >= len(statement.bounds.enclosing)
-    return reductions[-1] + 1 if is_own and isinstance(statement.bounds.body, Reduce) else None
+    """The depth inside the innermost reduction loop of the statement's own that steps, around one that runs in lanes.
+
+    None if the statement does not reduce in a loop of its own.
+    """
+    loops = list(enumerate(statement.loops))[len(statement.bounds.enclosing) :]
+    reductions = [(position, loop) for position, loop in loops if loop.kind == "reduction"]
+    if not reductions or not isinstance(statement.bounds.body, Reduce):
+        return None
+    stepping = [position for position, loop in reductions if loop.annotation != "vectorize"]
+    return stepping[-1] + 1 if stepping else reductions[0][0]
 
 
 def loads_of_step(statement: StatementArrays, depth: int, target: Target) -> Floats:

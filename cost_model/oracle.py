@@ -413,15 +413,14 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
     for loop in item.loops:
         if loop.annotation == "vectorize":
             fields["lane_utilisation"] = loop.extent / (math.ceil(loop.extent / lanes) * lanes)
-    reductions = [position for position, loop in enumerate(item.loops) if loop.kind == "reduction"]
-    own = item.loops[reductions[-1]].variable.startswith(f"{item.statement.stage}/") if reductions else False
-    if item.statement.combiner is not None and own:
-        fields["tile_vectors"] = vectors(item.loops[reductions[-1] + 1 :])
+    start = _reduction_tile(item)
+    if start is not None:
+        fields["tile_vectors"] = vectors(item.loops[start:])
         fields["tile_register_pressure"] = fields["tile_vectors"] / target.vector_registers
-        fields["tile_loads"] = _loads(item, item.loops[reductions[-1] + 1 :], lanes)
+        fields["tile_loads"] = _loads(item, item.loops[start:], lanes)
         fields["tile_work"] = fields["tile_vectors"] / max(1, fields["tile_loads"])
         run = 1
-        for loop in reversed(item.loops[: reductions[-1] + 1]):
+        for loop in reversed(item.loops[:start]):
             if loop.kind == "spatial" and loop.extent > 1:
                 break
             run *= loop.extent
@@ -439,6 +438,16 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
                 break
         fields[f"{name}_traffic"] = _iterations(item.loops[:fitting]) * _statement_bytes(item, fitting)
     return fields
+
+
+def _reduction_tile(item: Located) -> int | None:
+    """How many loops are outside the tile of a statement with reduction loops of its own; None for other statements."""
+    own = [position for position, loop in enumerate(item.loops) if loop.variable.startswith(f"{item.statement.stage}/")]
+    reducing = [position for position in own if item.loops[position].kind == "reduction"]
+    if item.statement.combiner is None or not reducing:
+        return None
+    scalar = [position for position in reducing if item.loops[position].annotation != "vectorize"]
+    return max(scalar) + 1 if scalar else min(reducing)
 
 
 def _loads(item: Located, inside: tuple[Loop, ...], lanes: int) -> int:
@@ -486,9 +495,8 @@ def _vector_share(item: Located, target: Target) -> float:
 def _accesses(item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
     lanes = target.vector_bytes // BYTES[item.statement.buffer.dtype]
     vectorised = [position for position, loop in enumerate(item.loops) if loop.annotation == "vectorize"]
-    inside = min(vectorised, default=len(item.loops))
-    if raw["tile_vectors"]:
-        inside = max(position for position, loop in enumerate(item.loops) if loop.kind == "reduction") + 1
+    start = _reduction_tile(item)
+    inside = min(vectorised, default=len(item.loops)) if start is None else start
     around, tile = item.loops[:inside], item.loops[inside:]
     fields = dict.fromkeys(("broadcast_loads", "contiguous_loads", "gathered_loads"), 0.0)
     strides = [_stride(use, item.loops[vectorised[-1]]) if vectorised else 0 for use in item.uses]
@@ -505,21 +513,25 @@ def _accesses(item: Located, raw: dict[str, float], target: Target) -> dict[str,
 
 
 def _roofline(item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
-    """Cycles of arithmetic (two operations a cycle, eight in flight), of loads (two a cycle), of stores, of the caches."""
+    """Cycles of arithmetic (two operations a cycle, eight in flight), of loads, of stores, of the caches."""
     counts = {name: round(raw[name] / raw["iterations"]) for name in raw if name.startswith(("float_", "int_"))}
     weight = sum((8 if "divmod" in name else 20 if "math" in name else 1) * count for name, count in counts.items())
     weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
     waiting = 1.0
-    if raw["tile_vectors"]:
-        last = max(position for position, loop in enumerate(item.loops) if loop.kind == "reduction")
-        waiting = max(1.0, 8 / (_iterations(item.loops[last + 1 :]) * _vector_share(item, target)))
+    start = _reduction_tile(item)
+    if start is not None:
+        waiting = max(1.0, 8 / (_iterations(item.loops[start:]) * _vector_share(item, target)))
     cycles = {"compute_cycles": raw["iterations"] * _vector_share(item, target) * weight / 2 * waiting}
-    cycles["load_cycles"] = (raw["broadcast_loads"] + raw["contiguous_loads"] + raw["gathered_loads"]) / 2
-    into = zip((raw["l1_traffic"], raw["l2_traffic"], raw["l3_traffic"]), (0.5, 0.125, 0.0625), strict=True)
+    cycles["load_cycles"] = raw["broadcast_loads"] / 2 + raw["contiguous_loads"] * 1.5 + raw["gathered_loads"]
+    spent = max(cycles.values())
+    into = zip((raw["l1_traffic"], raw["l2_traffic"], raw["l3_traffic"]), (1, 3 / 16, 1 / 8), strict=True)
     cycles["memory_cycles"] = max(size / (rate * target.vector_bytes) for size, rate in into)
-    busiest = max(cycles.values())
-    cycles["store_cycles"] = 2 * raw["stores"] + raw["scattered_stores"]
+    is_transposed = raw["scattered_stores"] > 0 and raw["store_run"] >= 4
+    cycles["store_cycles"] = 2 * (raw["stores"] + raw["stores" if is_transposed else "scattered_stores"])
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     waves = math.ceil(chunks / target.cores)
-    cycles["roofline_cycles"] = 0 if raw["prepared"] else (busiest + cycles["store_cycles"]) * waves / chunks
+    cycles["roofline_cycles"] = 0.0
+    if not raw["prepared"]:
+        busiest = max(spent, cycles["memory_cycles"]) + min(spent, cycles["memory_cycles"]) / 4
+        cycles["roofline_cycles"] = (busiest + cycles["store_cycles"]) * waves / chunks
     return cycles

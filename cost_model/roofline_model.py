@@ -22,19 +22,24 @@ COLUMN = "roofline_cycles"
 CYCLES_PER_SECOND = 1e9
 
 
+def roofline_throughput(batch: FeatureBatch) -> NDArray[np.float64]:
+    """Programs a second, float64[programs], positive. Raises OptionError for rows that are not those of `extract_features`."""
+    if batch.rows.shape[1] != feature_count():
+        raise OptionError(f"the roofline model reads rows of {feature_count()} features, not {batch.rows.shape[1]}")
+    cycles = np.exp2(batch.rows[:, feature_names().index(COLUMN)].astype(np.float64)) - 1
+    return np.asarray(CYCLES_PER_SECOND / np.maximum(np.add.reduceat(cycles, batch.offsets[:-1]), 1.0))
+
+
 @cost_model("roofline")
 class RooflineModel:
     """See the module."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._column = feature_names().index(COLUMN)
+        """`rng` is not used: nothing is random."""
 
     def predict(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """Scores float32[programs], positive. Raises OptionError for rows that are not those of `extract_features`."""
-        if batch.rows.shape[1] != feature_count():
-            raise OptionError(f"the roofline model reads rows of {feature_count()} features, not {batch.rows.shape[1]}")
-        cycles = np.exp2(batch.rows[:, self._column].astype(np.float64)) - 1
-        return (CYCLES_PER_SECOND / np.maximum(np.add.reduceat(cycles, batch.offsets[:-1]), 1.0)).astype(np.float32)
+        return roofline_throughput(batch).astype(np.float32)
 
     def update(self, batch: FeatureBatch, costs_seconds: NDArray[np.float64], task_ids: NDArray[np.int64]) -> None:
         """There is nothing to learn."""

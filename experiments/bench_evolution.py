@@ -42,7 +42,7 @@ def trained_model(sketches: list[Sketch], target: Target, seed: int) -> CostMode
     sums = np.add.reduceat(batch.rows.astype(np.float64), batch.offsets[:-1])
     scaled = (sums - sums.mean(axis=0)) / (sums.std(axis=0) + 1e-9)
     logs = scaled @ rng.normal(size=scaled.shape[1])
-    model = create_cost_model("lightgbm", seed)
+    model = create_cost_model("lightgbm-roofline", seed)
     model.update(batch, np.exp(np.clip(logs / logs.std(), -3, 3)) * 1e-3, np.zeros(len(batch), dtype=np.int64))
     return model
 

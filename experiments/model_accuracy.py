@@ -89,7 +89,11 @@ def table(run: Path, unseen: Sequence[Path], models: Sequence[str], trials: Sequ
     "--unseen", multiple=True, required=True, type=click.Path(path_type=Path), help="A run whose programs are held out."
 )
 @click.option(
-    "--model", "models", multiple=True, default=("lightgbm", "lightgbm-rank", "roofline", "random"), show_default=True
+    "--model",
+    "models",
+    multiple=True,
+    default=("lightgbm-roofline", "lightgbm", "lightgbm-rank", "roofline", "random"),
+    show_default=True,
 )
 @click.option("--trials", multiple=True, type=int, default=(64, 128, 256, 384, 512), show_default=True)
 @click.option("--seeds", default=3, show_default=True, help="Models a figure is the mean of.")

@@ -77,7 +77,7 @@ def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | 
 @click.option("--ray-address", metavar="ADDRESS", help="Measure on this Ray cluster instead of a local Ray.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out; --trials counts what it has measured already.")
 @click.option("--policy", default="evolution", show_default=True, help="Who proposes candidates.")
-@click.option("--cost-model", default="lightgbm", show_default=True, help="What ranks them before they are measured.")
+@click.option("--cost-model", default="lightgbm-roofline", show_default=True, help="What ranks them before they are measured.")
 @click.option("--cost-model-from", metavar="RUN", help="A run or records.jsonl from which it learns first.")
 @click.option("--scheduler", default="gradient", show_default=True, help="Which task is next: gradient, round-robin, random.")
 @click.option("--scheduler-option", multiple=True, metavar="NAME=VALUE", help="A constant of it, such as early_stopping=200.")

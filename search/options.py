@@ -66,7 +66,7 @@ class SearchOptions:
         beam_width: policy `beam`: incomplete programs kept after every decision (at least as many as are measured).
         template_search: policy `template`: how its knobs are searched, `annealing`, `genetic`, `grid` or `random`.
         annealing_steps: steps of every chain in a round.
-        annealing_temperature: of the first step, in units of the score, whose best is near 1; it falls to 0.
+        annealing_temperature: of the first step, in units of the best score at the start of the round; it falls to 0.
         genetic_population: measured programs that are parents.
         genetic_mutation: probability with which a child's knob is changed.
     """

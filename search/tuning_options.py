@@ -36,7 +36,7 @@ class TuningOptions:
     seed: int = 0
     batch: int | None = None  # candidates a round; None: from trials and tasks
     policy: str = "evolution"
-    cost_model: str = "lightgbm"
+    cost_model: str = "lightgbm-roofline"
     cost_model_from: str | None = None  # a run directory or records.jsonl from which the model learns first
     strategy: str = "gradient"
     objective: str | Objective = "latency-sum"

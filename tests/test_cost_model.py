@@ -20,6 +20,7 @@ from ansor_py.cost_model import (
     feature_names,
 )
 from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, Columns, feature_group
+from ansor_py.cost_model.guided_model import LEAST_SUM
 from ansor_py.cost_model.lightgbm_model import train_trees
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
 from ansor_py.cost_model.objectives import pairwise_ranking, squared_error
@@ -143,7 +144,7 @@ def test_saving_and_loading_continues_identically(name: str, tmp_path: Path) -> 
         assert np.array_equal(loaded.predict(batch), model.predict(batch))
 
 
-@pytest.mark.parametrize("name", ["lightgbm", "lightgbm-rank", "random", "roofline"])
+@pytest.mark.parametrize("name", ["lightgbm", "lightgbm-rank", "lightgbm-roofline", "random", "roofline"])
 def test_loading_something_else_is_one_clear_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("no model")
     for path in (tmp_path / "other", tmp_path / "missing"):
@@ -155,7 +156,7 @@ def test_wrong_options_are_clear_errors() -> None:
     model, batch = trained()
     with pytest.raises(OptionError, match="20 features, not 7"):
         model.update(FeatureBatch(batch.rows[:, :7], batch.offsets), synthetic_costs(batch), tasks_of(batch))
-    with pytest.raises(OptionError, match="lightgbm, lightgbm-rank, random, roofline"):
+    with pytest.raises(OptionError, match="lightgbm, lightgbm-rank, lightgbm-roofline, random, roofline"):
         create_cost_model("oracle")
     with pytest.raises(OptionError, match="2 to 32 leaves"):
         LightGBMOptions(leaves=64)
@@ -274,6 +275,30 @@ def test_the_roofline_needs_no_training_and_prefers_vectors_and_cores() -> None:
     assert scores[3] == pytest.approx(2 * scores[2], rel=1e-4)
     with pytest.raises(OptionError, match="features"):
         create_cost_model("roofline").predict(synthetic_batch(3, np.random.default_rng(0)))
+
+
+def test_the_guided_model_is_the_roofline_until_it_has_learned_and_then_both(tmp_path: Path) -> None:
+    batch = extract_features(random_population(conv_fused(), 300, np.random.default_rng(2)), TARGET)
+    costs = np.random.default_rng(3).uniform(1e-3, 2e-3, len(batch))
+    tasks = tasks_of(batch)
+    guided, learned = create_cost_model("lightgbm-roofline", 7), create_cost_model("lightgbm", 7)
+    roofline = create_cost_model("roofline").predict(batch)
+    assert np.array_equal(guided.predict(batch), roofline)
+    few = np.arange(10)
+    guided.update(batch.select(few), costs[few], tasks[few])
+    assert np.array_equal(guided.predict(batch), roofline)
+    rest = np.arange(10, 300)
+    guided.update(batch.select(rest), costs[rest], tasks[rest])
+    learned.update(batch, costs, tasks)
+    trees = np.maximum(learned.predict(batch), LEAST_SUM)
+    assert guided.predict(batch) == pytest.approx(trees * np.sqrt(roofline), rel=1e-5)
+    assert guided.predict(batch).dtype == np.float32
+    guided.save(tmp_path / "model.npz")
+    loaded = create_cost_model("lightgbm-roofline", 99)
+    loaded.load(tmp_path / "model.npz")
+    assert np.array_equal(loaded.predict(batch), guided.predict(batch))
+    with pytest.raises(OptionError, match="reads rows of"):
+        guided.predict(synthetic_batch(3, np.random.default_rng(0)))
 
 
 def test_a_saved_model_hands_on_what_it_has_learned(tmp_path: Path) -> None:

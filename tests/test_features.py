@@ -224,6 +224,25 @@ def test_lane_utilisation_and_register_tile() -> None:
     assert row["redundancy"] == pytest.approx(1, rel=1e-5)
 
 
+def test_a_sum_in_lanes_has_a_tile_of_vectors_and_does_not_wait_for_each() -> None:
+    x, k = placeholder((2, 4096), name="x"), reduce_axis(4096, name="k")
+    total = compute((2,), lambda i: reduce_sum(x[i, k], k), name="S")
+    serial, lanes, wide = (
+        features_of(total, steps)[0]
+        for steps in (
+            (),
+            (Split("S", "k", (16,)), Vectorize("S", "k.1")),
+            (Split("S", "k", (128,)), Vectorize("S", "k.1")),
+        )
+    )
+    assert lanes["tile_vectors"] == pytest.approx(1, rel=1e-5)
+    assert wide["tile_vectors"] == pytest.approx(8, rel=1e-5)
+    assert wide["accumulation_run"] == pytest.approx(4096 / 128, rel=1e-5)
+    # One vector of accumulators waits eight times as long as eight, one number sixteen times as long as a vector.
+    assert serial["compute_cycles"] == pytest.approx(16 * lanes["compute_cycles"], rel=1e-4)
+    assert lanes["compute_cycles"] == pytest.approx(8 * wide["compute_cycles"], rel=1e-4)
+
+
 def test_redundancy_counts_padded_iterations() -> None:
     (row,) = features_of(matmul_dag(10, 10, 4).outputs[0], (Split("C", "i", (7,)), Split("C", "j", (4,))))
     assert row["redundancy"] == pytest.approx((14 / 10) * (12 / 10), rel=1e-5)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ansor_py import te
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.errors import OptionError
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.merge_axes import merge_axes
-from ansor_py.schedule.sketch import Sketch
+from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.search.__main__ import main
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.policies.annealing import AnnealingSearch
 from ansor_py.search.policy import sketches_for
 from ansor_py.search.sampling import sample
 from ansor_py.search.space import Space
@@ -157,3 +160,22 @@ def test_the_command_line_takes_a_search_of_templates(tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main([*words, "--trials", "6", "--search", "template_search=luck"]) == 2
     assert "annealing, genetic, grid, random" in capsys.readouterr().err
+
+
+def proposals(scale: float) -> list[tuple[int, ...]]:
+    """What annealing proposes under scores that depend on the genes and are multiplied by `scale`."""
+    dag = dag_of("matmul:40,150,70")
+    sketches = template_sketches(dag, TARGET)
+
+    def score(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
+        return [
+            (scale * (p.genes / p.sketch.sizes).mean(axis=1) * np.where(p.genes[:, 0] % 2 == 0, 1.0, 0.5)).astype(np.float32)
+            for p in populations
+        ]
+
+    search = AnnealingSearch(sketches, TARGET, score, np.random.default_rng(0), SearchOptions(population=64, iterations=2))
+    return [(candidate.sketch, *candidate.genes.tolist()) for candidate in search.propose(16)]
+
+
+def test_annealing_does_not_depend_on_the_unit_of_scores() -> None:
+    assert proposals(1024.0) == proposals(1.0)

@@ -1,9 +1,9 @@
 """Model-guided simulated annealing, as AutoTVM's: chains walk through the space on the cost model's scores.
 
 In every step each chain changes one knob. A better program is always taken, a worse one with probability
-`exp(difference / temperature)`; the temperature falls to zero over the steps. The best programs that any chain has met are
-measured. Chains go on in the next round where they stopped. There are as many as make a round score as many programs as
-an evolution does.
+`exp(difference / temperature)`; the temperature, in units of the best score at the round's start, falls to zero. The best
+programs that any chain has met are measured. Chains go on in the next round where they stopped. There are as many as make
+a round score as many programs as an evolution does.
 
     search = AnnealingSearch(sketches, target, score, rng, options)
 """
@@ -18,6 +18,9 @@ from ansor_py.schedule.sketch import Genes
 from ansor_py.search.candidates import Candidate
 from ansor_py.search.policies.sampler import ProgramSampler, Scores
 from ansor_py.search.validity import accepts, repair
+
+# Temperature where no chain stands on a program with a score: every step that is not worse is taken.
+COLDEST = 1e-12
 
 
 class AnnealingSearch(ProgramSampler):
@@ -39,8 +42,9 @@ class AnnealingSearch(ProgramSampler):
         steps = self.options.annealing_steps
         rows, scores = self._chains, self.score_rows(self._chains)
         met, values = [rows], [scores]
+        highest = max((float(found.max(initial=0.0)) for found in scores), default=0.0)
         for step in range(steps):
-            temperature = self.options.annealing_temperature * (1 - step / steps)
+            temperature = self.options.annealing_temperature * highest * (1 - step / steps)
             moved = [self._neighbours(number, genes) for number, genes in enumerate(rows)]
             found = self.score_rows(moved)
             met.append(moved)
@@ -72,4 +76,4 @@ class AnnealingSearch(ProgramSampler):
         """Which chains take their step."""
         with np.errstate(invalid="ignore"):
             difference = np.nan_to_num(np.minimum(new - old, 0.0), nan=0.0)
-        return np.asarray(self.rng.random(len(old)) < np.exp(difference / temperature))
+        return np.asarray(self.rng.random(len(old)) < np.exp(difference / max(temperature, COLDEST)))
