@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.feature_statement import annotated
-from ansor_py.cost_model.feature_tile import accumulation_run, innermost_reduction
+from ansor_py.cost_model.feature_tile import accumulation_run
 from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, innermost
 from ansor_py.target import Target
 
@@ -20,30 +19,21 @@ ACCESS_FIELDS = (*LOAD_KINDS, "stores", "scattered_stores", "store_run", "inner_
 @feature_group("accesses", ACCESS_FIELDS)
 def accesses(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Loads by the stride of the lanes, stores of finished or spilled results, and loop iterations outside the tile."""
-    inside = tile_depth(statement)
+    inside = statement.tile_depth
     out[0:3] = loads_by_kind(statement, target)
     out[3:5] = stores(statement, target)
     out[5] = statement.runs[0, inside]
     outside = statement.extents[:inside]
     repeats = innermost(outside > 1)
-    out[6] = np.where(repeats >= 0, outside[repeats, np.arange(statement.programs)], 1) if inside else 1
+    out[6] = np.where(repeats >= 0, outside[repeats, statement.everyone], 1) if inside else 1
     out[7] = (statement.inner[0] / statement.inner[1 : inside + 1]).sum(axis=0)
-
-
-def tile_depth(statement: StatementArrays) -> int:
-    """The depth inside which the tile runs."""
-    depth = innermost_reduction(statement)
-    if depth is not None:
-        return depth
-    vectorised = annotated(statement, "vectorize")
-    return vectorised[0] if vectorised else len(statement.loops)
 
 
 def vector_share(statement: StatementArrays, target: Target) -> Floats:
     """Vectors for each iteration [n]: those of the vectorised loops over their extents, 1 where nothing is vectorised."""
     if "vector_share" not in statement.kept:
         lanes = target.lanes(statement.bounds.stage.tensor.dtype)
-        extents = statement.extents[annotated(statement, "vectorize")]
+        extents = statement.extents[statement.annotated["vectorize"]]
         statement.kept["vector_share"] = (np.ceil(extents / lanes) / extents).prod(axis=0)
     return statement.kept["vector_share"]
 
@@ -53,7 +43,7 @@ def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
     if "loads" in statement.kept:
         return statement.kept["loads"]
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)
-    inside, strides = tile_depth(statement), lane_strides(statement)
+    inside, strides = statement.tile_depth, lane_strides(statement)
     touched, strides = statement.touched[1:, inside], strides[1:]
     loads = np.empty((3, statement.programs))
     loads[0] = (touched * (strides == 0)).sum(axis=0)
@@ -66,7 +56,7 @@ def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
 
 def lane_strides(statement: StatementArrays) -> Floats:
     """Elements [B, n] between neighbouring lanes; 0 where nothing is vectorised."""
-    vectorised = annotated(statement, "vectorize")
+    vectorised = statement.annotated["vectorize"]
     return statement.strides[:, vectorised[-1]] if vectorised else np.zeros((len(statement.buffers), statement.programs))
 
 
@@ -75,7 +65,7 @@ def stores(statement: StatementArrays, target: Target) -> Floats:
     if "stores" in statement.kept:
         return statement.kept["stores"]
     vectors = statement.inner[0] * vector_share(statement, target)
-    depth = innermost_reduction(statement)
+    depth = statement.reduction_depth
     if depth is not None:
         vectors = vectors / accumulation_run(statement, depth)
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)

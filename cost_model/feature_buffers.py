@@ -59,7 +59,7 @@ def buffers(statement: StatementArrays, target: Target, out: Columns) -> None:
     kept = min(MAX_BUFFERS, len(statement.buffers))
     order = np.lexsort((-table[3], -table[5]), axis=0)[:kept]
     for number, chosen in enumerate(order):
-        out[number * width : (number + 1) * width] = table[:, chosen, np.arange(statement.programs)]
+        out[number * width : (number + 1) * width] = table[:, chosen, statement.everyone]
     out[kept * width :] = 0
 
 
@@ -68,15 +68,15 @@ def _lines(statement: StatementArrays, moves: Flags, lines_per_element: Floats) 
     if not statement.loops:
         return np.ones((len(moves), statement.programs))
     loop = innermost(moves)
-    stride = _at_loop(statement.strides, loop)
-    outside = statement.inner[0] / statement.inner[loop + 1, np.arange(statement.programs)]
+    stride = _at_loop(statement, statement.strides, loop)
+    outside = statement.inner[0] / statement.inner[loop + 1, statement.everyone]
     return np.asarray(np.maximum(outside * np.minimum(1.0, stride * lines_per_element), 1.0))
 
 
-def _at_loop(values: Floats, loop: NDArray[np.int64]) -> Floats:
+def _at_loop(statement: StatementArrays, values: Floats, loop: NDArray[np.int64]) -> Floats:
     """values [B, L or D, n] at loop [B, n]; zero where the loop is -1."""
-    buffers, programs = np.arange(len(values))[:, None], np.arange(values.shape[2])
-    return np.asarray(np.where(loop >= 0, values[buffers, np.maximum(loop, 0), programs], 0.0))
+    buffers = np.arange(len(values))[:, None]
+    return np.asarray(np.where(loop >= 0, values[buffers, np.maximum(loop, 0), statement.everyone], 0.0))
 
 
 class _Reuse(NamedTuple):
@@ -103,10 +103,10 @@ def _reuse(statement: StatementArrays, moves: Flags) -> _Reuse:
     others = statement.sharers[np.arange(count)[:, None], safe] - 1
     by_statement = (depth >= 0) & (others > 0)
     by_loop = (depth >= 0) & ~by_statement
-    programs = np.arange(statement.programs)
+    programs = statement.everyone
     iterations = statement.inner[safe, programs]
     repeats = statement.extents[np.maximum(depth - 1, 0), programs] if statement.loops else iterations
-    least = _at_loop(statement.shared_touched, depth)
+    least = _at_loop(statement, statement.shared_touched, depth)
     return _Reuse(
         kind=by_loop * 1 + by_statement * 2,
         iterations=np.where(by_loop, iterations, np.where(by_statement, least, 0.0)),

@@ -24,7 +24,7 @@ def intensity(statement: StatementArrays, target: Target, out: Columns) -> None:
     targets = done[-1] * np.arange(1.0, CURVE_SAMPLES + 1)[:, None] / CURVE_SAMPLES
     above = (done[:-1, None] < targets).sum(axis=0)
     below = np.maximum(above - 1, 0)
-    programs = np.arange(statement.programs)
+    programs = statement.everyone
     low, high, start, end = done[below, programs], done[above, programs], curve[below, programs], curve[above, programs]
     weight = np.where(high > low, (targets - low) / np.maximum(high - low, 1.0), 0.0)
     out[:] = np.where(above == 0, curve[0], start + (end - start) * weight)
@@ -61,7 +61,7 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
     capacities = np.array([target.l1, target.l2, max(target.l3, target.l2)])
     fits = statement.body_bytes <= capacities[:, None, None]
     fits[:, -1] = True  # a single iteration moves what it touches
-    outermost, programs = fits.argmax(axis=1), np.arange(statement.programs)
+    outermost, programs = fits.argmax(axis=1), statement.everyone
     touched = statement_bytes(statement)[outermost, programs]
     into: Floats = statement.inner[0] / statement.inner[outermost, programs] * touched
     statement.kept["cache_traffic"] = into

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ansor_py.cost_model.feature_accesses import loads_by_kind, stores, tile_depth, vector_share
+from ansor_py.cost_model.feature_accesses import loads_by_kind, stores, vector_share
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
-from ansor_py.cost_model.feature_tile import innermost_reduction
 from ansor_py.cost_model.operation_counts import OperationCounts
-from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parallel_chunks
+from ansor_py.cost_model.statement_arrays import StatementArrays, parallel_chunks
 from ansor_py.target import Target
 
 PER_CYCLE = 2  # vector operations of an accumulating core
@@ -30,30 +29,22 @@ TRANSPOSED_RUN = 4
 DELIVERED_VECTORS = (1.0, 0.1875, 0.125)
 EXPOSED = 0.25  # of the core's cycles and the memory's, that share of the fewer is not hidden behind the others
 
-ROOFLINE_FIELDS = ("compute_cycles", "load_cycles", "store_cycles", "memory_cycles", "roofline_cycles", "program_cycles")
+ROOFLINE_FIELDS = ("compute_cycles", "load_cycles", "store_cycles", "memory_cycles", "roofline_cycles")
 
 
 @feature_group("roofline", ROOFLINE_FIELDS)
 def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
-    """Cycles of all iterations on one core by resource, of the statement on the cores in use, of the whole program."""
-    out[0:5] = statement_cycles(statement, target)
-    out[5] = sum(statement_cycles(other, target)[4] for other in statement.program)
-
-
-def statement_cycles(statement: StatementArrays, target: Target) -> Floats:
-    """The first five fields [5, n]; computed once for each statement."""
-    if "cycles" in statement.kept:
-        return statement.kept["cycles"]
+    """Cycles of all iterations on one core by resource, and of the statement on the cores in use."""
     share = vector_share(statement, target)
-    depth = innermost_reduction(statement)
+    depth = statement.reduction_depth
     waiting = np.ones(statement.programs)
     if depth is not None:
         waiting = np.maximum(LATENCY_VECTORS / (statement.inner[depth] * share), 1.0)
-    cycles = np.empty((5, statement.programs))
+    cycles = np.empty((4, statement.programs))
     cycles[0] = statement.inner[0] * share * operation_weight(statement.operations) / PER_CYCLE * waiting
     cycles[1] = (loads_by_kind(statement, target) * np.array(LOAD_CYCLES)[:, None]).sum(axis=0)
     vectors, elements = stores(statement, target)
-    transposed = (elements > 0) & (statement.runs[0, tile_depth(statement)] >= TRANSPOSED_RUN)
+    transposed = (elements > 0) & (statement.runs[0, statement.tile_depth] >= TRANSPOSED_RUN)
     cycles[2] = STORE_CYCLES * (vectors + np.where(transposed, vectors, elements))
     rates = np.array(DELIVERED_VECTORS)[:, None] * target.vector_bytes
     cycles[3] = (cache_traffic(statement, target) / rates).max(axis=0)
@@ -61,9 +52,8 @@ def statement_cycles(statement: StatementArrays, target: Target) -> Floats:
     waves = np.ceil(chunks / target.cores)
     core = np.maximum(cycles[0], cycles[1])
     busiest = np.maximum(core, cycles[3]) + EXPOSED * np.minimum(core, cycles[3])
-    cycles[4] = 0.0 if statement.prepared else (busiest + cycles[2]) * waves / chunks
-    statement.kept["cycles"] = cycles
-    return cycles
+    out[0:4] = cycles
+    out[4] = 0.0 if statement.prepared else (busiest + cycles[2]) * waves / chunks
 
 
 def operation_weight(counts: OperationCounts) -> int:

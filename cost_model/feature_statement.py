@@ -29,8 +29,7 @@ _ANNOTATION_FIELDS = ("loops", "product", "length", *(f"at_{position}" for posit
 @feature_group("computation", COUNT_FIELDS)
 def computation(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Operations of each kind times the iterations of all enclosing loops."""
-    counts = np.array([getattr(statement.operations, name) for name in COUNT_FIELDS], dtype=np.float64)
-    out[:] = counts[:, None] * statement.inner[0]
+    out[:] = statement.operations.column * statement.inner[0]
 
 
 @feature_group("annotations", [f"{kind}.{name}" for kind in ANNOTATED for name in _ANNOTATION_FIELDS])
@@ -44,7 +43,7 @@ def annotated_loops(statement: StatementArrays, target: Target, out: Columns) ->
         if kind == "parallel":
             _parallel_loops(statement, places, columns)
             continue
-        marked = annotated(statement, kind)
+        marked = statement.annotated[kind]
         mixed = len({statement.loops[position].kind for position in marked}) > 1
         columns[3 + (POSITIONS.index("mixed") if mixed else places[marked[-1] if marked else -1])] = 1
         if len(marked):
@@ -55,7 +54,7 @@ def annotated_loops(statement: StatementArrays, target: Target, out: Columns) ->
 
 def _parallel_loops(statement: StatementArrays, places: Sequence[int], columns: Columns) -> None:
     """The fields of the parallel loops, which differ from program to program; `columns` are zeros."""
-    flags, programs = statement.parallel, np.arange(statement.programs)
+    flags, programs = statement.parallel, statement.everyone
     last = innermost(flags)
     reduces = np.array([loop.kind == "reduction" for loop in statement.loops], dtype=np.bool_)[:, None]
     mixed = (flags & reduces).any(axis=0) & (flags & ~reduces).any(axis=0)
@@ -77,11 +76,6 @@ def _places(kinds: Sequence[str]) -> list[int]:
         where = "inner" if position == last[kind] else "outer" if position == first[kind] else "middle"
         places.append(POSITIONS.index(f"{where}_{kind}"))
     return [*places, POSITIONS.index("none")]
-
-
-def annotated(statement: StatementArrays, kind: Annotation) -> list[int]:
-    """Positions of the loops that carry an annotation which does not depend on the program."""
-    return [position for position, loop in enumerate(statement.loops) if loop.annotation == kind]
 
 
 @feature_group("allocation", ["allocated_bytes", "allocated_total", "allocation_outer", "allocation_inner"])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.feature_statement import annotated
 from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, innermost
 from ansor_py.target import Target
-from ansor_py.te.expr import Reduce
 
 TILE_FIELDS = ["lane_utilisation", "tile_vectors", "tile_register_pressure", "tile_loads", "tile_work", "accumulation_run"]
 
@@ -18,13 +16,13 @@ def register_tile(statement: StatementArrays, target: Target, out: Columns) -> N
     """Lanes in use; of a reduction also accumulators, loads and work of one reduction step, and steps between spills."""
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)
     vectors = statement.extents.copy()
-    vectorised = annotated(statement, "vectorize")
+    vectorised = statement.annotated["vectorize"]
     vectors[vectorised] = np.ceil(vectors[vectorised] / lanes)
     out[:] = 0
     if len(vectorised):
         last = vectorised[-1]
         out[0] = statement.extents[last] / (vectors[last] * lanes)
-    depth = innermost_reduction(statement)
+    depth = statement.reduction_depth
     if depth is None:
         return
     tile = vectors[depth:].prod(axis=0)
@@ -36,23 +34,10 @@ def register_tile(statement: StatementArrays, target: Target, out: Columns) -> N
     out[5] = accumulation_run(statement, depth)
 
 
-def innermost_reduction(statement: StatementArrays) -> int | None:
-    """The depth inside the innermost reduction loop of the statement's own that steps, around one that runs in lanes.
-
-    None if the statement does not reduce in a loop of its own.
-    """
-    loops = list(enumerate(statement.loops))[len(statement.bounds.enclosing) :]
-    reductions = [(position, loop) for position, loop in loops if loop.kind == "reduction"]
-    if not reductions or not isinstance(statement.bounds.body, Reduce):
-        return None
-    stepping = [position for position, loop in reductions if loop.annotation != "vectorize"]
-    return stepping[-1] + 1 if stepping else reductions[0][0]
-
-
 def loads_of_step(statement: StatementArrays, depth: int, target: Target) -> Floats:
     """Loads [n] inside a depth: read buffers in vectors where a vectorised loop moves them, else element by element."""
     lanes = target.lanes(statement.bounds.stage.tensor.dtype)
-    vectorised = annotated(statement, "vectorize")
+    vectorised = statement.annotated["vectorize"]
     total = np.zeros(statement.programs)
     for touched, strides in zip(statement.touched[1:, depth], statement.strides[1:], strict=True):
         moved = (strides[vectorised] != 0).any(axis=0) if len(vectorised) else np.zeros(statement.programs, dtype=np.bool_)

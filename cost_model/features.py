@@ -40,7 +40,7 @@ from ansor_py.cost_model.statement_arrays import (
 from ansor_py.lower.affine import Number
 from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
 from ansor_py.schedule.sketch import Genes, Population, Sketch
-from ansor_py.schedule.state import State
+from ansor_py.schedule.state import Inlined, State
 from ansor_py.target import Target
 
 # Programs that are worked on together: arrays of one statement stay in the L2 cache, Python's overhead is spread.
@@ -54,27 +54,25 @@ def extract_features(population: Population, target: Target) -> FeatureBatch:
     """
     groups = population.groups()
     counts = np.zeros(len(population), dtype=np.int64)
-    blocks = []
     for template, members in groups:
-        block = _group_features(population.sketch, template, population.genes[members], target)
-        counts[members] = block.shape[1]
-        blocks.append(block)
+        counts[members] = sum(not isinstance(stage.location, Inlined) for stage in template.stages)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     rows = np.empty((int(offsets[-1]), feature_count()), dtype=np.float32)
-    for (_, members), block in zip(groups, blocks, strict=True):
-        rows[offsets[members][:, None] + np.arange(block.shape[1])] = block
+    for template, members in groups:
+        _group_features(population.sketch, template, population.genes[members], target, rows, offsets[members])
     return FeatureBatch(rows, offsets)
 
 
-def _group_features(sketch: Sketch, template: State, genes: Genes, target: Target) -> NDArray[np.float32]:
-    """float32[programs, statements, features] of programs that share a template."""
+def _group_features(
+    sketch: Sketch, template: State, genes: Genes, target: Target, rows: NDArray[np.float32], places: NDArray[np.int64]
+) -> None:
+    """Fill the rows of programs that share a template; those of a program begin at its place."""
     bounds = infer_bounds(template, sketch.holes, genes)
     shapes = buffer_shapes(template, bounds)
     uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
     members = statements_by_depth(bounds)
     prepared = prepared_stages(template, bounds)
     parallel, limits = _value_holes(sketch, bounds, genes)
-    block = np.empty((len(genes), len(bounds), feature_count()), dtype=np.float32)
     for start in range(0, len(genes), CHUNK):
         chunk = slice(start, min(start + CHUNK, len(genes)))
         size = chunk.stop - chunk.start
@@ -86,13 +84,12 @@ def _group_features(sketch: Sketch, template: State, genes: Genes, target: Targe
         }
         link(arrays, members)
         for number, statement in enumerate(arrays.values()):
-            block[chunk, number] = _columns(statement, target).T
-    return block
+            rows[places[chunk] + number] = _columns(statement, target, rows.shape[1]).T
 
 
-def _columns(statement: StatementArrays, target: Target) -> NDArray[np.float32]:
-    """float32[features, programs] of one statement, scaled."""
-    columns = np.empty((feature_count(), statement.programs), dtype=np.float32)
+def _columns(statement: StatementArrays, target: Target, count: int) -> NDArray[np.float32]:
+    """float32[features, programs] of one statement, scaled; `count` features."""
+    columns = np.empty((count, statement.programs), dtype=np.float32)
     start = 0
     for group in FEATURE_GROUPS:
         group.compute(statement, target, columns[start : start + len(group.fields)])
@@ -146,7 +143,6 @@ def statements_by_depth(bounds: Bounds) -> Members:
 def link(arrays: Mapping[str, StatementArrays], members: Members) -> None:
     """Fill what a statement shares with others: bytes touched inside each depth, and who else uses its buffers."""
     for statement in arrays.values():
-        statement.program = tuple(arrays.values())
         statement.body_bytes = statement_bytes(statement).copy()
         statement.sharers = np.ones(statement.touched.shape[:2], dtype=np.int64)
         statement.shared_touched = statement.touched.copy()

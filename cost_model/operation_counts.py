@@ -12,6 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ansor_py.te.expr import FLOAT_DTYPES, Binary, Call, Cast, Compare, Expr, Not, Read, Reduce, Select, children, walk
 
 _CLASSES = {"add": "addsub", "sub": "addsub", "mul": "mul", "div": "divmod", "floordiv": "divmod", "mod": "divmod"}
@@ -37,6 +40,11 @@ class OperationCounts:
     int_cmp: int = 0
     bool_op: int = 0
     select: int = 0
+
+    @cached_property
+    def column(self) -> NDArray[np.float64]:
+        """All counts below each other, float64[kinds, 1]."""
+        return np.array([[getattr(self, name)] for name in COUNT_FIELDS], dtype=np.float64)
 
     @cached_property
     def float_flops(self) -> int:

@@ -64,8 +64,7 @@ def oracle_features(state: State, target: Target) -> list[dict[str, float]]:
         raw |= _accesses(item, raw, target)
         raw |= _roofline(item, raw, target)
         rows.append(raw)
-    program = sum(raw["roofline_cycles"] for raw in rows)
-    return [{name: math.log2(value + 1) for name, value in (raw | {"program_cycles": program}).items()} for raw in rows]
+    return [{name: math.log2(value + 1) for name, value in raw.items()} for raw in rows]
 
 
 def _uses(nest: Nest, loops: tuple[Loop, ...], statement: Statement) -> tuple[Use, ...]:

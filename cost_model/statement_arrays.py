@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from ansor_py.cost_model.operation_counts import OperationCounts, count_operations
 from ansor_py.lower.affine import Affine, Atom, Number, from_expr
 from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds
-from ansor_py.schedule.state import State
+from ansor_py.schedule.state import Annotation, State
 from ansor_py.te.expr import DTYPE_BYTES, Reduce
 from ansor_py.te.tensor import Placeholder, Tensor
 
@@ -66,8 +67,40 @@ class StatementArrays:
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
     sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D] statements using a buffer
     shared_touched: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
-    program: tuple[StatementArrays, ...] = ()  # all statements, this one included
-    kept: dict[str, Floats] = field(default_factory=dict)  # what groups compute once and read of other statements
+    kept: dict[str, Floats] = field(default_factory=dict)  # what several groups read and is computed once
+
+    @cached_property
+    def everyone(self) -> NDArray[np.int64]:
+        """The numbers of the programs, int64[n], as an index."""
+        return np.arange(self.programs)
+
+    @cached_property
+    def annotated(self) -> dict[Annotation, list[int]]:
+        """Positions of the loops by the annotation that they carry in every program."""
+        found: dict[Annotation, list[int]] = {"none": [], "vectorize": [], "unroll": [], "parallel": []}
+        for position, loop in enumerate(self.loops):
+            found[loop.annotation].append(position)
+        return found
+
+    @cached_property
+    def reduction_depth(self) -> int | None:
+        """The depth inside the innermost reduction loop of the statement's own that steps, around one that runs in lanes.
+
+        None if the statement does not reduce in a loop of its own.
+        """
+        loops = list(enumerate(self.loops))[len(self.bounds.enclosing) :]
+        reductions = [(position, loop) for position, loop in loops if loop.kind == "reduction"]
+        if not reductions or not isinstance(self.bounds.body, Reduce):
+            return None
+        stepping = [position for position, loop in reductions if loop.annotation != "vectorize"]
+        return stepping[-1] + 1 if stepping else reductions[0][0]
+
+    @cached_property
+    def tile_depth(self) -> int:
+        """The depth inside which the tile runs."""
+        if self.reduction_depth is not None:
+            return self.reduction_depth
+        return self.annotated["vectorize"][0] if self.annotated["vectorize"] else len(self.loops)
 
 
 def innermost(mask: Flags) -> NDArray[np.int64]:
@@ -192,32 +225,38 @@ def _access_arrays(
 ) -> tuple[Floats, Floats, Floats]:
     """Strides [B, L, n], touched [B, D, n] and runs [B, D, n] of all buffers of a statement."""
     table = IndexTable(loops, extents, chunk)
-    rows = [[[table.add(index, use.fixed) for index in access] for access in use.accesses] for use in uses]
+    rank, programs = max(1, *(len(use.shape) for use in uses)), extents.shape[1]
+    # Buffers of fewer dimensions have leading ones of size 1, so that all buffers are worked on at once.
+    rows = np.zeros((len(uses), rank), dtype=np.int64)
+    sizes = np.ones((len(uses), rank, 1, programs))
+    others: list[tuple[int, int, list[list[int]]]] = []  # buffers that are accessed in several ways: number, rank, rows
+    for number, use in enumerate(uses):
+        accesses = [[table.add(index, use.fixed) for index in access] for access in use.accesses]
+        start = rank - len(use.shape)
+        rows[number, start:] = accesses[0]
+        for dimension, size in enumerate(use.shape, start):
+            sizes[number, dimension] = part(size, chunk)
+        if len(accesses) > 1 or None in use.accesses[0]:
+            others.append((number, start, accesses))
     growth, widths = table.solve()
-    depths, programs = len(loops) + 1, extents.shape[1]
-    strides = np.empty((len(uses), len(loops), programs))
-    touched = np.empty((len(uses), depths, programs))
-    runs = np.empty((len(uses), depths, programs))
-    for number, (use, accesses) in enumerate(zip(uses, rows, strict=True)):
-        if not use.shape:
-            strides[number], touched[number], runs[number] = 0, 1, 1
-            continue
-        sizes = np.empty((len(use.shape), 1, programs))
-        for dimension, size in enumerate(use.shape):
-            sizes[dimension] = part(size, chunk)
-        width = np.minimum(_hull(use, accesses, widths, sizes, chunk), sizes)
-        np.multiply.reduce(width, axis=0, out=touched[number])
-        runs[number] = width[-1]
-        whole: Flags = np.asarray(True)
-        pitches = np.ones_like(sizes)
-        for dimension in reversed(range(len(sizes) - 1)):
-            # A dimension prolongs the run if all dimensions to its right are touched as a whole.
-            whole = whole & (width[dimension + 1] == sizes[dimension + 1])
-            runs[number] *= np.where(whole, width[dimension], 1.0)
-            np.multiply(pitches[dimension + 1], sizes[dimension + 1], out=pitches[dimension])
-        for position, access in enumerate(accesses):
-            steps = np.abs(np.einsum("dln,din->ln", growth[access], pitches))
-            strides[number] = np.minimum(strides[number], steps) if position else steps
+    width = widths[rows]
+    for number, start, accesses in others:
+        width[number, start:] = _hull(uses[number], accesses, widths, sizes[number, start:], chunk)
+    np.minimum(width, sizes, out=width)
+    touched = np.multiply.reduce(width, axis=1)
+    runs = width[:, -1]
+    whole: Flags = np.asarray(True)
+    pitches = np.ones_like(sizes)
+    for dimension in reversed(range(rank - 1)):
+        # A dimension prolongs the run if all dimensions to its right are touched as a whole.
+        whole = whole & (width[:, dimension + 1] == sizes[:, dimension + 1])
+        runs = runs * np.where(whole, width[:, dimension], 1.0)
+        np.multiply(pitches[:, dimension + 1], sizes[:, dimension + 1], out=pitches[:, dimension])
+    strides = np.abs(np.einsum("bdln,bdin->bln", growth[rows], pitches))
+    for number, start, accesses in others:
+        for access in accesses[1:]:
+            steps = np.abs(np.einsum("dln,din->ln", growth[access], pitches[number, start:]))
+            np.minimum(strides[number], steps, out=strides[number])
     return strides, touched, runs
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ansor_py.cost_model import FeatureBatch, LightGBMModel, create_cost_model, extract_features
+from ansor_py.cost_model import FeatureBatch, GuidedModel, create_cost_model, extract_features
 from ansor_py.cost_model.training_set import TrainingSet
 from ansor_py.errors import AnsorError, OptionError
 from ansor_py.measure.records import read_records
@@ -61,7 +61,7 @@ def bench(name: str, run: Path | None, seed: int) -> list[str]:
     options = SearchOptions()
     spaces = [Space(sketch, target, options) for sketch in generate_sketches(task.dag, target, options.rules)]
     known = training_set(task, spaces, run, rng)
-    model = LightGBMModel(rng)
+    model = GuidedModel(rng)
     model.update(known.batch, known.costs, known.tasks)
     share = -(-options.population // len(spaces))
     generation = [breed(sample(space, share, rng)) for space in spaces]

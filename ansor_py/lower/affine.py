@@ -68,7 +68,7 @@ class Affine:
             return Affine((), self.constant * factor)
         elif not factor.any():
             return Affine((), 0)
-        return Affine(tuple((term, c * factor) for term, c in self.terms), self.constant * factor)
+        return Affine(tuple([(term, c * factor) for term, c in self.terms]), self.constant * factor)
 
     def __sub__(self, other: Affine) -> Affine:
         return self + other * -1
@@ -163,14 +163,15 @@ def interval(value: Affine, varying: Extents) -> tuple[Affine, Number]:
     `varying(name)` is the extent of a loop that runs, or None for a fixed variable. Exact for affine values; for floor
     division by an unaligned value and for modulo the width is an upper bound.
     """
-    lowest = number(value.constant)
+    extents = {term: varying(term) for term, _ in value.terms if isinstance(term, str)}
+    still = tuple([item for item in value.terms if item[0] in extents and extents[item[0]] is None])
+    lowest = Affine(still, value.constant)
     width: Number = 1
     for term, coefficient in value.terms:
         reach: Number
         if isinstance(term, str):
-            extent = varying(term)
+            extent = extents[term]
             if extent is None:
-                lowest = lowest + variable(term) * coefficient
                 continue
             reach = extent - 1
         else:

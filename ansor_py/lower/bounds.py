@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
 
 from ansor_py.errors import ScheduleError
 from ansor_py.lower.affine import (
@@ -37,7 +36,7 @@ from ansor_py.lower.affine import (
 from ansor_py.schedule.sketch import Genes, Hole, length_values
 from ansor_py.schedule.state import Annotation, At, FuseRelation, Inlined, SplitRelation, Stage, State
 from ansor_py.schedule.steps import ComputeAt
-from ansor_py.te.expr import AxisKind, Expr, Read, reads_of
+from ansor_py.te.expr import AxisKind, Expr, Read
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +69,7 @@ class StageBounds:
 
     stage: Stage
     body: Expr
+    reads: tuple[Read, ...]
     loops: tuple[LoopBounds, ...]
     extents: dict[str, Number]
     region: tuple[Number, ...]
@@ -78,11 +78,6 @@ class StageBounds:
     guards: tuple[Guard, ...]
     # Loops of the stages in which this one is attached, outermost first.
     enclosing: tuple[LoopBounds, ...]
-
-    @cached_property
-    def reads(self) -> tuple[Read, ...]:
-        """The distinct reads of the body, in order."""
-        return reads_in(self.body)
 
 
 Bounds = dict[str, StageBounds]
@@ -127,7 +122,8 @@ def _stage_bounds(state: State, stage: Stage, found: Bounds, holes: Sequence[Hol
     absolute = {axis.name: values[axis.name] + start for axis, start in zip(stage.op.axes, origin, strict=True)} | {
         axis.name: values[axis.name] for axis in stage.op.reduce_axes
     }
-    return StageBounds(stage, state.body(stage.name), loops, extents, region, origin, absolute, guards, enclosing)
+    body, reads = state.body(stage.name), state.reads(stage.name)
+    return StageBounds(stage, body, reads, loops, extents, region, origin, absolute, guards, enclosing)
 
 
 def _length(length: object, holes: Sequence[Hole], genes: Genes | None, stage: Stage, part: str) -> Number:
@@ -265,9 +261,3 @@ def _before_clamping(low: Affine, width: Number, extent: Number) -> Affine:
             break
         low = term.value
     return low
-
-
-@lru_cache(maxsize=4096)
-def reads_in(body: Expr) -> tuple[Read, ...]:
-    """The distinct reads of a formula, in order. Kept, because every generation of a search asks for the same formulas."""
-    return tuple(dict.fromkeys(reads_of(body)))

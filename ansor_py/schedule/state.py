@@ -222,6 +222,12 @@ class State:
             self._bodies[name] = self._inline(self.stage(name).op.body)
         return self._bodies[name]
 
+    def reads(self, name: str) -> tuple[Read, ...]:
+        """The distinct reads of `body(name)`, in order."""
+        if name not in self._reads:
+            self._reads[name] = tuple(dict.fromkeys(reads_of(self.body(name))))
+        return self._reads[name]
+
     def whole(self, name: str) -> Tensor:
         """The tensor that a stage computes from what stages not inlined and inputs hold: with `body` for its formula."""
         op = self.stage(name).op
@@ -229,6 +235,10 @@ class State:
 
     @cached_property
     def _bodies(self) -> dict[str, Expr]:
+        return {}
+
+    @cached_property
+    def _reads(self) -> dict[str, tuple[Read, ...]]:
         return {}
 
     def _inline(self, body: Expr) -> Expr:
