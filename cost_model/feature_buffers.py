@@ -94,13 +94,11 @@ def _reuse(statement: StatementArrays, moves: Flags) -> _Reuse:
     Depth d is the body of loop d - 1 (depth 0: the whole program, which no loop repeats). A statement that shares the
     buffer within the body is nearer than the next iteration.
     """
-    count, depths = statement.sharers.shape
-    looping = np.zeros((count, depths, statement.programs), dtype=np.bool_)
+    looping = np.zeros(statement.sharers.shape, dtype=np.bool_)
     looping[:, 1:] = ~moves & (statement.extents > 1)
-    shared = (statement.sharers > 1)[:, :, None]
-    depth = innermost(looping | shared)
+    depth = innermost(looping | (statement.sharers > 1))
     safe = np.maximum(depth, 0)
-    others = statement.sharers[np.arange(count)[:, None], safe] - 1
+    others = statement.sharers[np.arange(len(safe))[:, None], safe, statement.everyone] - 1
     by_statement = (depth >= 0) & (others > 0)
     by_loop = (depth >= 0) & ~by_statement
     programs = statement.everyone

@@ -2,7 +2,8 @@
 
 For each structure of the sketch that occurs, bounds are inferred once with the genes matrix, so that every loop extent
 and index coefficient is an array over the programs; the feature groups are arithmetic on these arrays. Python loops run
-over statements, buffers and loop levels, never over programs, and no `State` is built.
+over statements, buffers and loop levels, never over programs, and no `State` is built. A statement that has the same loops
+and buffers in several structures is worked on once for all of them.
 
 Features are defined on the scheduled nest (`ansor_py.lower.nest`): every loop at full extent, fused loops as their
 components, before any simplification. `docs/features.md` lists them; `oracle.py` computes the same the slow way.
@@ -13,7 +14,7 @@ components, before any simplification. `docs/features.md` lists them; `oracle.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from ansor_py.cost_model.statement_arrays import (
     StatementArrays,
     buffer_shapes,
     buffer_uses,
+    joined,
     prepared_stages,
     stage_of,
     statement_arrays,
@@ -58,15 +60,30 @@ def extract_features(population: Population, target: Target) -> FeatureBatch:
         counts[members] = sum(not isinstance(stage.location, Inlined) for stage in template.stages)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     rows = np.empty((int(offsets[-1]), feature_count()), dtype=np.float32)
+    # Statements that occur alike in several structures wait for each other: the feature groups cost most for few programs.
+    waiting: dict[Hashable, list[tuple[StatementArrays, NDArray[np.int64]]]] = {}
     for template, members in groups:
-        _group_features(population.sketch, template, population.genes[members], target, rows, offsets[members])
+        for statement, places in _statements(population.sketch, template, population.genes[members], offsets[members]):
+            parts = waiting.setdefault(statement.form, [])
+            if parts and sum(len(others) for _, others in parts) + len(places) > CHUNK:
+                _fill(rows, parts, target)
+                parts.clear()
+            parts.append((statement, places))
+    for parts in waiting.values():
+        _fill(rows, parts, target)
     return FeatureBatch(rows, offsets)
 
 
-def _group_features(
-    sketch: Sketch, template: State, genes: Genes, target: Target, rows: NDArray[np.float32], places: NDArray[np.int64]
-) -> None:
-    """Fill the rows of programs that share a template; those of a program begin at its place."""
+def _fill(rows: NDArray[np.float32], parts: Sequence[tuple[StatementArrays, NDArray[np.int64]]], target: Target) -> None:
+    """Compute the rows of statements of one form."""
+    columns = _columns(joined([statement for statement, _ in parts]), target, rows.shape[1])
+    rows[np.concatenate([places for _, places in parts])] = columns.T
+
+
+def _statements(
+    sketch: Sketch, template: State, genes: Genes, offsets: NDArray[np.int64]
+) -> Iterator[tuple[StatementArrays, NDArray[np.int64]]]:
+    """The statements of programs that share a template, with the rows of their features; a program's begin at its offset."""
     bounds = infer_bounds(template, sketch.holes, genes)
     shapes = buffer_shapes(template, bounds)
     uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
@@ -84,7 +101,7 @@ def _group_features(
         }
         link(arrays, members)
         for number, statement in enumerate(arrays.values()):
-            rows[places[chunk] + number] = _columns(statement, target, rows.shape[1]).T
+            yield statement, offsets[chunk] + number
 
 
 def _columns(statement: StatementArrays, target: Target, count: int) -> NDArray[np.float32]:
@@ -144,7 +161,7 @@ def link(arrays: Mapping[str, StatementArrays], members: Members) -> None:
     """Fill what a statement shares with others: bytes touched inside each depth, and who else uses its buffers."""
     for statement in arrays.values():
         statement.body_bytes = statement_bytes(statement).copy()
-        statement.sharers = np.ones(statement.touched.shape[:2], dtype=np.int64)
+        statement.sharers = np.ones(statement.touched.shape, dtype=np.int64)
         statement.shared_touched = statement.touched.copy()
     for depth, names in members.values():
         if len(names) > 1:

@@ -12,8 +12,8 @@ run; B buffers (the stored one first); n programs. All arrays are float64, exact
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -44,9 +44,18 @@ class BufferUse:
     fixed: frozenset[str]
 
 
+# Fields with one entry a program, along their last axis.
+PROGRAM_ARRAYS = ("extents", "inner", "strides", "touched", "runs", "parallel", "unroll_limit", "allocated")
+PROGRAM_ARRAYS += ("body_bytes", "sharers", "shared_touched")
+
+
 @dataclass(eq=False)
 class StatementArrays:
-    """What the feature groups read. The last fields depend on the other statements; `features.link` fills them."""
+    """What the feature groups read. The last fields depend on the other statements; `features.link` fills them.
+
+    Programs may be of several structures, where the statement has the same `form`; then `bounds` and the extents in `loops` and
+    `buffers` are those of the first, so that numbers are to be taken from the arrays.
+    """
 
     bounds: StageBounds
     loops: tuple[LoopBounds, ...]
@@ -61,13 +70,21 @@ class StatementArrays:
     unroll_limit: Floats  # [n]
     operations: OperationCounts
     allocated: Floats | None  # [n] elements of the stored buffer if it is a temporary
-    allocation_depth: int  # number of loops around the allocation
+    allocation_depth: int  # number of loops around the allocation, those of other stages
     work: int  # iterations of the definition: all axes at full extent
     prepared: bool  # computed from constants alone, once and not in every call
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
-    sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D] statements using a buffer
+    sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D, n] statements using a buffer
     shared_touched: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
     kept: dict[str, Floats] = field(default_factory=dict)  # what several groups read and is computed once
+
+    @property
+    def form(self) -> Hashable:
+        """Equal for statements that differ in nothing but numbers, so that they can be worked on together."""
+        loops = tuple((loop.variable, loop.kind, loop.annotation) for loop in self.loops)
+        buffers = tuple((use.name, use.kind) for use in self.buffers)
+        body = (self.operations, isinstance(self.bounds.body, Reduce), self.work, self.prepared)
+        return loops, buffers, body, self.allocation_depth, self.allocated is None
 
     @cached_property
     def everyone(self) -> NDArray[np.int64]:
@@ -101,6 +118,19 @@ class StatementArrays:
         if self.reduction_depth is not None:
             return self.reduction_depth
         return self.annotated["vectorize"][0] if self.annotated["vectorize"] else len(self.loops)
+
+
+def joined(statements: Sequence[StatementArrays]) -> StatementArrays:
+    """Statements of one form, of different programs, as one."""
+    first = statements[0]
+    if len(statements) == 1:
+        return first
+    arrays = {
+        name: np.concatenate([getattr(item, name) for item in statements], axis=-1)
+        for name in PROGRAM_ARRAYS
+        if getattr(first, name) is not None
+    }
+    return replace(first, programs=sum(item.programs for item in statements), kept={}, **arrays)
 
 
 def innermost(mask: Flags) -> NDArray[np.int64]:
