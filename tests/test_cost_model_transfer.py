@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ansor_py.cost_model.lightgbm_model import LightGBMModel
+from ansor_py.cost_model.guided_model import GuidedModel
 from ansor_py.cost_model.training_set import read_training_set
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import read_records
@@ -65,7 +65,7 @@ def test_accuracy_of_scores_in_the_right_order_and_of_none() -> None:
 def test_the_saved_model_knows_all_rounds_and_predicts_alike(run: Path) -> None:
     known = read_training_set(run / "cost_model.npz")
     assert len(known) == 59
-    model = LightGBMModel(np.random.default_rng(5))
+    model = GuidedModel(np.random.default_rng(5))
     model.load(run / "cost_model.npz")
     assert model.is_trained
     assert len(np.unique(model.predict(known.batch))) > 5
@@ -93,13 +93,13 @@ def test_changed_rules_leave_the_concrete_steps(run: Path) -> None:
 
 def test_a_search_starts_with_what_another_has_learned(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     updates: list[set[int]] = []
-    original = LightGBMModel.update
+    original = GuidedModel.update
 
-    def update(self: LightGBMModel, batch, costs, tasks) -> None:  # type: ignore[no-untyped-def]
+    def update(self: GuidedModel, batch, costs, tasks) -> None:  # type: ignore[no-untyped-def]
         updates.append(set(tasks.tolist()))
         original(self, batch, costs, tasks)
 
-    monkeypatch.setattr(LightGBMModel, "update", update)
+    monkeypatch.setattr(GuidedModel, "update", update)
     result = tune_tasks([OTHER], options(cost_model_from=str(run)), measurer=FakeMeasurer())
     assert updates == [{-1}, {0}, {0}, {0}]
     assert any(r.operator != "random" for r in result.records if r.round == 1)
