@@ -45,8 +45,10 @@ class BufferUse:
 
 
 # Fields with one entry a program, along their last axis.
-PROGRAM_ARRAYS = ("extents", "inner", "strides", "touched", "runs", "parallel", "unroll_limit", "allocated")
-PROGRAM_ARRAYS += ("body_bytes", "sharers", "shared_touched")
+PROGRAM_ARRAYS = (
+    *("extents", "inner", "strides", "touched", "runs", "parallel", "unroll_limit", "allocated"),
+    *("body_bytes", "sharers", "shared_touched"),
+)
 
 
 @dataclass(eq=False)
@@ -125,12 +127,11 @@ def joined(statements: Sequence[StatementArrays]) -> StatementArrays:
     first = statements[0]
     if len(statements) == 1:
         return first
-    arrays = {
-        name: np.concatenate([getattr(item, name) for item in statements], axis=-1)
-        for name in PROGRAM_ARRAYS
-        if getattr(first, name) is not None
-    }
-    return replace(first, programs=sum(item.programs for item in statements), kept={}, **arrays)
+    whole = replace(first, programs=sum(item.programs for item in statements), kept={})
+    for name in PROGRAM_ARRAYS:
+        if getattr(first, name) is not None:
+            setattr(whole, name, np.concatenate([getattr(item, name) for item in statements], axis=-1))
+    return whole
 
 
 def innermost(mask: Flags) -> NDArray[np.int64]:
