@@ -30,7 +30,7 @@ DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 
 FAILING_ROUNDS = 3
 FAILING_TRIALS = 16
 CUT_FACTOR = 3.0
-FIRST_CUT_FACTOR = 30.0  # of the default schedule's latency, in the first round, whose programs are random
+FIRST_CUT_FACTOR = 30.0  # of the default schedule's latency, in the first round, of whose programs none was measured
 FIRST_CUT_SECONDS = 1.0
 
 
