@@ -195,3 +195,24 @@ def test_the_study_of_the_schedulers_compares_median_curves(tmp_path: Path) -> N
     assert {"study.json", "study.png", "gradient-0", "round-robin-0", "random-0"} <= {path.name for path in tmp_path.iterdir()}
     assert "| **random** | median |" in result.output
     assert "gradient, seed 0" not in CliRunner().invoke(main, words).output  # what is there is not repeated
+
+
+def test_the_roofline_is_judged_on_measured_programs(tmp_path: Path) -> None:
+    import numpy as np
+
+    from ansor_py.measure import RecordWriter
+    from ansor_py.schedule.task import Task
+    from ansor_py.target import Target
+    from roofline_accuracy import judge
+    from simulated_correlation import measured, random_programs
+    from workloads import workload
+
+    target = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
+    task = Task.from_compute(workload("gmm_512", 4).tensor(), target, "gmm")
+    with RecordWriter(tmp_path / "gmm.jsonl") as writer:
+        writer.write(measured(task, random_programs(task, 40, 0), "simulated"))
+    programs, pairwise, liked, every = judge(task, "gmm", 40, 0, tmp_path)
+    assert programs == 40
+    assert pairwise > 0.6
+    assert np.all(np.array([liked, every]) <= 1)
+    assert liked > every
