@@ -3,8 +3,8 @@
     python experiments/roofline_accuracy.py --programs 64 --out runs/roofline
 
 For each workload it prints the share of pairs in the right order, and how fast the eight programs are that the roofline likes
-best, relative to the fastest of all (geometric mean). Timings are kept as `OUT/NAME.jsonl` and used again, so that another choice
-of the constants in `cost_model/feature_roofline.py` is judged in seconds.
+best, relative to the fastest of all (geometric mean). Timings are kept as `OUT/NAME.jsonl` and used again, so that another
+choice of the constants in `cost_model/feature_roofline.py` is judged in seconds.
 """
 
 from __future__ import annotations
