@@ -71,6 +71,10 @@ class OptionError(AnsorError):
     """A command-line or configuration value that makes no sense."""
 
 
+class NoSpaceError(OptionError):
+    """A policy that has no programs for a task, such as templates for an operator without one."""
+
+
 def line_of_error(error: BaseException, file: str) -> int | None:
     """The innermost line of a file at which an error arose, for files of the user's; None if it arose elsewhere."""
     if isinstance(error, SyntaxError) and error.filename == file:

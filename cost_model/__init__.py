@@ -4,7 +4,8 @@ from ansor_py.cost_model.feature_groups import feature_group, feature_names
 from ansor_py.cost_model.features import extract_features
 from ansor_py.cost_model.guided_model import GuidedModel
 from ansor_py.cost_model.interface import CostModel, FeatureBatch, cost_model, create_cost_model
-from ansor_py.cost_model.lightgbm_model import LightGBMModel, LightGBMOptions
+from ansor_py.cost_model.lightgbm_model import LightGBMModel
+from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.cost_model.random_model import RandomModel
 from ansor_py.cost_model.rank_model import LightGBMRankModel
 from ansor_py.cost_model.roofline_model import RooflineModel
@@ -14,8 +15,8 @@ __all__ = [
     "FeatureBatch",
     "GuidedModel",
     "LightGBMModel",
-    "LightGBMOptions",
     "LightGBMRankModel",
+    "ModelOptions",
     "RandomModel",
     "RooflineModel",
     "cost_model",

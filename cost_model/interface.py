@@ -10,6 +10,7 @@ model predicts one score a program (higher is better) and learns from measured c
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
 from ansor_py.errors import OptionError
 
 
@@ -84,23 +86,30 @@ class StatementModel(Protocol):
         """Scores float32[rows]; all alike as long as the model knows nothing."""
 
 
-CostModelFactory = Callable[[np.random.Generator], CostModel]
+CostModelFactory = Callable[[np.random.Generator, ModelOptions], CostModel]
 COST_MODELS: dict[str, CostModelFactory] = {}
 FactoryType = TypeVar("FactoryType", bound=CostModelFactory)
 
 
 def cost_model(name: str) -> Callable[[FactoryType], FactoryType]:
-    """Register a class or function that makes a model from a random number generator."""
+    """Register a class or function that makes a model from a random number generator and the constants of models.
+
+    Raises OptionError for one that does not take both.
+    """
 
     def register(factory: FactoryType) -> FactoryType:
+        try:
+            inspect.signature(factory).bind(None, None)
+        except TypeError as error:
+            raise OptionError(f"cost model '{name}' must be made of (rng, options): {error}") from error
         COST_MODELS[name] = factory
         return factory
 
     return register
 
 
-def create_cost_model(name: str, seed: int | np.random.Generator = 0) -> CostModel:
+def create_cost_model(name: str, seed: int | np.random.Generator = 0, options: ModelOptions = DEFAULT_MODEL) -> CostModel:
     """A new model by name, its random numbers from a seed or a generator; raises OptionError that lists the known models."""
     if name not in COST_MODELS:
         raise OptionError(f"unknown cost model '{name}'; known are {', '.join(sorted(COST_MODELS))}")
-    return COST_MODELS[name](np.random.default_rng(seed))
+    return COST_MODELS[name](np.random.default_rng(seed), options)

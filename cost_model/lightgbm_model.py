@@ -12,7 +12,6 @@ enough is new; scores come from native code (`tree_code.py`). Until there is eno
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
+from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
 from ansor_py.cost_model.objectives import ProgramObjective, by_rows, squared_error
 from ansor_py.cost_model.training_set import TrainingSet, is_measured, read_model_file, write_training_set
-from ansor_py.cost_model.tree_code import MAX_LEAVES, Trees, parse_trees
+from ansor_py.cost_model.tree_code import Trees, parse_trees
 from ansor_py.errors import OptionError
-
-
-@dataclass(frozen=True)
-class LightGBMOptions:
-    """Constants of the model. `least_weight` is the weight of failures and the least of any program."""
-
-    trees: int = 100
-    leaves: int = 16
-    learning_rate: float = 0.2
-    feature_fraction: float = 0.4
-    bins: int = 63
-    least_rows_in_leaf: int = 5
-    least_weight: float = 0.05
-    warm_up_programs: int = 32  # fewer than these: random scores
-    retrain_growth: float = 0.03  # retrain when the data has grown by this share since the last training
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.leaves <= MAX_LEAVES:
-            raise OptionError(f"the cost model's trees must have 2 to {MAX_LEAVES} leaves, not {self.leaves}")
-        if self.trees < 1 or self.threads < 1:
-            raise OptionError(f"the cost model needs at least one tree and one thread, not {self.trees} and {self.threads}")
 
 
 @cost_model("lightgbm")
@@ -57,8 +35,8 @@ class LightGBMModel:
 
     kind = "lightgbm"
 
-    def __init__(self, rng: np.random.Generator, options: LightGBMOptions | None = None) -> None:
-        self.options = options or LightGBMOptions()
+    def __init__(self, rng: np.random.Generator, options: ModelOptions = DEFAULT_MODEL) -> None:
+        self.options = options
         self._rng = rng
         self._seed = int(rng.integers(2**31))
         self._known = TrainingSet.empty()
@@ -139,7 +117,7 @@ class LightGBMModel:
         if header["kind"] != self.kind:
             raise OptionError(f"'{path}' is a saved {header['kind']} cost model, not a {self.kind} one")
         try:
-            options, state = LightGBMOptions(**header["options"]), header["rng"]
+            options, state = ModelOptions(**header["options"]), header["rng"]
             self._rng.bit_generator.state = state
             self._seed, self._trained_on = int(header["seed"]), int(header["trained_on"])
             self._model_text = str(header["model"])
@@ -149,7 +127,7 @@ class LightGBMModel:
         self._trees = parse_trees(self._model_text) if self._model_text else None
 
 
-def train_trees(data: FeatureBatch, objective: ProgramObjective, options: LightGBMOptions, seed: int) -> str:
+def train_trees(data: FeatureBatch, objective: ProgramObjective, options: ModelOptions, seed: int) -> str:
     """Fit trees whose sums over a program's rows minimise the objective; LightGBM's text form of the model."""
     import lightgbm
 

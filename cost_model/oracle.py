@@ -10,41 +10,29 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 
+from ansor_py.cost_model.oracle_uses import (
+    Located,
+    Use,
+    dimension_width,
+    elements_touched,
+    iteration_count,
+    stride_along,
+    uses_of,
+)
 from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statements
 from ansor_py.schedule.state import State
 from ansor_py.target import Target
-from ansor_py.te.expr import Binary, Call, Cast, Compare, Const, Expr, Not, Read, Select, Var, children
+from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, children
 
 FLOATS = ("float32", "float64")
 BYTES = {"float32": 4, "float64": 8, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 
 
-@dataclass(frozen=True)
-class Use:
-    """One buffer of a statement: its shape, all index tuples with which it is accessed, the loops that never move it."""
-
-    name: str
-    element: int
-    shape: tuple[int, ...]
-    accesses: tuple[tuple[Expr, ...], ...]
-    fixed: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Located:
-    """A statement with its loops, outermost first."""
-
-    loops: tuple[Loop, ...]
-    statement: Statement
-    uses: tuple[Use, ...]
-
-
 def oracle_features(state: State, target: Target) -> list[dict[str, float]]:
     """Scaled features by name, one dict for each stage that is not inlined, producers first."""
     nest = scheduled_nest(state)
-    located = [Located(loops, item, _uses(nest, loops, item)) for loops, item in statements(nest)]
+    located = [Located(loops, item, uses_of(nest, loops, item)) for loops, item in statements(nest)]
     order = [stage.name for stage in state.stages]
     located.sort(key=lambda item: order.index(item.statement.stage))
     rows = []
@@ -54,7 +42,7 @@ def oracle_features(state: State, target: Target) -> list[dict[str, float]]:
         for kind in ("vectorize", "unroll", "parallel"):
             raw |= _annotation(item, kind)
         raw |= _allocation(nest, item)
-        iterations = _iterations(item.loops)
+        iterations = iteration_count(item.loops)
         raw |= {"iterations": iterations, "unroll_limit": item.statement.unroll_limit}
         raw["loops"] = sum(1 for loop in item.loops if loop.extent > 1)
         raw |= _buffers(item, located, target)
@@ -67,139 +55,6 @@ def oracle_features(state: State, target: Target) -> list[dict[str, float]]:
     return [{name: math.log2(value + 1) for name, value in raw.items()} for raw in rows]
 
 
-def _uses(nest: Nest, loops: tuple[Loop, ...], statement: Statement) -> tuple[Use, ...]:
-    accesses: dict[str, list[tuple[Expr, ...]]] = {statement.buffer.name: [statement.indices]}
-
-    def visit(expr: Expr) -> None:
-        if isinstance(expr, Read):
-            accesses.setdefault(expr.tensor.name, []).append(expr.indices)
-        for child in children(expr):
-            visit(child)
-
-    visit(statement.value)
-    uses = []
-    for name, indices in accesses.items():
-        place = nest.buffers[name]
-        names = [loop.variable for loop in loops]
-        inside = names.index(place.allocated_in) + 1 if place.allocated_in in names else 0
-        uses.append(Use(name, BYTES[place.tensor.dtype], place.tensor.shape, tuple(indices), frozenset(names[:inside])))
-    return tuple(uses)
-
-
-def _iterations(loops: tuple[Loop, ...]) -> int:
-    return math.prod(loop.extent for loop in loops)
-
-
-# --- indices -------------------------------------------------------------------------------------------------------
-
-
-def _sum(expr: Expr, factor: int, terms: list[tuple[Expr, int]]) -> int:
-    """Flatten a sum: terms (variable or other expression, coefficient) and the constant."""
-    if isinstance(expr, Const):
-        return int(expr.value) * factor
-    if isinstance(expr, Binary) and expr.op == "add":
-        return _sum(expr.left, factor, terms) + _sum(expr.right, factor, terms)
-    if isinstance(expr, Binary) and expr.op == "sub":
-        return _sum(expr.left, factor, terms) + _sum(expr.right, -factor, terms)
-    if isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.right, Const):
-        return _sum(expr.left, factor * int(expr.right.value), terms)
-    if isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.left, Const):
-        return _sum(expr.right, factor * int(expr.left.value), terms)
-    for number, (term, coefficient) in enumerate(terms):
-        if term == expr:
-            terms[number] = (term, coefficient + factor)
-            return 0
-    terms.append((expr, factor))
-    return 0
-
-
-def _clamped(expr: Expr) -> tuple[Expr, int] | None:
-    """The value and limit of `max(min(value, limit), 0)`."""
-    if isinstance(expr, Binary) and expr.op == "max" and expr.right == Const(0, "int64"):
-        low = expr.left
-        if isinstance(low, Binary) and low.op == "min" and isinstance(low.right, Const):
-            return low.left, int(low.right.value)
-    return None
-
-
-def _width(expr: Expr, running: dict[str, int]) -> int | None:
-    """Consecutive values that an index takes when the loops `running` (with their extents) run; None if it is not affine."""
-    terms: list[tuple[Expr, int]] = []
-    _sum(expr, 1, terms)
-    width = 1
-    for term, coefficient in terms:
-        clamped = _clamped(term)
-        if isinstance(term, Var):
-            values: int | None = running.get(term.name, 1)
-        elif clamped is not None:
-            inner = _width(clamped[0], running)
-            values = None if inner is None else min(inner, clamped[1] + 1)
-        elif isinstance(term, Binary) and term.op in ("floordiv", "mod") and isinstance(term.right, Const):
-            inner, divisor = _width(term.left, running), int(term.right.value)
-            if inner is None:
-                return None
-            values = math.ceil(inner / divisor) if term.op == "floordiv" else min(inner, divisor)
-        else:
-            values = None
-        if values is None:
-            return None
-        width += abs(coefficient) * (values - 1)
-    return width
-
-
-def _slope(expr: Expr, variable: str) -> int:
-    """By how much an index grows a step of a loop; 0 if it is not affine."""
-    terms: list[tuple[Expr, int]] = []
-    _sum(expr, 1, terms)
-    total = 0
-    for term, coefficient in terms:
-        clamped = _clamped(term)
-        if term == Var(variable):
-            total += coefficient
-        elif clamped is not None:
-            total += coefficient * _slope(clamped[0], variable)
-        elif isinstance(term, Binary) and term.op == "mod":
-            total += coefficient * _slope(term.left, variable)
-        elif isinstance(term, Binary) and term.op == "floordiv" and isinstance(term.right, Const):
-            total += coefficient * (_slope(term.left, variable) // int(term.right.value))
-    return total
-
-
-def _dimension_width(use: Use, dimension: int, inside: tuple[Loop, ...]) -> int:
-    """Touched indices of one dimension while the loops `inside` run."""
-    running = {loop.variable: loop.extent for loop in inside if loop.variable not in use.fixed}
-    widths, constants = [], []
-    for access in use.accesses:
-        width = _width(access[dimension], running)
-        if width is None:
-            width = use.shape[dimension] if inside else 1
-        else:
-            constants.append(_sum(access[dimension], 1, []))
-        widths.append(width)
-    spread = max(constants) - min(constants) if constants else 0
-    return min(max(widths) + spread, use.shape[dimension])
-
-
-def _touched(use: Use, inside: tuple[Loop, ...]) -> int:
-    return math.prod(_dimension_width(use, dimension, inside) for dimension in range(len(use.shape)))
-
-
-def _stride(use: Use, loop: Loop) -> int:
-    """Elements between consecutive iterations of a loop, the least of all accesses."""
-    if loop.variable in use.fixed:
-        return 0
-    found = []
-    for access in use.accesses:
-        step = 0
-        for dimension, index in enumerate(access):
-            step += _slope(index, loop.variable) * math.prod(use.shape[dimension + 1 :])
-        found.append(abs(step))
-    return min(found)
-
-
-# --- groups --------------------------------------------------------------------------------------------------------
-
-
 def _computation(item: Located) -> dict[str, float]:
     names = ["float_mad", "float_addsub", "float_mul", "float_divmod", "float_cmp", "float_math", "float_other"]
     names += ["int_mad", "int_addsub", "int_mul", "int_divmod", "int_cmp", "bool_op", "select"]
@@ -210,7 +65,7 @@ def _computation(item: Located) -> dict[str, float]:
         operator = {"sum": "add", "prod": "mul"}.get(item.statement.combiner, item.statement.combiner)
         value = Binary(operator, accumulator, value)
     _count(value, counts)
-    return {name: count * _iterations(item.loops) for name, count in counts.items()}
+    return {name: count * iteration_count(item.loops) for name, count in counts.items()}
 
 
 def _count(expr: Expr, counts: dict[str, float]) -> None:
@@ -286,9 +141,9 @@ def _allocation(nest: Nest, item: Located) -> dict[str, float]:
     elements = math.prod(use.shape)
     return {
         "allocated_bytes": elements * use.element,
-        "allocated_total": elements * _iterations(outer),
-        "allocation_outer": _iterations(outer),
-        "allocation_inner": _iterations(inner),
+        "allocated_total": elements * iteration_count(outer),
+        "allocation_outer": iteration_count(outer),
+        "allocation_inner": iteration_count(inner),
     }
 
 
@@ -303,7 +158,7 @@ def _body_bytes(item: Located, depth: int, all_items: list[Located]) -> int:
     most: dict[str, int] = {}
     for other in _inside(item, depth, all_items):
         for use in other.uses:
-            most[use.name] = max(most.get(use.name, 0), use.element * _touched(use, other.loops[depth:]))
+            most[use.name] = max(most.get(use.name, 0), use.element * elements_touched(use, other.loops[depth:]))
     return sum(most.values())
 
 
@@ -325,14 +180,14 @@ def _buffer(item: Located, number: int, use: Use, all_items: list[Located], targ
         "write": float(stores and not accumulates),
         "read_write": float(accumulates),
     }
-    fields["bytes"] = _iterations(item.loops) * use.element
-    fields["unique_bytes"] = _touched(use, item.loops) * use.element
+    fields["bytes"] = iteration_count(item.loops) * use.element
+    fields["unique_bytes"] = elements_touched(use, item.loops) * use.element
     fields["lines"] = 1
     for position in reversed(range(len(item.loops))):
         loop = item.loops[position]
-        if loop.extent > 1 and _stride(use, loop) != 0:
-            share = min(1, _stride(use, loop) * use.element / target.cache_line_bytes)
-            fields["lines"] = max(1, _iterations(item.loops[: position + 1]) * share)
+        if loop.extent > 1 and stride_along(use, loop) != 0:
+            share = min(1, stride_along(use, loop) * use.element / target.cache_line_bytes)
+            fields["lines"] = max(1, iteration_count(item.loops[: position + 1]) * share)
             break
     run = _run(use, item.loops)
     fields["unique_lines"] = max(1, fields["unique_bytes"] / min(run * use.element, target.cache_line_bytes))
@@ -340,14 +195,14 @@ def _buffer(item: Located, number: int, use: Use, all_items: list[Located], targ
     for name in ("bytes", "unique_bytes", "lines", "unique_lines"):
         count = fields["reuse_count"]
         fields[f"{name}_per_reuse"] = fields[name] / count if count > 0.5 else 2 * fields[name]
-    fields["stride"] = _stride(use, item.loops[-1]) if item.loops else 0
+    fields["stride"] = stride_along(use, item.loops[-1]) if item.loops else 0
     return fields
 
 
 def _run(use: Use, loops: tuple[Loop, ...]) -> int:
     run = 1
     for dimension in reversed(range(len(use.shape))):
-        width = _dimension_width(use, dimension, loops)
+        width = dimension_width(use, dimension, loops)
         run *= width
         if width != use.shape[dimension]:
             break
@@ -360,16 +215,16 @@ def _reuse(item: Located, use: Use, all_items: list[Located]) -> dict[str, float
     for depth in reversed(range(len(item.loops) + 1)):
         loop = item.loops[depth - 1] if depth else None
         sharing = [
-            _touched(shared, other.loops[depth:])
+            elements_touched(shared, other.loops[depth:])
             for other in _inside(item, depth, all_items)
             for shared in other.uses
             if shared.name == use.name
         ]
         if len(sharing) > 1:
             fields |= {"serial_reuse": 1, "reuse_count": len(sharing) - 1, "reuse_distance_iterations": min(sharing)}
-        elif loop is not None and loop.extent > 1 and _stride(use, loop) == 0:
+        elif loop is not None and loop.extent > 1 and stride_along(use, loop) == 0:
             fields |= {"loop_reuse": 1, "reuse_count": loop.extent}
-            fields["reuse_distance_iterations"] = _iterations(item.loops[depth:])
+            fields["reuse_distance_iterations"] = iteration_count(item.loops[depth:])
         else:
             continue
         fields["no_reuse"] = 0
@@ -379,16 +234,16 @@ def _reuse(item: Located, use: Use, all_items: list[Located]) -> dict[str, float
 
 
 def _statement_bytes(item: Located, depth: int) -> int:
-    return sum(use.element * _touched(use, item.loops[depth:]) for use in item.uses)
+    return sum(use.element * elements_touched(use, item.loops[depth:]) for use in item.uses)
 
 
 def _intensity(item: Located) -> dict[str, float]:
     raw = _computation(item)
     total = sum(count for name, count in raw.items() if name.startswith("float_")) + raw["float_mad"]
-    flops = total / _iterations(item.loops)
+    flops = total / iteration_count(item.loops)
     points = []
     for depth in reversed(range(max(1, len(item.loops)))):
-        done = flops * _iterations(item.loops[depth:])
+        done = flops * iteration_count(item.loops[depth:])
         points.append((done, done / _statement_bytes(item, depth)))
     samples: dict[str, float] = {}
     for sample in range(1, 11):
@@ -425,7 +280,7 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
             run *= loop.extent
         fields["accumulation_run"] = run
     op = state.stage(item.statement.stage).op
-    fields["redundancy"] = _iterations(item.loops) / math.prod(axis.extent for axis in (*op.axes, *op.reduce_axes))
+    fields["redundancy"] = iteration_count(item.loops) / math.prod(axis.extent for axis in (*op.axes, *op.reduce_axes))
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     fields["parallel_chunks_per_core"] = chunks / target.cores
     fields["parallel_imbalance"] = math.ceil(chunks / target.cores) * target.cores / chunks
@@ -435,7 +290,7 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
             if _body_bytes(item, depth, all_items) <= capacity:
                 fitting = depth
                 break
-        fields[f"{name}_traffic"] = _iterations(item.loops[:fitting]) * _statement_bytes(item, fitting)
+        fields[f"{name}_traffic"] = iteration_count(item.loops[:fitting]) * _statement_bytes(item, fitting)
     return fields
 
 
@@ -453,8 +308,8 @@ def _loads(item: Located, inside: tuple[Loop, ...], lanes: int) -> int:
     """Loads of the read buffers in one step: whole vectors where a vectorised loop moves the buffer, else single elements."""
     total = 0
     for use in item.uses[1:]:
-        elements = _touched(use, inside)
-        moved = any(_stride(use, loop) != 0 for loop in item.loops if loop.annotation == "vectorize")
+        elements = elements_touched(use, inside)
+        moved = any(stride_along(use, loop) != 0 for loop in item.loops if loop.annotation == "vectorize")
         total += math.ceil(elements / lanes) if moved else elements
     return total
 
@@ -498,16 +353,16 @@ def _accesses(item: Located, raw: dict[str, float], target: Target) -> dict[str,
     inside = min(vectorised, default=len(item.loops)) if start is None else start
     around, tile = item.loops[:inside], item.loops[inside:]
     fields = dict.fromkeys(("broadcast_loads", "contiguous_loads", "gathered_loads"), 0.0)
-    strides = [_stride(use, item.loops[vectorised[-1]]) if vectorised else 0 for use in item.uses]
+    strides = [stride_along(use, item.loops[vectorised[-1]]) if vectorised else 0 for use in item.uses]
     for use, stride in zip(item.uses[1:], strides[1:], strict=True):
-        loads = math.ceil(_touched(use, tile) / lanes) if stride == 1 else _touched(use, tile)
+        loads = math.ceil(elements_touched(use, tile) / lanes) if stride == 1 else elements_touched(use, tile)
         kind = "broadcast_loads" if stride == 0 else "contiguous_loads" if stride == 1 else "gathered_loads"
-        fields[kind] += _iterations(around) * loads
+        fields[kind] += iteration_count(around) * loads
     fields["stores"] = raw["iterations"] * _vector_share(item, target) / max(1, raw["accumulation_run"])
     fields["scattered_stores"] = fields["stores"] * lanes if strides[0] > 1 else 0
     fields["store_run"] = _run(item.uses[0], tile)
     fields["inner_trips"] = next((loop.extent for loop in reversed(around) if loop.extent > 1), 1)
-    fields["loop_trips"] = sum(_iterations(around[: position + 1]) for position in range(len(around)))
+    fields["loop_trips"] = sum(iteration_count(around[: position + 1]) for position in range(len(around)))
     return fields
 
 
@@ -519,7 +374,7 @@ def _roofline(item: Located, raw: dict[str, float], target: Target) -> dict[str,
     waiting = 1.0
     start = _reduction_tile(item)
     if start is not None:
-        waiting = max(1.0, 8 / (_iterations(item.loops[start:]) * _vector_share(item, target)))
+        waiting = max(1.0, 8 / (iteration_count(item.loops[start:]) * _vector_share(item, target)))
     cycles = {"compute_cycles": raw["iterations"] * _vector_share(item, target) * weight / 2 * waiting}
     cycles["load_cycles"] = raw["broadcast_loads"] / 2 + raw["contiguous_loads"] * 1.5 + raw["gathered_loads"]
     spent = max(cycles.values())

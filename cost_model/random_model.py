@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
+from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.errors import OptionError
 
 
@@ -16,7 +17,8 @@ from ansor_py.errors import OptionError
 class RandomModel:
     """Scores drawn uniformly from [0, 1)."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, options: ModelOptions) -> None:
+        """`options` are for models that learn."""
         self._rng = rng
 
     def predict(self, batch: FeatureBatch) -> NDArray[np.float32]:

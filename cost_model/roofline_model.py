@@ -16,26 +16,31 @@ from numpy.typing import NDArray
 
 from ansor_py.cost_model.feature_groups import feature_count, feature_names
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
+from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.errors import OptionError
 
 COLUMN = "roofline_cycles"
 CYCLES_PER_SECOND = 1e9
 
 
-def roofline_throughput(batch: FeatureBatch) -> NDArray[np.float64]:
-    """Programs a second, float64[programs], positive. Raises OptionError for rows that are not those of `extract_features`."""
+def roofline_cycles(batch: FeatureBatch) -> NDArray[np.float64]:
+    """Cycles of the statements, float64[rows]. Raises OptionError for rows that are not those of `extract_features`."""
     if batch.rows.shape[1] != feature_count():
         raise OptionError(f"the roofline model reads rows of {feature_count()} features, not {batch.rows.shape[1]}")
-    cycles = np.exp2(batch.rows[:, feature_names().index(COLUMN)].astype(np.float64)) - 1
-    return np.asarray(CYCLES_PER_SECOND / np.maximum(np.add.reduceat(cycles, batch.offsets[:-1]), 1.0))
+    return np.asarray(np.exp2(batch.rows[:, feature_names().index(COLUMN)].astype(np.float64)) - 1)
+
+
+def roofline_throughput(batch: FeatureBatch) -> NDArray[np.float64]:
+    """Programs a second, float64[programs], positive. Raises OptionError as `roofline_cycles` does."""
+    return np.asarray(CYCLES_PER_SECOND / np.maximum(np.add.reduceat(roofline_cycles(batch), batch.offsets[:-1]), 1.0))
 
 
 @cost_model("roofline")
 class RooflineModel:
     """See the module."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        """`rng` is not used: nothing is random."""
+    def __init__(self, rng: np.random.Generator, options: ModelOptions) -> None:
+        """Neither is used: nothing is random, and nothing learned."""
 
     def predict(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """Scores float32[programs], positive. Raises OptionError for rows that are not those of `extract_features`."""

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from ansor_py.codegen.jit import LoadedObject, load_object
 from ansor_py.codegen.llvm import compile_module
+from ansor_py.cost_model.model_options import MAX_LEAVES
 from ansor_py.target import Target
 
-MAX_LEAVES = 32
 LANES = 16
 SYMBOL = "score_rows"
 

@@ -4,16 +4,18 @@
     python experiments/bench_search.py --runner process --trials 256 --seeds 3 --out runs/policies-measured
 
 Prints how many programs are scored and measured in a second and where the seconds go, then the trials after which evolution
-reaches what random search ends at, and how much slower the others' final programs are; all on medians over the seeds. The
-default schedule, which every search measures first, counts neither as a trial nor as a find. Writes `study.json`, `curves.csv`
-and `curves.png` to --out, where every search is a run directory; those that are there already are not repeated, so that a study
-can be made in pieces. Simulated searches run beside each other, one a core; measured ones never do.
+reaches what random search ends at, and how much slower the others' final programs are; all on medians over the seeds. Where
+programs really run, the final ones of all searches are measured again in turns for that (`final_programs.py`). The default
+schedule, which every search measures first, counts neither as a trial nor as a find. Writes `study.json`, `curves.csv` and
+`curves.png` to --out, where every search is a run directory; those that are there already are not repeated, so that a study can
+be made in pieces. Simulated searches run beside each other, one a core; measured ones never do.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -29,7 +31,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.errors import AnsorError, OptionError
+from ansor_py.errors import AnsorError, NoSpaceError, OptionError
 from ansor_py.measure import find_measurer
 from ansor_py.schedule.task import Task
 from ansor_py.search.policy import sketches_for
@@ -39,6 +41,7 @@ from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.target import Target
 from bench_phases import ORDER
 from bench_scoring import HEADS, bench
+from final_programs import retimed_ms
 from markdown_page import command_line, machine, markdown_table, number
 from scheduler_study import search_into, trials_to_reach
 from workloads import workload
@@ -81,7 +84,7 @@ class Search:
         task = self.task()
         try:
             return bool(sketches_for(self.policy, task.dag, task.target, self.options().search))
-        except OptionError:
+        except NoSpaceError:
             return False
 
     def finished(self) -> bool:
@@ -129,8 +132,13 @@ def band(curves: Sequence[Curve]) -> Band:
     return Band(np.median(stacked, axis=0), lower, upper, len(curves))
 
 
-def compare(bands: Bands) -> dict[str, Any]:
+Finals: TypeAlias = Mapping[str, Mapping[str, float]]  # milliseconds by workload, then policy
+
+
+def compare(bands: Bands, retimed: Finals | None = None) -> dict[str, Any]:
     """What the bands (by workload, then policy) say about evolution: trials to random search's end, and ratios of ends.
+
+    The ends are those of the median curves, or where final programs were measured again, the medians of that.
 
     A policy without a search space for a workload has no band there: its ratio is null and its mean is over the others.
     """
@@ -138,8 +146,11 @@ def compare(bands: Bands) -> dict[str, Any]:
     for name, found in bands.items():
         finals = {policy: float(item.median[-1]) for policy, item in found.items() if np.isfinite(item.median[-1])}
         item: dict[str, Any] = {"final_ms": finals}
-        if SUBJECT in finals:
-            item["relative"] = {policy: value / finals[SUBJECT] for policy, value in finals.items()}
+        ends = finals if retimed is None else retimed.get(name, {})
+        if retimed is not None:
+            item["retimed_ms"] = dict(ends)
+        if SUBJECT in ends:
+            item["relative"] = {policy: value / ends[SUBJECT] for policy, value in ends.items()}
         if SUBJECT in found and BASELINE in finals:
             trials = len(found[SUBJECT].median)
             needed = trials_to_reach(found[SUBJECT].median.tolist(), finals[BASELINE])
@@ -161,7 +172,9 @@ def comparison_table(report: Mapping[str, Any], policies: Sequence[str], trials:
         needed = item.get("trials_to_baseline")
         goal = {True: "yes", False: "no", None: "–"}[item.get("within_goal")]
         ratios = [number(item.get("relative", {}).get(policy)) for policy in others]
-        rows.append([name, number(item["final_ms"].get(SUBJECT)), str(needed or "never"), goal, *ratios])
+        rows.append(
+            [name, number(item.get("retimed_ms", item["final_ms"]).get(SUBJECT)), str(needed or "never"), goal, *ratios]
+        )
     means = [number(report["geometric_mean"].get(policy)) for policy in others]
     rows.append(["geometric mean", "", "", "", *means])
     return markdown_table([*head, *(f"{policy} / {SUBJECT}" for policy in others)], rows)
@@ -227,6 +240,20 @@ def make_all(searches: Sequence[Search]) -> None:
             print(f"{search.workload}: {search.policy}, seed {search.seed}", file=sys.stderr, flush=True)
 
 
+def measured_again(searches: Sequence[Search]) -> Finals:
+    """Medians over the seeds of what the searches have found, measured again."""
+    finals: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(search.workload for search in searches):
+        mine = [search for search in searches if search.workload == name]
+        latencies = retimed_ms(mine[0].task(), [search.path for search in mine], mine[0].runner)
+        for policy in dict.fromkeys(search.policy for search in mine):
+            found = [latency for search, latency in zip(mine, latencies, strict=True) if search.policy == policy]
+            if math.isfinite(median := statistics.median(found)):
+                finals.setdefault(name, {})[policy] = median
+        print(f"{name}: final programs measured again", file=sys.stderr, flush=True)
+    return finals
+
+
 def collect(searches: Sequence[Search], trials: int) -> tuple[Bands, dict[str, dict[str, dict[str, float]]]]:
     """Bands and rates of finished searches, by workload, then policy."""
     curves: dict[str, dict[str, list[Curve]]] = {}
@@ -285,13 +312,14 @@ def main(
             raise OptionError("none of the policies has a search space for any of the workloads; name others")
         make_all(wanted)
         bands, found_rates = collect(wanted, trials)
+        finals = None if find_measurer(runner).virtual else measured_again(wanted)
         scored = [bench(name, None, 0) for name in names] if scoring else []
         draw(bands, policies, out / "curves.png", f"{runner} measurements, median and quartiles over seeds")
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     write_curves(bands, out / "curves.csv")
-    report = compare(bands)
+    report = compare(bands, finals)
     study: dict[str, Any] = {"command": command_line(), "machine": machine(), "target": described}
     study |= {"runner": runner, "trials": trials, "seeds": seeds, "rates": found_rates, "comparison": report}
     study["scoring"] = [dict(zip(HEADS, cells, strict=True)) for cells in scored]

@@ -22,12 +22,14 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ansor_py.cost_model import create_cost_model
+from ansor_py.cost_model import ModelOptions, create_cost_model
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
 from ansor_py.cost_model.training_set import TrainingSet
 from ansor_py.errors import AnsorError, OptionError
 from ansor_py.measure.records import Record, read_records
+from ansor_py.search.options import SearchOptions
 from ansor_py.search.run_directory import CONFIG, RECORDS
+from ansor_py.search.settings import parse_search_options
 from ansor_py.search.transfer import programs_of_records, tasks_of_config
 
 COLUMNS = ("model", "trials", "unseen", "programs", "pairwise", "recall_30", "rmse")
@@ -47,12 +49,14 @@ def held_out(run: Path, seen: set[str]) -> list[Record]:
     return [record for record in records if not evolved or record.round > 1]
 
 
-def judge(name: str, known: TrainingSet, unseen: TrainingSet, seeds: int) -> tuple[float, float, float]:
+def judge(
+    name: str, constants: ModelOptions, known: TrainingSet, unseen: TrainingSet, seeds: int
+) -> tuple[float, float, float]:
     """Mean pairwise accuracy, recall of the best 30 and RMSE over models of several seeds."""
     figures = []
     truth = 1 / unseen.costs
     for seed in range(seeds):
-        model = create_cost_model(name, seed)
+        model = create_cost_model(name, seed, constants)
         model.update(known.batch, known.costs, known.tasks)
         scores = model.predict(unseen.batch).astype(np.float64)
         labels = known.costs[np.isfinite(known.costs)].min() * truth
@@ -62,23 +66,25 @@ def judge(name: str, known: TrainingSet, unseen: TrainingSet, seeds: int) -> tup
     return float(pairwise), float(recall), float(error)
 
 
-def table(run: Path, unseen: Sequence[Path], models: Sequence[str], trials: Sequence[int], seeds: int) -> list[list[str]]:
+def table(
+    run: Path, unseen: Sequence[Path], models: Sequence[str], search: SearchOptions, trials: Sequence[int], seeds: int
+) -> list[list[str]]:
     """Rows of `COLUMNS`. Raises OptionError where a run or its task cannot be read."""
     tasks = tasks_of_config(run / CONFIG)
     if not tasks:
         raise OptionError(f"'{run / CONFIG}' does not name an operator; use the run directory of a run of one --op")
     records = records_of(run)
     seen = {json.dumps(record.steps) for record in records}
-    sets = {path.name: programs_of_records(held_out(path, seen), tasks, "default") for path in unseen}
+    sets = {path.name: programs_of_records(held_out(path, seen), tasks, search) for path in unseen}
     everything = TrainingSet.empty()
     for part in sets.values():
         everything = everything.extended(part)
     rows = []
     for count in trials:
-        known = programs_of_records(records[:count], tasks, "default")
+        known = programs_of_records(records[:count], tasks, search)
         for name in models:
             for label, part in {**sets, "all": everything}.items():
-                figures = judge(name, known, part, seeds)
+                figures = judge(name, search.model, known, part, seeds)
                 rows.append([name, str(count), label, str(len(part)), *(f"{figure:.3f}" for figure in figures)])
     return rows
 
@@ -95,15 +101,22 @@ def table(run: Path, unseen: Sequence[Path], models: Sequence[str], trials: Sequ
     default=("lightgbm-roofline", "lightgbm", "lightgbm-rank", "roofline", "random"),
     show_default=True,
 )
+@click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the models, such as model.trees=200.")
 @click.option("--trials", multiple=True, type=int, default=(64, 128, 256, 384, 512), show_default=True)
 @click.option("--seeds", default=3, show_default=True, help="Models a figure is the mean of.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the table as CSV.")
 def main(
-    run: Path, unseen: tuple[Path, ...], models: tuple[str, ...], trials: tuple[int, ...], seeds: int, out: Path | None
+    run: Path,
+    unseen: tuple[Path, ...],
+    models: tuple[str, ...],
+    search: tuple[str, ...],
+    trials: tuple[int, ...],
+    seeds: int,
+    out: Path | None,
 ) -> None:
     """Train models on the first trials of RUN and judge them on the programs of other runs."""
     try:
-        rows = table(run, unseen, models, trials, seeds)
+        rows = table(run, unseen, models, parse_search_options(search), trials, seeds)
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -19,6 +19,7 @@ from ansor_py.cost_model import create_cost_model
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy
 from ansor_py.errors import AnsorError
 from ansor_py.schedule.task import Task
+from ansor_py.search.options import SearchOptions
 from ansor_py.search.transfer import programs_of_records
 from ansor_py.target import Target
 from markdown_page import markdown_table
@@ -31,7 +32,7 @@ LIKED = 8
 def judge(task: Task, name: str, programs: int, seed: int, out: Path) -> tuple[int, float, float, float]:
     """Programs, pairwise accuracy, relative speed of the best liked programs and of all (geometric means)."""
     records = [record for record in real_records(name, task, programs, seed, out) if record.valid]
-    known = programs_of_records(records, [task], "default")
+    known = programs_of_records(records, [task], SearchOptions())
     scores = create_cost_model("roofline").predict(known.batch)
     speed = known.labels()
     liked = np.argsort(-scores, kind="stable")[:LIKED]

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from ansor_py import __version__
 from ansor_py.errors import AnsorError, OptionError
-from ansor_py.search.runs import ModelSubject, OperatorSubject, Run, Settings, Subject
+from ansor_py.search.runs import Run
 from ansor_py.search.settings import (
     folder_names,
     free_folder,
@@ -29,6 +29,7 @@ from ansor_py.search.settings import (
     parse_shapes,
     read_batch_file,
 )
+from ansor_py.search.subjects import ModelSubject, OperatorSubject, Settings, Subject
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 

@@ -26,16 +26,13 @@ from ansor_py.search.accuracy import RoundAccuracy
 from ansor_py.search.batches import BatchRunner, uninterrupted
 from ansor_py.search.objectives import Network, check_objective, describe_networks, evaluate
 from ansor_py.search.phases import PhaseTimer
-from ansor_py.search.policy import Policy, create_policy, sketches_for
-from ansor_py.search.pooled_policy import PooledPolicy
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TuningResult, count_errors
 from ansor_py.search.retiming import PASSES, retime
 from ansor_py.search.round_times import DEFAULTS, RETIMING, RoundTimer, RoundTimes
 from ansor_py.search.scheduler import choose_task
-from ansor_py.search.scoring import Scorer
 from ansor_py.search.stopping import ALL_ENDED, StopConditions
-from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch
+from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch, open_searches
 from ansor_py.search.transfer import transferred_programs
 from ansor_py.search.tuning_options import TuningOptions
 
@@ -77,18 +74,18 @@ class Search:
         virtual_clock = measurer.virtual_clock if measurer is not None else None
         self._timer = PhaseTimer(clock or virtual_clock or time.perf_counter)
         self._host = platform.node() if virtual_clock is None else None
-        self._pool = measurer.known_programs if measurer is not None else _unlimited
         self._observer = observer
         self._sink = sink
         self._networks = describe_networks(tasks, networks, options.target_latencies, options.reference_latencies)
         self._objective = check_objective(options.objective, self._networks)
         self._conditions = StopConditions(options.trials, options.time_budget, self._networks.targets)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
-        self._model = create_cost_model(options.cost_model, options.seed)
+        self._model = create_cost_model(options.cost_model, options.seed, options.search.model)
         if options.cost_model_from is not None:
-            known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search.rules)
+            known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search)
             self._model.update(known.batch, known.costs, known.tasks)
-        self._searches = [self._task_search(number, task) for number, task in enumerate(tasks)]
+        pool = measurer.known_programs if measurer is not None else _unlimited
+        self._searches = open_searches(tasks, options, self._model, self._timer, pool)
         self._by_key = {search.task.workload_key: search for search in self._searches}
         self._batch = options.batch_size(len(tasks))
         self._records: list[Record] = []
@@ -190,18 +187,6 @@ class Search:
             accuracy=tuple(self._accuracy),
             notes=tuple(f"{s.task.name}: no more trials, {s.ended}" for s in self._searches if s.ended),
         )
-
-    def _task_search(self, number: int, task: Task) -> TaskSearch:
-        options = self._options
-        scorer = Scorer(self._model, task, number, self._timer)
-        rng = np.random.default_rng([options.seed, number, 1])
-        with self._timer.phase("sketch"):
-            sketches = sketches_for(options.policy, task.dag, task.target, options.search)
-            policy: Policy = create_policy(options.policy, sketches, task.target, scorer, rng, options.search)
-            pool = self._pool(task.workload_key)
-            if pool is not None:
-                policy = PooledPolicy(policy, scorer, pool)
-        return TaskSearch(task, policy, scorer, options.scheduler.early_stopping)
 
     def _choose(self) -> int | None:
         progress = [search.progress() for search in self._searches]

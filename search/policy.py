@@ -80,7 +80,7 @@ FactoryType = TypeVar("FactoryType", bound=PolicyFactory)
 
 def derived_sketches(dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
     """The sketches that the rules of the options derive: the search space of a policy that does not say otherwise."""
-    return generate_sketches(dag, target, options.rules)
+    return generate_sketches(dag, target, options.rules, options.space)
 
 
 POLICIES: dict[str, PolicyFactory] = {}
@@ -104,7 +104,7 @@ def policy(name: str, sketches: SketchSource = derived_sketches) -> Callable[[Fa
 def sketches_for(name: str, dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
     """The search space in which the policy of that name works on a task.
 
-    Raises OptionError that lists the names, and whatever the policy's source of sketches raises for a task it cannot handle.
+    Raises OptionError that lists the names, and NoSpaceError if the policy has no programs for such a task.
     """
     find_policy(name)
     return SKETCH_SOURCES[name](dag, target, options)

@@ -13,6 +13,12 @@ A batch file holds the options of the command line as TOML, with the same names;
     [search]            # the fields of SearchOptions
     population = 1024
 
+    [search.space]      # of SpaceOptions, the constants of the sketch rules
+    unroll_limits = [0, 64]
+
+    [search.model]      # of ModelOptions, those of the cost models
+    trees = 200
+
     [scheduler-option]  # the fields of SchedulerOptions
     early_stopping = 200
 """
@@ -68,24 +74,31 @@ def parse_shapes(assignments: Sequence[str]) -> Shapes:
 
 
 def parse_search_options(assignments: Sequence[str]) -> SearchOptions:
-    """SearchOptions from `name=value` texts; `mutation_weights.NAME=value` sets one weight. Raises OptionError for nonsense."""
+    """SearchOptions from `name=value` texts; a list is written `1,2,4`. Raises OptionError for nonsense.
+
+    `space.NAME=value` and `model.NAME=value` set constants of the rules and of the cost models, `mutation_weights.NAME=value`
+    sets one weight.
+    """
     defaults = SearchOptions()
     values: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {"space": {}, "model": {}}
+    weights = dict(defaults.mutation_weights)
     for text in assignments:
         name, _, value = text.partition("=")
         name = name.strip().replace("-", "_")
-        if name.startswith("mutation_weights."):
-            weights = values.setdefault("mutation_weights", dict(defaults.mutation_weights))
-            operator = name.removeprefix("mutation_weights.")
-            if operator not in weights:
+        group, _, inner = name.rpartition(".")
+        if group == "mutation_weights":
+            if inner not in weights:
                 raise OptionError(f"search option '{name}': there is no such operator; known are {', '.join(sorted(weights))}")
-            weights[operator] = _number(name, value, float)
-            continue
-        default = getattr(defaults, name, None)
-        if not isinstance(default, (int, float, str)):
-            known = ", ".join(field.name for field in dataclasses.fields(SearchOptions))
-            raise OptionError(f"there is no search option '{name}'; known are {known}")
-        values[name] = value.strip() if isinstance(default, str) else _number(name, value, type(default))
+            weights[inner] = _number(f"search option '{name}'", value, float)
+        elif group in groups:
+            groups[group][inner] = _value(f"{group}.", inner, value, getattr(defaults, group))
+        else:
+            values[name] = _value("", name, value, defaults)
+    if weights != defaults.mutation_weights:
+        values["mutation_weights"] = weights
+    for group, changed in groups.items():
+        values[group] = dataclasses.replace(getattr(defaults, group), **changed)
     return SearchOptions(**values)
 
 
@@ -97,11 +110,7 @@ def parse_scheduler_options(assignments: Sequence[str]) -> SchedulerOptions:
     for text in assignments:
         name, _, value = text.partition("=")
         name = name.strip().replace("-", "_")
-        default = getattr(SchedulerOptions(), name, None)
-        if not isinstance(default, (int, float)):
-            known = ", ".join(field.name for field in dataclasses.fields(SchedulerOptions))
-            raise OptionError(f"there is no scheduler option '{name}'; known are {known}")
-        values[name] = _number(name, value, type(default), "scheduler")
+        values[name] = _value("", name, value, SchedulerOptions(), "scheduler")
     return SchedulerOptions(**values)
 
 
@@ -138,9 +147,27 @@ def _assignments(table: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def _number(name: str, text: str, kind: type[Any], what: str = "search") -> Any:
+def _value(prefix: str, name: str, text: str, defaults: Any, what: str = "search") -> Any:
+    """The value of a field of a dataclass of constants, of the kind that its default has."""
+    default = getattr(defaults, name, None)
+    label = f"{what} option '{prefix}{name}'"
+    match default:
+        case str():
+            return text.strip()
+        case int() | float():
+            return _number(label, text, type(default))
+        case tuple():
+            return tuple(_number(label, item, type(default[0])) for item in re.split("[,x]", text))
+        case _:
+            values = ((field.name, getattr(defaults, field.name)) for field in dataclasses.fields(defaults))
+            single = (int, float, str, tuple)
+            known = ", ".join(prefix + (name if isinstance(value, single) else f"{name}.NAME") for name, value in values)
+            raise OptionError(f"there is no {label}; known are {known}")
+
+
+def _number(label: str, text: str, kind: type[Any]) -> Any:
     try:
         return kind(text)
     except ValueError:
         word = "a whole number" if kind is int else "a number"
-        raise OptionError(f"{what} option '{name}' must be {word}, not '{text.strip()}'") from None
+        raise OptionError(f"{label} must be {word}, not '{text.strip()}'") from None

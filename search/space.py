@@ -26,10 +26,8 @@ from ansor_py.schedule.sketch import Genes, HoleKind, Sketch
 from ansor_py.schedule.state import Gene, State
 from ansor_py.schedule.steps import Split
 from ansor_py.search.options import SearchOptions
-from ansor_py.sketch_rules.annotate_parallel import SERIAL_OPERATIONS
 from ansor_py.target import Target
 
-NEAREST = 10  # neighbours of a length
 # Kinds whose choices are lengths.
 LENGTH_KINDS: tuple[HoleKind, ...] = ("tile", "register_tile", "vectorize")
 
@@ -131,7 +129,7 @@ class Space:
             logs = np.log2(self.sketch.holes[column].table)
             distance = np.abs(logs[:, None, :] - logs[None, :, :]).sum(axis=2)
             np.fill_diagonal(distance, np.inf)
-            nearest = min(NEAREST, len(logs) - 1)
+            nearest = min(self.options.nearest_lengths, len(logs) - 1)
             found[column] = np.argsort(distance, axis=1, kind="stable")[:, :nearest].astype(np.int32)
         return found
 
@@ -171,7 +169,7 @@ class Space:
         for column, hole in enumerate(self.sketch.holes):
             if hole.kind == "parallel":
                 tensor = self.first.stage(hole.stage).tensor
-                found[column] = max(tensor_flops(tensor), tensor.size) < SERIAL_OPERATIONS
+                found[column] = max(tensor_flops(tensor), tensor.size) < self.options.space.serial_operations
         return found
 
     def structure_keys(self, genes: Genes) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """The search of one task: its policy, what was measured, and when to give up.
 
-search = TaskSearch(task, policy, scorer)
+[search] = open_searches([task], options, model, timer, pool)
 programs = search.propose(16)          # concrete programs to measure; the tuning loop measures them
 search.observe_round(records)          # what came out, in the order of their trial numbers
 search.progress()                      # what the task scheduler wants to know
@@ -9,22 +9,29 @@ search.progress()                      # what the task scheduler wants to know
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ansor_py.codegen.default_schedule import default_steps
-from ansor_py.errors import AnsorError
+from ansor_py.cost_model.interface import CostModel
+from ansor_py.errors import AnsorError, NoSpaceError
 from ansor_py.measure.build import error_text
 from ansor_py.measure.records import Record
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.accuracy import RoundAccuracy, round_accuracy
-from ansor_py.search.policy import Policy
+from ansor_py.search.candidates import Candidates, Observation
+from ansor_py.search.phases import PhaseTimer
+from ansor_py.search.policy import Policy, create_policy, sketches_for
+from ansor_py.search.pooled_policy import PooledPolicy
 from ansor_py.search.results import TaskResult
 from ansor_py.search.retiming import contenders_of
 from ansor_py.search.scheduler import TaskProgress, similarity_group
 from ansor_py.search.scoring import Judged, Scorer, trainable
+from ansor_py.search.tuning_options import TuningOptions
 
 DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 0, the default schedule
 FAILING_ROUNDS = 3
@@ -51,14 +58,15 @@ class Program:
 class TaskSearch:
     """State of the search of one task; everything in it follows from the policy and the records."""
 
-    def __init__(self, task: Task, policy: Policy, scorer: Scorer, early_stopping: int = 0) -> None:
+    def __init__(self, task: Task, policy: Policy, scorer: Scorer, early_stopping: int = 0, ended: str = "") -> None:
+        """`ended` says why there will be no trials but the default schedule, if so."""
         self.task = task
         self.policy = policy
         self.scorer = scorer
         self.records: list[Record] = []
         self.best: Record | None = None
         self.default_seconds: float | None = None
-        self.ended = ""
+        self.ended = ended
         self._history: list[float] = []
         self._early_stopping = early_stopping
         self._trials_since_best = 0
@@ -175,6 +183,54 @@ class TaskSearch:
                 f"every candidate of the last {self._failed_rounds} rounds failed; the last one by '{last.error}': "
                 f"{last.error_text.splitlines()[0] if last.error_text else 'no message'}"
             )
+
+
+class NothingToTry:
+    """What stands for the policy of a task for which the chosen one has no programs."""
+
+    sketches: Sequence[Sketch] = ()
+
+    def propose(self, count: int) -> Candidates:
+        """Nothing."""
+        return []
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """There is nothing to learn."""
+
+
+def open_searches(
+    tasks: Sequence[Task],
+    options: TuningOptions,
+    model: CostModel,
+    timer: PhaseTimer,
+    pool: Callable[[str], Sequence[Record] | None],
+) -> list[TaskSearch]:
+    """A search for each task. `pool` gives the programs to which that of a workload key is restricted, None for any.
+
+    A task for which the policy has no programs keeps its default schedule. Raises NoSpaceError if it has none for any task.
+    """
+    searches: list[TaskSearch] = []
+    refusals: list[NoSpaceError] = []
+    for number, task in enumerate(tasks):
+        scorer = Scorer(model, task, number, timer)
+        with timer.phase("sketch"):
+            try:
+                policy = _policy_of(number, task, options, scorer, pool(task.workload_key))
+            except NoSpaceError as error:
+                refusals.append(error)
+                searches.append(TaskSearch(task, NothingToTry(), scorer, ended=str(error)))
+            else:
+                searches.append(TaskSearch(task, policy, scorer, options.scheduler.early_stopping))
+    if refusals and len(refusals) == len(tasks):
+        raise refusals[0]
+    return searches
+
+
+def _policy_of(number: int, task: Task, options: TuningOptions, scorer: Scorer, pool: Sequence[Record] | None) -> Policy:
+    rng = np.random.default_rng([options.seed, number, 1])
+    sketches = sketches_for(options.policy, task.dag, task.target, options.search)
+    policy: Policy = create_policy(options.policy, sketches, task.target, scorer, rng, options.search)
+    return policy if pool is None else PooledPolicy(policy, scorer, pool)
 
 
 def _with_steps(program: Program, sketch: Sketch) -> Program:

@@ -4,7 +4,7 @@ A run directory holds its saved cost model with the programs that it learned fro
 again: by sketch and genes where today's rules still derive the recorded program, else from its concrete steps. The tasks
 are those that are searched now and those named by a `config.json` beside the records (for operators given by `--op`).
 
-    known = transferred_programs("runs/a", target, tasks, rules="default")
+    known = transferred_programs("runs/a", target, tasks, SearchOptions())
     model.update(known.batch, known.costs, known.tasks)         # their task numbers are negative, so none is the search's own
 """
 
@@ -24,14 +24,13 @@ from ansor_py.errors import AnsorError, OptionError
 from ansor_py.measure.records import Record, read_records
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.task import Task
+from ansor_py.search.options import SearchOptions
 from ansor_py.search.run_directory import CONFIG, COST_MODEL, RECORDS
 from ansor_py.search.scoring import trainable, training_cost
 from ansor_py.sketch_rules.derivation import generate_sketches
-from ansor_py.sketch_rules.rule import Rule
 from ansor_py.target import Target
 
 OPTION = "--cost-model-from"
-Rules = str | Sequence[str | Rule]
 
 
 def check_source(source: str | Path, target: Target) -> None:
@@ -39,7 +38,7 @@ def check_source(source: str | Path, target: Target) -> None:
     _target_of(_records_path(source), target)
 
 
-def transferred_programs(source: str | Path, target: Target, tasks: Iterable[Task], rules: Rules) -> TrainingSet:
+def transferred_programs(source: str | Path, target: Target, tasks: Iterable[Task], search: SearchOptions) -> TrainingSet:
     """The programs of an earlier run with negative task numbers.
 
     Raises OptionError where there is no such run, when it is of a target with other lanes or of other program features, and
@@ -55,7 +54,7 @@ def transferred_programs(source: str | Path, target: Target, tasks: Iterable[Tas
         known = TrainingSet(known.batch, known.costs, -1 - tasks_of_run.astype(np.int64))
     else:
         records, _ = read_records(records_path)
-        known = programs_of_records(records, [*tasks, *tasks_of_config(records_path.with_name(CONFIG))], rules)
+        known = programs_of_records(records, [*tasks, *tasks_of_config(records_path.with_name(CONFIG))], search)
     if not len(known):
         raise OptionError(
             f"{OPTION} {source}: none of its programs is of a task that is known here; name the directory of a run "
@@ -64,7 +63,7 @@ def transferred_programs(source: str | Path, target: Target, tasks: Iterable[Tas
     return known
 
 
-def programs_of_records(records: Sequence[Record], tasks: Iterable[Task], rules: Rules) -> TrainingSet:
+def programs_of_records(records: Sequence[Record], tasks: Iterable[Task], search: SearchOptions) -> TrainingSet:
     """Features extracted again, with the seconds of the records; the tasks get the numbers -1, -2, ... in their order.
 
     Records of other tasks, and those that today's rules and steps cannot express, are left out.
@@ -76,12 +75,12 @@ def programs_of_records(records: Sequence[Record], tasks: Iterable[Task], rules:
         for text, threads in dict.fromkeys((record.target, record.threads) for record in mine):
             target = Target.parse(text).with_cores(threads)
             same = [record for record in mine if (record.target, record.threads) == (text, threads)]
-            known = known.extended(_programs_of_task(same, task, target, rules, -1 - number))
+            known = known.extended(_programs_of_task(same, task, target, search, -1 - number))
     return known
 
 
-def _programs_of_task(records: Sequence[Record], task: Task, target: Target, rules: Rules, number: int) -> TrainingSet:
-    sketches = generate_sketches(task.dag, target, rules)
+def _programs_of_task(records: Sequence[Record], task: Task, target: Target, search: SearchOptions, number: int) -> TrainingSet:
+    sketches = generate_sketches(task.dag, target, search.rules, search.space)
     known = TrainingSet.empty()
     derived: dict[int, list[Record]] = {}
     for record in records:

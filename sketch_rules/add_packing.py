@@ -19,12 +19,6 @@ from ansor_py.sketch_rules.fusible import reuses_data
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
-# Vectors in a panel's row, the first that fits. Two leave room for 14 rows of accumulators in 32 registers, the best ratio
-# of work to loads.
-PANEL_VECTORS = (2, 3, 1)
-# The zeros that fill the last panel may add at most this share to the axis.
-MOST_FILLING = 0.25
-
 
 @rule("add_packing")
 class AddPacking(Rule):
@@ -56,7 +50,7 @@ def worthwhile_panels(sketch: PartialSketch, stage: Stage) -> list[Panels]:
     for panels in possible_panels(stage, lanes):
         if not (panels.is_constant or is_worth_copying(sketch.state, stage, panels)):
             continue
-        widths = (vectors * lanes for vectors in PANEL_VECTORS)
-        fitting = [width for width in widths if filling(extents[panels.axis], width) <= MOST_FILLING]
+        widths = (vectors * lanes for vectors in sketch.options.panel_vectors)
+        fitting = [width for width in widths if filling(extents[panels.axis], width) <= sketch.options.most_filling]
         found.extend(replace(panels, width=width) for width in fitting[:1])
     return found

@@ -15,13 +15,10 @@ from ansor_py.schedule.steps import Fuse, Reorder, Rfactor, Split, Step, Vectori
 from ansor_py.sketch_rules.fusible import reuses_data
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
+from ansor_py.sketch_rules.space_options import SpaceOptions
 from ansor_py.sketch_rules.tile_sizes import divisors
 
 Variant = Literal["outer", "inner"]
-# A reduction is factored if its result has at most so many elements a core: otherwise these are parallel enough.
-ELEMENTS_PER_CORE = 16
-CHUNKS_PER_CORE = (1, 2, 4)
-VECTORS = (1, 2, 4)
 
 
 @rule("add_rfactor")
@@ -34,13 +31,13 @@ class AddRfactor(Rule):
         stage = sketch.stage(number)
         if not stage.op.reduce_axes or not stage.is_unscheduled or stage.name in sketch.cached:
             return "skip"
-        return "apply" if self.needs_rfactor(stage, sketch.target.cores) else "skip"
+        return "apply" if self.needs_rfactor(stage, sketch.target.cores, sketch.options) else "skip"
 
-    def needs_rfactor(self, stage: Stage, cores: int) -> bool:
+    def needs_rfactor(self, stage: Stage, cores: int, options: SpaceOptions) -> bool:
         """Whether there is more to gain from the reduction than from the output elements."""
         spatial, reduction = _sizes(stage)
         if reuses_data(stage):
-            return spatial <= reduction and spatial <= ELEMENTS_PER_CORE * cores
+            return spatial <= reduction and spatial <= options.rfactor_elements * cores
         return reduction > cores
 
     def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
@@ -53,9 +50,10 @@ class AddParallelRfactor(AddRfactor):
 
     variants: tuple[Variant, ...] = ("outer",)
 
-    def needs_rfactor(self, stage: Stage, cores: int) -> bool:
+    def needs_rfactor(self, stage: Stage, cores: int, options: SpaceOptions) -> bool:
         spatial, reduction = _sizes(stage)
-        return cores > 1 and spatial <= CHUNKS_PER_CORE[-1] * cores and super().needs_rfactor(stage, cores) and reduction > 64
+        few = cores > 1 and spatial <= options.rfactor_chunks[-1] * cores and reduction > 64
+        return few and super().needs_rfactor(stage, cores, options)
 
 
 def _sizes(stage: Stage) -> tuple[int, int]:
@@ -67,12 +65,12 @@ def _sizes(stage: Stage) -> tuple[int, int]:
     return spatial, reduction
 
 
-def factor_lengths(extent: int, variant: Variant, lanes: int, cores: int) -> tuple[int, ...]:
+def factor_lengths(extent: int, variant: Variant, lanes: int, cores: int, options: SpaceOptions) -> tuple[int, ...]:
     """Lengths of the inner part: vectors for variant "inner", a few chunks a core for "outer"; divisors where there are any."""
     if variant == "inner":
-        wanted = [lanes * vectors for vectors in VECTORS]
+        wanted = [lanes * vectors for vectors in options.vectors]
     else:
-        wanted = [-(-extent // (cores * chunks)) for chunks in CHUNKS_PER_CORE]
+        wanted = [-(-extent // (cores * chunks)) for chunks in options.rfactor_chunks]
         wanted = [length if length < lanes else -(-length // lanes) * lanes for length in wanted]
     found: set[int] = set()
     for length in wanted:
@@ -90,7 +88,8 @@ def _factored(sketch: PartialSketch, stage: Stage, variant: Variant) -> PartialS
         sketch = sketch.apply(Fuse(name, loops))
     fused = next(item.name for item in sketch.state.stage(name).iterators if item.kind == "reduction")
     _, reduction = _sizes(stage)
-    lengths = factor_lengths(reduction, variant, sketch.target.lanes(stage.tensor.dtype), sketch.target.cores)
+    lanes = sketch.target.lanes(stage.tensor.dtype)
+    lengths = factor_lengths(reduction, variant, lanes, sketch.target.cores, sketch.options)
     sketch, hole = sketch.with_hole(Hole(f"rfactor {name}", "rfactor", name, lengths))
     factored = f"{fused}.{0 if variant == 'outer' else 1}"
     steps: list[tuple[Step, ...]] = [(Split(name, fused, (length,)), Rfactor(name, factored, -1)) for length in lengths]

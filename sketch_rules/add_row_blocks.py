@@ -17,9 +17,6 @@ from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 from ansor_py.sketch_rules.tile_sizes import level_sizes
 
-# Larger blocks hardly reuse the other operand better, and their rows leave the first-level cache.
-LARGEST_BLOCK = 64
-
 
 @rule("add_row_blocks")
 class AddRowBlocks(Rule):
@@ -34,7 +31,7 @@ class AddRowBlocks(Rule):
         stage = sketch.stage(number)
         inside = row_stages(sketch, stage)
         row = stage.op.axes[_shared_rows(sketch, stage, inside) - 1]
-        sizes = tuple((size,) for size in level_sizes(row.extent, LARGEST_BLOCK))
+        sizes = tuple((size,) for size in level_sizes(row.extent, sketch.options.largest_block, sketch.options))
         sketch, hole = sketch.with_hole(Hole(f"rows {stage.name}.{row.name}", "tile", stage.name, sizes))
         sketch = sketch.apply(Split(stage.name, row.name, (Gene(hole),)))
         placed = [ComputeAt(item.name, stage.name, f"{row.name}.0") for item in inside]

@@ -20,11 +20,6 @@ from ansor_py.schedule.steps import ComputeAt, Step
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.te.expr import reads_of, variables_of
 
-# Bound on the combinations of structural choices of a sketch: each has a template and features of its own.
-MOST_STRUCTURES = 24
-# Tile levels of a tiled consumer below which something may be computed: both outer spatial levels, the outer reduction.
-LEVELS_WITH_ATTACHMENTS = 3
-
 Place = tuple[str, str]  # stage, iterator
 
 
@@ -68,7 +63,7 @@ def _places_in(sketch: PartialSketch, stage: Stage, host: Stage, until: str | No
     """Candidate loops of one host; `until` is the loop at which the actual consumer is attached (and beyond which it ends)."""
     levels = sketch.levels.get(host.name)
     if levels is not None:
-        ends = [level[-1] for level in levels[:LEVELS_WITH_ATTACHMENTS] if level]
+        ends = [level[-1] for level in levels[: sketch.options.location_levels] if level]
     else:
         ends = _shared_loops(sketch, stage, host)
     places: list[Place] = []
@@ -135,7 +130,7 @@ def _bounded(sketch: PartialSketch, found: dict[str, list[Place]]) -> dict[str, 
     """The places, the innermost ones of the longest lists dropped until the sketch has few enough structures."""
     structural = math.prod(len(hole.choices) for hole in sketch.holes if hole.kind == "rfactor")
     kept = {name: list(places) for name, places in found.items()}
-    while structural * math.prod(1 + len(places) for places in kept.values()) > MOST_STRUCTURES:
+    while structural * math.prod(1 + len(places) for places in kept.values()) > sketch.options.location_structures:
         longest = max(kept, key=lambda name: len(kept[name]))
         kept[longest].pop()
         if not kept[longest]:

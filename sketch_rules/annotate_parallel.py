@@ -14,11 +14,6 @@ from ansor_py.schedule.steps import Fuse, Parallel, Step
 from ansor_py.sketch_rules.annotate_location import sampled_extents
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 
-# A stage with fewer operations may run serially: starting the threads costs as much as these.
-SERIAL_OPERATIONS = 1 << 16
-# Of an untiled stage at most so many loops are fused.
-MOST_LOOPS = 6
-
 
 def annotate_parallel(sketch: PartialSketch) -> PartialSketch:
     """The sketch with a parallel hole for every stage that is or may be at root, if the target has more than one core."""
@@ -34,7 +29,7 @@ def annotate_parallel(sketch: PartialSketch) -> PartialSketch:
         counts = _at_level_ends(sketch, stage, counts)
         if not counts:
             continue
-        if stage.name in movable or max(tensor_flops(stage.tensor), stage.tensor.size) < SERIAL_OPERATIONS:
+        if stage.name in movable or max(tensor_flops(stage.tensor), stage.tensor.size) < sketch.options.serial_operations:
             counts = [0, *counts]
         sketch, hole = sketch.with_hole(Hole(f"parallel {stage.name}", "parallel", stage.name, tuple(counts)))
         sketch = sketch.choose(hole, [_steps(stage.name, loops[:count]) for count in counts])
@@ -57,7 +52,7 @@ def _at_level_ends(sketch: PartialSketch, stage: Stage, counts: list[int]) -> li
     """Of a tiled stage: any number of loops of the outermost level, or all of the two outermost levels."""
     levels = sketch.levels.get(stage.name)
     if levels is None:
-        return counts[:MOST_LOOPS]
+        return counts[: sketch.options.most_parallel_loops]
     first = len(levels[0])
     second = first + len(levels[1])
     return [count for count in counts if count <= first or count == second]

@@ -7,15 +7,13 @@ from ansor_py.schedule.state import Inlined
 from ansor_py.schedule.steps import Pragma
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 
-# Vector instructions, those of the register tile included.
-UNROLL_LIMITS = (0, 16, 64, 128, 512)
-
 
 def annotate_unroll(sketch: PartialSketch) -> PartialSketch:
     """The sketch with an unroll hole for every stage that reduces."""
+    limits = sketch.options.unroll_limits
     for stage in sketch.state.stages:
         if isinstance(stage.location, Inlined) or not any(item.kind == "reduction" for item in stage.iterators):
             continue
-        sketch, hole = sketch.with_hole(Hole(f"unroll {stage.name}", "unroll", stage.name, UNROLL_LIMITS))
-        sketch = sketch.choose(hole, [(Pragma(stage.name, limit),) if limit else () for limit in UNROLL_LIMITS])
+        sketch, hole = sketch.with_hole(Hole(f"unroll {stage.name}", "unroll", stage.name, limits))
+        sketch = sketch.choose(hole, [(Pragma(stage.name, limit),) if limit else () for limit in limits])
     return sketch

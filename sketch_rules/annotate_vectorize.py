@@ -22,10 +22,6 @@ from ansor_py.sketch_rules.tile_sizes import level_sizes
 from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, vector_axis
 from ansor_py.te.expr import Axis, Expr, reads_of
 
-VECTORS = (1, 2, 4)
-# Side by side in a sum over rows: a whole run of each row is read, and no accumulator waits for itself.
-WIDE_VECTORS = (1, 2, 4, 8, 16)
-
 
 def annotate_vectorize(sketch: PartialSketch) -> PartialSketch:
     """The sketch with a vector loop in every stage that is computed and has an axis longer than 1."""
@@ -48,7 +44,8 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     if sketch.state.attached_to(stage.name, loop):
         return sketch
     lanes = sketch.target.lanes(stage.tensor.dtype)
-    vectors = WIDE_VECTORS if stage.op.reduce_axes and axis in stage.op.axes and stage.name not in sketch.levels else VECTORS
+    sums_rows = stage.op.reduce_axes and axis in stage.op.axes and stage.name not in sketch.levels
+    vectors = sketch.options.wide_vectors if sums_rows else sketch.options.vectors
     choices = vector_choices(axis.extent, lanes, _is_contiguous(body, axis), vectors)
     sketch, hole = sketch.with_hole(Hole(f"vectorize {stage.name}", "vectorize", stage.name, choices))
     sketch = sketch.apply(Split(stage.name, loop, (Gene(hole),)))
@@ -66,10 +63,11 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
 def _transposed(sketch: PartialSketch, stage: Stage, row: Axis, axis: Axis) -> PartialSketch:
     """Tiles of rows and lanes, and blocks of them: one tile's row after the other, or columns of several tiles."""
     lanes = sketch.target.lanes(stage.tensor.dtype)
-    tiles = transposed_tiles(row.extent, axis.extent, lanes)
+    tiles = transposed_tiles(row.extent, axis.extent, lanes, sketch.options.vectors)
     name = stage.name
     sketch, tile = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
-    blocks = tuple((size,) for size in level_sizes(-(-row.extent // min(rows for rows, _ in tiles)), row.extent))
+    most = -(-row.extent // min(rows for rows, _ in tiles))
+    blocks = tuple((size,) for size in level_sizes(most, row.extent, sketch.options))
     sketch, block = sketch.with_hole(Hole(f"tile {name}.{row.name}", "tile", name, blocks))
     outer = [item.name for item in stage.op.axes if item not in (row, axis)]
     order = (*outer, f"{row.name}.0", f"{axis.name}.0", f"{row.name}.1", f"{row.name}.2", f"{axis.name}.1")
@@ -82,14 +80,14 @@ def _transposed(sketch: PartialSketch, stage: Stage, row: Axis, axis: Axis) -> P
     )
 
 
-def transposed_tiles(rows: int, columns: int, lanes: int) -> tuple[tuple[int, int], ...]:
-    """(rows, lanes) of tiles that are transposed in registers: up to 64 vectors, runs of a quarter of a vector to four."""
-    sizes = [lanes // 4, lanes // 2, *(lanes * vectors for vectors in VECTORS)]
+def transposed_tiles(rows: int, columns: int, lanes: int, vectors: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """(rows, lanes) of tiles that are transposed in registers: up to 64 vectors, runs of a quarter of a vector to several."""
+    sizes = [lanes // 4, lanes // 2, *(lanes * count for count in vectors)]
     lengths = [sorted({min(size, extent) for size in sizes if size > 1}) for extent in (rows, columns)]
     return tuple((r, c) for r in lengths[0] for c in lengths[1] if r * -(-c // lanes) <= MAX_TILE_VECTORS)
 
 
-def vector_choices(extent: int, lanes: int, contiguous: bool, vectors: Sequence[int] = VECTORS) -> tuple[int, ...]:
+def vector_choices(extent: int, lanes: int, contiguous: bool, vectors: Sequence[int]) -> tuple[int, ...]:
     """Lengths of a vector loop: half a vector to several, the whole axis if shorter, 1 where elements are not neighbours."""
     found = {min(extent, lanes * count) for count in vectors}
     if lanes // 2 > 1:

@@ -33,6 +33,7 @@ from ansor_py.sketch_rules.annotate_vectorize import annotate_vectorize
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.presets import PRESETS
 from ansor_py.sketch_rules.rule import RULES, Derived, Rule, Verdict
+from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 from ansor_py.target import Target
 
 # More partial sketches than any list of rules leads to, other than one that goes round in circles.
@@ -41,13 +42,19 @@ MOST_PARTIAL_SKETCHES = 10_000
 ANNOTATIONS = (annotate_vectorize, annotate_location, annotate_parallel, annotate_unroll)
 
 
-def generate_sketches(dag: ComputeDAG, target: Target, rules: str | Sequence[str | Rule] = "default") -> list[Sketch]:
+def generate_sketches(
+    dag: ComputeDAG,
+    target: Target,
+    rules: str | Sequence[str | Rule] = "default",
+    options: SpaceOptions = DEFAULT_SPACE,
+) -> list[Sketch]:
     """All sketches of a DAG, fewest derivations first, with all holes; deterministic.
 
-    `rules` is a preset's name, or rules (by name or as objects) in the order in which they are tried. Raises OptionError
-    for an unknown name, if some stage is met by no rule, and for an error in a rule of the user's.
+    `rules` is a preset's name, or rules (by name or as objects) in the order in which they are tried, `options` are their
+    constants. Raises OptionError for an unknown name, if some stage is met by no rule, and for an error in a rule of the
+    user's.
     """
-    complete = derive(dag, target, find_rules(rules))
+    complete = derive(dag, target, find_rules(rules), options)
     sketches = []
     for partial in complete:
         for annotate in ANNOTATIONS:
@@ -72,9 +79,11 @@ def find_rules(rules: str | Sequence[str | Rule]) -> list[Rule]:
     return found
 
 
-def derive(dag: ComputeDAG, target: Target, rules: Sequence[Rule]) -> list[PartialSketch]:
+def derive(
+    dag: ComputeDAG, target: Target, rules: Sequence[Rule], options: SpaceOptions = DEFAULT_SPACE
+) -> list[PartialSketch]:
     """The tile structures that the rules lead to, before annotation (reference page, section 3.1)."""
-    initial = PartialSketch.initial(dag, target)
+    initial = PartialSketch.initial(dag, target, options)
     queue: deque[tuple[PartialSketch, int]] = deque([(initial, len(initial.state.stages) - 1)])
     complete: list[PartialSketch] = []
     visited = 0

@@ -98,16 +98,18 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
         sketch.target.lanes(stage.tensor.dtype),
         sketch.target.vector_registers,
         sketch.panels[name][1] if name in sketch.panels else None,  # a row of the register tile is a row of the panel
+        sketch.options,
     )
     sketch, register_hole = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):
         smallest = min(choice[position] for choice in tiles)
-        hole = Hole(f"tile {name}.{axis.name}", "tile", name, tile_pairs(extents[axis], smallest))
+        hole = Hole(f"tile {name}.{axis.name}", "tile", name, tile_pairs(extents[axis], smallest, sketch.options))
         sketch, number = sketch.with_hole(hole)
         splits.append(Split(name, axis.name, (Gene(register_hole, position), Gene(number, 0), Gene(number, 1))))
     for axis in axes.reduction:
-        sketch, number = sketch.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, reduction_lengths(axis.extent)))
+        inner = reduction_lengths(axis.extent, sketch.options)
+        sketch, number = sketch.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, inner))
         lengths = (Gene(register_hole, len(axes.spatial)), Gene(number)) if axis is axes.vector else (Gene(number),)
         splits.append(Split(name, axis.name, lengths))
     levels = _levels(axes)

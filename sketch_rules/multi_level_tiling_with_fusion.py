@@ -12,8 +12,6 @@ from ansor_py.sketch_rules.multi_level_tiling import tile, tiled_axes
 from ansor_py.sketch_rules.partial_sketch import Levels, PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
-FUSION_LEVELS = (1, 2)
-
 
 @rule("multi_level_tiling_with_fusion")
 class MultiLevelTilingWithFusion(Rule):
@@ -27,7 +25,7 @@ class MultiLevelTilingWithFusion(Rule):
 
     def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
         name = sketch.stage(number).name
-        return [(_fused(sketch, name, level), number - 1) for level in FUSION_LEVELS]
+        return [(_fused(sketch, name, level), number - 1) for level in sketch.options.fusion_levels]
 
 
 def _fused(sketch: PartialSketch, name: str, level: int) -> PartialSketch:

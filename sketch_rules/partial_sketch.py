@@ -15,6 +15,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import VALUE_KINDS, Alternatives, Hole, Sketch
 from ansor_py.schedule.state import SplitRelation, Stage, State
 from ansor_py.schedule.steps import Step
+from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 from ansor_py.target import Target
 
 # The loops of a tiled stage by tile level, outermost level first.
@@ -28,6 +29,7 @@ class PartialSketch:
     `state` is the template after `steps` with the first alternative of every structural hole. `levels` holds the tile
     levels of stages that were tiled or follow a tiled one, `cached` the names of compute halves of a cache write, `panels`
     the axis and width of packed operands by the stage that reads them, `label` the words that make up the sketch's name.
+    `options` are the constants of the rules.
     """
 
     dag: ComputeDAG
@@ -39,11 +41,12 @@ class PartialSketch:
     cached: frozenset[str] = frozenset()
     panels: dict[str, tuple[str, int]] = field(default_factory=dict)
     label: tuple[str, ...] = ()
+    options: SpaceOptions = DEFAULT_SPACE
 
     @staticmethod
-    def initial(dag: ComputeDAG, target: Target) -> PartialSketch:
+    def initial(dag: ComputeDAG, target: Target, options: SpaceOptions = DEFAULT_SPACE) -> PartialSketch:
         """Nothing decided yet."""
-        return PartialSketch(dag, target, State.initial(dag))
+        return PartialSketch(dag, target, State.initial(dag), options=options)
 
     def apply(self, *steps: Step) -> PartialSketch:
         """With further steps; raises ScheduleError if one is illegal."""

@@ -13,32 +13,30 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
 
-SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28)
-MOST_VECTORS = 4
-# Registers beside accumulators and the vectors of one operand: the broadcast of the other operand.
-SPARE_REGISTERS = 1
-# Fewer accumulators than this cannot hide the latency of a multiply-add; smaller tiles are offered only if nothing else fits.
-FEWEST_ACCUMULATORS = 4
-# Tiles that are longer than 1 along more axes than these (beside the vector axis) hardly differ from the others.
-MOST_LONG_AXES = 2
+from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 
 
 @cache
 def register_tiles(
-    extents: tuple[int, ...], vector: int | None, lanes: int, registers: int, width: int | None = None
+    extents: tuple[int, ...],
+    vector: int | None,
+    lanes: int,
+    registers: int,
+    width: int | None = None,
+    options: SpaceOptions = DEFAULT_SPACE,
 ) -> tuple[tuple[int, ...], ...]:
     """Lengths per axis, in the order of `extents` (elements); `vector` is the position of the vector axis (None: scalars).
 
     `width` fixes the length along the vector axis.
     """
     others = [position for position in range(len(extents)) if position != vector]
-    lengths = [width or 1] if vector is None or width else vector_lengths(extents[vector], lanes)
+    lengths = [width or 1] if vector is None or width else vector_lengths(extents[vector], lanes, options.register_vectors)
     tiles: list[tuple[int, ...]] = []
     accumulators: list[int] = []
     for length in lengths:
         vectors = -(-length // lanes) if vector is not None else 1
-        room = max(1, (registers - vectors - SPARE_REGISTERS) // vectors)
-        for shape in _shapes([extents[position] for position in others], room):
+        room = max(1, (registers - vectors - options.spare_registers) // vectors)
+        for shape in _shapes([extents[position] for position in others], room, options):
             tile = dict(zip(others, shape, strict=True))
             if vector is not None:
                 tile[vector] = length
@@ -47,11 +45,11 @@ def register_tiles(
             for size in shape:
                 product *= size
             accumulators.append(product * vectors)
-    fewest = min(FEWEST_ACCUMULATORS, max(accumulators))
+    fewest = min(options.fewest_accumulators, max(accumulators))
     return tuple(tile for tile, count in zip(tiles, accumulators, strict=True) if count >= fewest)
 
 
-def vector_lengths(extent: int, lanes: int, most_vectors: int = MOST_VECTORS) -> list[int]:
+def vector_lengths(extent: int, lanes: int, most_vectors: int = DEFAULT_SPACE.register_vectors) -> list[int]:
     """Lengths along a vectorised axis: up to four whole vectors, the whole axis where that is shorter, and shorter vectors
     where whole ones leave a remainder. Ascending."""
     found = {min(extent, lanes * vectors) for vectors in range(1, most_vectors + 1)}
@@ -65,12 +63,12 @@ def vector_lengths(extent: int, lanes: int, most_vectors: int = MOST_VECTORS) ->
     return sorted(found)
 
 
-def _shapes(extents: Sequence[int], room: int) -> list[tuple[int, ...]]:
-    """Lengths of the axes that are not vectorised, their product at most `room`, at most two of them above 1."""
+def _shapes(extents: Sequence[int], room: int, options: SpaceOptions) -> list[tuple[int, ...]]:
+    """Lengths of the axes that are not vectorised, their product at most `room`, few of them above 1."""
     found: dict[tuple[int, ...], None] = {}
-    count = min(MOST_LONG_AXES, len(extents))
+    count = min(options.most_long_axes, len(extents))
     for chosen in combinations(range(len(extents)), count):
-        for shape in _products([extents[position] for position in chosen], room):
+        for shape in _products([extents[position] for position in chosen], room, options.register_sizes):
             whole = [1] * len(extents)
             for position, size in zip(chosen, shape, strict=True):
                 whole[position] = size
@@ -78,8 +76,8 @@ def _shapes(extents: Sequence[int], room: int) -> list[tuple[int, ...]]:
     return sorted(found)
 
 
-def _products(extents: Sequence[int], room: int) -> list[tuple[int, ...]]:
+def _products(extents: Sequence[int], room: int, offered: Sequence[int]) -> list[tuple[int, ...]]:
     if not extents:
         return [()]
-    sizes = {min(size, extents[0]) for size in SIZES}
-    return [(size, *rest) for size in sorted(sizes) if size <= room for rest in _products(extents[1:], room // size)]
+    sizes = {min(size, extents[0]) for size in offered}
+    return [(size, *rest) for size in sorted(sizes) if size <= room for rest in _products(extents[1:], room // size, offered)]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
+from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.search.candidates import Candidate, Candidates, Observation
@@ -105,7 +106,7 @@ class CountingPolicy:
 class EvenModel:
     """Finds all programs equally good and remembers what it was taught."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, options: ModelOptions = DEFAULT_MODEL) -> None:
         self.costs: list[float] = []
         self.tasks: list[int] = []
 

@@ -62,6 +62,10 @@ def test_evolution_is_compared_with_the_end_of_random_search_and_with_all_ends()
     assert lines[2] == "| a | 2 | 2 | yes | 2 | 4 |"
     assert lines[4] == "| c | 9 | never | no | 0.5 | – |"
     assert compare({"a": {"beam": one(3, 2)}})["geometric_mean"] == {"beam": None}
+    again = compare(bands, {name: {"evolution": 2.0, "random": 3.0} for name in "abc"})
+    assert again["geometric_mean"] == pytest.approx({"evolution": 1, "random": 1.5, "template": None})
+    assert again["workloads"]["a"]["trials_to_baseline"] == 2
+    assert comparison_table(again, ("evolution", "random"), 6).splitlines()[4] == "| c | 2 | never | no | 1.5 |"
 
 
 def test_a_small_study_is_made_once_and_shows_what_has_no_template_as_a_gap(tmp_path: Path) -> None:
@@ -83,6 +87,20 @@ def test_a_small_study_is_made_once_and_shows_what_has_no_template_as_a_gap(tmp_
     assert again.exit_code == 0
     assert "seed 0" in result.output
     assert "seed 0" not in again.output
+    assert "retimed_ms" not in study["comparison"]["workloads"]["gmm_512"]  # nothing has run
     other = CliRunner().invoke(main, [*words, "--trials", "5"])
     assert other.exit_code == 2
     assert "choose another --out" in other.output
+
+
+def test_final_programs_that_run_are_measured_again(tmp_path: Path) -> None:
+    from bench_search import main
+
+    words = "--names gmm_512 --policies random,template --trials 3 --seeds 1 --scale 16 --no-scoring --runner inline".split()
+    result = CliRunner().invoke(main, [*words, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    [found] = json.loads((tmp_path / "study.json").read_text())["comparison"]["workloads"].values()
+    assert set(found["retimed_ms"]) == {"random", "template"}
+    assert all(0 < value < 1000 for value in found["retimed_ms"].values())
+    best = [json.loads(line) for line in (tmp_path / "gmm_512/random-0/records.jsonl").read_text().splitlines()]
+    assert found["retimed_ms"]["random"] not in [1e3 * cost for record in best for cost in record["costs"]]

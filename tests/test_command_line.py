@@ -19,6 +19,7 @@ import ansor_py
 from ansor_py.errors import OptionError
 from ansor_py.measure import read_records
 from ansor_py.search.__main__ import main
+from ansor_py.search.options import SearchOptions
 from ansor_py.search.run_directory import read_curve
 from ansor_py.search.settings import (
     folder_names,
@@ -272,7 +273,7 @@ def test_mistakes_in_a_batch_file_are_named(tmp_path: Path, capsys: pytest.Captu
         ("trials = ", "is not valid TOML"),
         ('trials = "many"', "'many' is not a valid integer"),
         ("[trials]\nn = 3", "option 'trials' is not a table"),
-        ('op = ["relu:8"]\n[search]\npopulace = 3', "no search option 'populace'; known are rules, population"),
+        ('op = ["relu:8"]\n[search]\npopulace = 3', "no search option 'populace'; known are rules, space.NAME"),
     ):
         batch.write_text(text)
         assert words in one_line_error(capsys, "--config", str(batch))
@@ -288,11 +289,18 @@ def test_shapes_and_search_options_are_parsed() -> None:
     assert (options.population, options.eps_greedy, options.rules) == (64, 0.5, "ansor")
     assert options.mutation_weights["parallel"] == 0.5
     assert len(options.mutation_weights) > 1
+    options = parse_search_options(["space.unroll-limits=0,32", "space.near_sizes=1.5", "model.trees=7", "space.vectors=1x2"])
+    assert (options.space.unroll_limits, options.space.near_sizes, options.space.vectors) == ((0, 32), 1.5, (1, 2))
+    assert (options.model.trees, options.model.leaves) == (7, SearchOptions().model.leaves)
     for text, words in (
         ("population=many", "must be a whole number, not 'many'"),
         ("mutation_weights=3", "there is no search option 'mutation_weights'"),
         ("mutation_weights.x=3", "there is no such operator"),
         ("population=0", "at least 1"),
+        ("space=3", "no search option 'space'; known are rules, space.NAME, model.NAME, population"),
+        ("space.unrol=3", "no search option 'space.unrol'; known are space.round_sizes"),
+        ("space.vectors=1,many", "'space.vectors' must be a whole number, not 'many'"),
+        ("model.leaves=1", "'model.leaves' must be 2 to 32"),
     ):
         with pytest.raises(OptionError, match=words):
             parse_search_options([text])
@@ -307,6 +315,8 @@ def test_folders_of_several_runs_are_distinct(tmp_path: Path) -> None:
 
 def test_batch_file_keys_may_be_written_with_underscores(tmp_path: Path) -> None:
     batch = tmp_path / "batch.toml"
-    batch.write_text('cost_model = "random"\n[search.mutation_weights]\nparallel = 0.5\n')
+    tables = "[search.mutation_weights]\nparallel = 0.5\n[search.space]\nunroll_limits = [0, 8]\n"
+    batch.write_text(f'cost_model = "random"\n{tables}')
     read = read_batch_file(batch, ["cost_model", "search"])
-    assert read == {"cost_model": "random", "search": ["mutation_weights.parallel=0.5"]}
+    assert read == {"cost_model": "random", "search": ["mutation_weights.parallel=0.5", "space.unroll_limits=0x8"]}
+    assert parse_search_options(read["search"]).space.unroll_limits == (0, 8)

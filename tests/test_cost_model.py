@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 from ansor_py.cost_model import (
     CostModel,
     FeatureBatch,
+    GuidedModel,
     LightGBMModel,
-    LightGBMOptions,
+    ModelOptions,
     create_cost_model,
     extract_features,
     feature_names,
 )
 from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, Columns, feature_group
 from ansor_py.cost_model.guided_model import LEAST_SUM
+from ansor_py.cost_model.interface import COST_MODELS, cost_model
 from ansor_py.cost_model.lightgbm_model import train_trees
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
 from ansor_py.cost_model.objectives import pairwise_ranking, squared_error
@@ -158,10 +161,30 @@ def test_wrong_options_are_clear_errors() -> None:
         model.update(FeatureBatch(batch.rows[:, :7], batch.offsets), synthetic_costs(batch), tasks_of(batch))
     with pytest.raises(OptionError, match="lightgbm, lightgbm-rank, lightgbm-roofline, random, roofline"):
         create_cost_model("oracle")
-    with pytest.raises(OptionError, match="2 to 32 leaves"):
-        LightGBMOptions(leaves=64)
+    with pytest.raises(OptionError, match=r"'model\.leaves' must be 2 to 32, not 64"):
+        ModelOptions(leaves=64)
     with pytest.raises(ValueError, match="at least one row"):
         FeatureBatch(np.zeros((2, 3), np.float32), np.array([0, 0, 2]))
+
+
+def test_a_model_is_made_of_a_generator_and_the_constants() -> None:
+    with pytest.raises(OptionError, match=r"'forgetful' must be made of \(rng, options\)"):
+        cost_model("forgetful")(lambda rng: create_cost_model("random", rng))  # type: ignore[arg-type,misc]
+    assert "forgetful" not in COST_MODELS
+
+
+@pytest.mark.parametrize(
+    ("constants", "words"),
+    [
+        ({"trees": 0}, "'model.trees' must be at least 1, not 0"),
+        ({"bins": 1}, "'model.bins' must be at least 2"),
+        ({"feature_fraction": 0.0}, "'model.feature_fraction' must be above 0 and at most 1"),
+        ({"roofline_power": -1.0}, "'model.roofline_power' must be 0 or more"),
+    ],
+)
+def test_constants_of_models_that_make_no_sense_are_refused(constants: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        ModelOptions(**constants)
 
 
 def test_statement_scores_sum_to_the_program_score() -> None:
@@ -180,7 +203,7 @@ def test_native_trees_equal_the_booster(seed: int, leaves: int, trees: int, rows
     batch = synthetic_batch(80, rng, features=int(rng.integers(1, 9)))
     rows_scale = rng.choice([1.0, 0.37, 1e-3])
     scaled = FeatureBatch(np.asarray(batch.rows * rows_scale, dtype=np.float32), batch.offsets)
-    options = LightGBMOptions(trees=trees, leaves=leaves, least_rows_in_leaf=1)
+    options = ModelOptions(trees=trees, leaves=leaves, least_rows_in_leaf=1)
     text = train_trees(scaled, squared_error(rng.random(80), np.ones(80)), options, seed)
     booster = lightgbm.Booster(model_str=text)
     native = parse_trees(text)
@@ -194,7 +217,7 @@ def test_trees_without_a_split() -> None:
     import lightgbm
 
     batch = synthetic_batch(40, np.random.default_rng(0))
-    text = train_trees(batch, squared_error(np.ones(40), np.ones(40)), LightGBMOptions(trees=3, least_rows_in_leaf=1000), 0)
+    text = train_trees(batch, squared_error(np.ones(40), np.ones(40)), ModelOptions(trees=3, least_rows_in_leaf=1000), 0)
     assert np.array_equal(parse_trees(text).predict(batch.rows), lightgbm.Booster(model_str=text).predict(batch.rows))
 
 
@@ -284,6 +307,9 @@ def test_the_guided_model_is_the_roofline_until_it_has_learned_and_then_both(tmp
     guided, learned = create_cost_model("lightgbm-roofline", 7), create_cost_model("lightgbm", 7)
     roofline = create_cost_model("roofline").predict(batch)
     assert np.array_equal(guided.predict(batch), roofline)
+    assert isinstance(guided, GuidedModel)
+    cycles = np.add.reduceat(-guided.predict_statements(batch).astype(np.float64), batch.offsets[:-1])
+    assert 1e9 / cycles == pytest.approx(roofline, rel=1e-4)
     few = np.arange(10)
     guided.update(batch.select(few), costs[few], tasks[few])
     assert np.array_equal(guided.predict(batch), roofline)
@@ -291,8 +317,11 @@ def test_the_guided_model_is_the_roofline_until_it_has_learned_and_then_both(tmp
     guided.update(batch.select(rest), costs[rest], tasks[rest])
     learned.update(batch, costs, tasks)
     trees = np.maximum(learned.predict(batch), LEAST_SUM)
-    assert guided.predict(batch) == pytest.approx(trees * np.sqrt(roofline), rel=1e-5)
+    assert guided.predict(batch) == pytest.approx(trees * roofline, rel=1e-5)
     assert guided.predict(batch).dtype == np.float32
+    trusting = create_cost_model("lightgbm-roofline", 7, ModelOptions(roofline_power=2.0))
+    trusting.update(batch, costs, tasks)
+    assert trusting.predict(batch) == pytest.approx(trees * roofline.astype(np.float64) ** 2, rel=1e-5)
     guided.save(tmp_path / "model.npz")
     loaded = create_cost_model("lightgbm-roofline", 99)
     loaded.load(tmp_path / "model.npz")

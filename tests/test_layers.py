@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search": BASE | {"te", "schedule", "lower", "codegen", "measure", "sketch_rules", "cost_model"},
     "graph": BASE | {"te", "schedule", "lower", "codegen", "measure"},
 }
-TOP = ("ansor_py", "ansor_py.search.__main__", "ansor_py.search.runs")  # the lazy re-exports, and the command line
+COMMAND_LINE = ("__main__", "runs", "subjects")
+TOP = ("ansor_py", *(f"ansor_py.search.{name}" for name in COMMAND_LINE))  # the lazy re-exports, and the command line
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_a_transposed_tile_gathers_nothing() -> None:
 
 
 def test_tiles_offered_for_transposition_fit_the_registers() -> None:
-    tiles = transposed_tiles(512, 10, 16)
+    tiles = transposed_tiles(512, 10, 16, (1, 2, 4))
     assert (16, 10) in tiles
     assert all(rows * -(-columns // 16) <= 64 for rows, columns in tiles)
 

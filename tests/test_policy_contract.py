@@ -18,11 +18,11 @@ from ansor_py.search.candidates import Candidate
 from ansor_py.search.options import TEMPLATE_SEARCHES, SearchOptions
 from ansor_py.search.policies.beam import BeamPolicy, undecided
 from ansor_py.search.policies.grid import combinations
-from ansor_py.search.policies.limited import LIMITED_UNROLL
 from ansor_py.search.policies.template import SEARCHES
 from ansor_py.search.policy import POLICIES, Policy, create_policy, sketches_for
 from ansor_py.search.space import Space
 from ansor_py.search.validity import accepts
+from ansor_py.sketch_rules.space_options import SpaceOptions
 from ansor_py.target import Target
 from ansor_py.te.ops.registry import from_spec
 
@@ -201,6 +201,16 @@ def test_an_undecided_program_is_parallel_and_otherwise_untransformed() -> None:
                     assert choice == max(hole.choices)
 
 
+@pytest.mark.parametrize("name", sorted({kind.split()[0] for kind in KINDS}))
+def test_the_constants_of_the_rules_reach_the_space_of_every_policy(name: str) -> None:
+    options = SearchOptions(space=SpaceOptions(unroll_limits=(8,), round_sizes=(1, 5)), limited_unroll=8)
+    sketches = sketches_for(name, ComputeDAG.from_outputs(from_spec("matmul:128,128,128")), TARGET, options)
+    assert {hole.choices for sketch in sketches for hole in sketch.holes if hole.kind == "unroll"} == {(8,)}
+    tiles = [hole.choices for sketch in sketches for hole in sketch.holes if hole.name == "tile C.i"]
+    assert tiles
+    assert all(any(5 in choice for choice in choices) for choices in tiles)
+
+
 @pytest.mark.parametrize("spec", [*WORKLOADS, "layer_norm:32,96"])
 def test_the_limited_space_has_no_fusion_and_one_unroll_limit(spec: str) -> None:
     sketches = sketches_of(spec, "limited")
@@ -208,7 +218,7 @@ def test_the_limited_space_has_no_fusion_and_one_unroll_limit(spec: str) -> None
         for hole in sketch.holes:
             assert hole.kind != "rfactor"
             assert hole.kind != "location" or hole.choices == (None,)
-            assert hole.kind != "unroll" or hole.choices == (LIMITED_UNROLL,)
+            assert hole.kind != "unroll" or hole.choices == (SearchOptions().limited_unroll,)
             assert hole.kind != "tile" or all(choice[1:] in ((), (1,)) for choice in hole.choices)
     policy = create_policy("limited", sketches, TARGET, informed, np.random.default_rng(0), options_of("limited"))
     for candidate in policy.propose(BATCH):

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from ansor_py import te
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
-from ansor_py.errors import OptionError
+from ansor_py.errors import NoSpaceError, OptionError
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.merge_axes import merge_axes
 from ansor_py.schedule.sketch import Population, Sketch
+from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.annealing import AnnealingSearch
@@ -22,9 +23,12 @@ from ansor_py.search.policy import sketches_for
 from ansor_py.search.sampling import sample
 from ansor_py.search.space import Space
 from ansor_py.search.templates import TEMPLATES, template_sketches
+from ansor_py.search.tuning import tune_tasks
+from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.ops.registry import from_spec
+from search_fakes import FakeMeasurer
 from te_interpreter import evaluate
 
 TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
@@ -160,6 +164,20 @@ def test_the_command_line_takes_a_search_of_templates(tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main([*words, "--trials", "6", "--search", "template_search=luck"]) == 2
     assert "annealing, genetic, grid, random" in capsys.readouterr().err
+
+
+def test_of_a_network_the_tasks_without_template_keep_their_default_schedule() -> None:
+    product, norm = (Task.from_spec(spec, TARGET) for spec in ("matmul:32,32,32", "layer_norm:16,64"))
+    options = TuningOptions(trials=12, batch=5, policy="template", search=SearchOptions(population=32, annealing_steps=4))
+    result = tune_tasks([norm, product], options, measurer=FakeMeasurer())
+    of_norm, of_product = result.tasks
+    assert (of_norm.trials, of_product.trials) == (1, 11)
+    assert of_norm.latency == of_norm.default_seconds
+    assert "there are templates for convolution" in of_norm.ended
+    [note] = result.notes
+    assert note.startswith(f"{norm.name}: no more trials, no template fits")
+    with pytest.raises(NoSpaceError, match="no template fits"):
+        tune_tasks([norm, Task.from_spec("layer_norm:8,8", TARGET)], options, measurer=FakeMeasurer())
 
 
 def proposals(scale: float) -> list[tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from ansor_py.search.space import Space
 from ansor_py.sketch_rules import Derived, PartialSketch, Rule, Verdict, generate_sketches
 from ansor_py.sketch_rules.annotate_vectorize import vector_choices
 from ansor_py.sketch_rules.register_tile import register_tiles, vector_lengths
+from ansor_py.sketch_rules.space_options import SpaceOptions
 from ansor_py.sketch_rules.tile_sizes import reduction_lengths, tile_pairs
 from ansor_py.target import Target
 from ansor_py.te.expr import maximum
@@ -227,9 +229,65 @@ def test_tile_tables_are_bounded_and_contain_the_whole_axis(extent: int) -> None
 
 
 def test_vector_choices_offer_scalars_only_where_elements_are_apart() -> None:
-    assert vector_choices(512, 16, contiguous=True) == (8, 16, 32, 64)
-    assert vector_choices(512, 16, contiguous=False) == (1, 8, 16, 32, 64)
-    assert vector_choices(5, 16, contiguous=True) == (5,)
+    assert vector_choices(512, 16, contiguous=True, vectors=(1, 2, 4)) == (8, 16, 32, 64)
+    assert vector_choices(512, 16, contiguous=False, vectors=(1, 2, 4)) == (1, 8, 16, 32, 64)
+    assert vector_choices(5, 16, contiguous=True, vectors=(1, 2, 4)) == (5,)
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "options"),
+    [
+        ("matmul:512,512,512", "unroll", SpaceOptions(unroll_limits=(8, 32))),
+        ("matmul:512,512,512", "tile", SpaceOptions(round_sizes=(1, 5))),
+        ("matmul:512,512,512", "tile", SpaceOptions(reduction_sizes=(1, 3))),
+        ("matmul:512,512,512", "tile", SpaceOptions(near_sizes=3.0)),
+        ("matmul:12,512,512", "tile", SpaceOptions(small_extent=600)),
+        ("matmul:512,512,512", "register_tile", SpaceOptions(register_sizes=(1, 9))),
+        ("matmul:512,512,512", "register_tile", SpaceOptions(register_vectors=1)),
+        ("matmul:512,512,512", "register_tile", SpaceOptions(spare_registers=5)),
+        ("matmul:512,512,512", "register_tile", SpaceOptions(fewest_accumulators=12)),
+        ("conv2d:1,32,28,28,32,3,pad=1", "register_tile", SpaceOptions(most_long_axes=1)),
+        ("relu:64,512", "vectorize", SpaceOptions(vectors=(3,))),
+        ("reduce_sum:512,512,axis=0", "vectorize", SpaceOptions(wide_vectors=(2, 3))),
+        ("matmul:512,512,512", "register_tile", SpaceOptions(panel_vectors=(1,))),
+        ("matmul:512,500,512", "register_tile", SpaceOptions(panel_vectors=(5, 1), most_filling=0.0)),
+        ("matmul:512,512,512", "location", SpaceOptions(location_structures=2)),
+        ("conv2d:1,32,28,28,32,3,pad=1", "location", SpaceOptions(location_levels=1)),
+        ("relu:256,512", "parallel", SpaceOptions(serial_operations=1 << 20)),
+        ("add:4,8,16,64", "parallel", SpaceOptions(most_parallel_loops=1)),
+        ("matmul:2,2,4096", "rfactor", SpaceOptions(rfactor_chunks=(8,))),
+        ("matmul:2,4,4096", "rfactor", SpaceOptions(rfactor_elements=1)),
+    ],
+)
+def test_every_constant_of_the_rules_changes_what_is_offered(spec: str, kind: str, options: SpaceOptions) -> None:
+    def offered(space: SpaceOptions) -> list[object]:
+        sketches = generate_sketches(dag_of(spec), TARGET, options=space)
+        return [hole for sketch in sketches for hole in sketch.holes if hole.kind == kind]
+
+    assert offered(options) != offered(SpaceOptions())
+
+
+def test_levels_of_fusion_and_blocks_of_rows_follow_their_constants() -> None:
+    names = [sketch.name for sketch in generate_sketches(conv_bn_relu(), TARGET, options=SpaceOptions(fusion_levels=(2,)))]
+    assert any("level 2" in name for name in names)
+    assert not any("level 1" in name for name in names)
+    for sketch in generate_sketches(attention_scores(), TARGET, options=SpaceOptions(largest_block=4)):
+        assert all(max(hole.choices) <= (4,) for hole in sketch.holes if hole.name.startswith("rows "))
+
+
+@pytest.mark.parametrize(
+    ("constants", "words"),
+    [
+        ({"unroll_limits": ()}, "'space.unroll_limits' must be 0 or more"),
+        ({"vectors": (0, 1)}, "'space.vectors' must be 1 or more, not 0, 1"),
+        ({"round_sizes": (8, 1)}, "'space.round_sizes' must ascend, and 8, 1 does not"),
+        ({"register_sizes": (2, 4)}, "'space.register_sizes' must contain 1"),
+        ({"fusion_levels": (1, 3)}, "'space.fusion_levels' can name 1 and 2, not 1, 3"),
+    ],
+)
+def test_constants_of_the_rules_that_make_no_sense_are_refused(constants: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        SpaceOptions(**constants)
 
 
 def spaces_of(spec: str, rules: str) -> list[Space]:

@@ -130,7 +130,7 @@ def test_the_default_search_is_reproducible_too() -> None:
 
 def test_the_cost_model_learns_from_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
     model = EvenModel(np.random.default_rng(0))
-    monkeypatch.setitem(COST_MODELS, "even", lambda rng: model)
+    monkeypatch.setitem(COST_MODELS, "even", lambda rng, options: model)
 
     def various(program: MeasureInput, number: int) -> MeasureResult:
         if is_default(program) or number % 3 == 0:

@@ -23,12 +23,12 @@ from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
 
 LIMITED_RULES = ("always_inline", "add_packing", "multi_level_tiling", "skip")
-LIMITED_UNROLL = 64
 
 
 def limited_sketches(dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
     """The sketches of the limited rules (not those of the options), with the choices that the limits leave."""
-    sketches = generate_sketches(dag, target, LIMITED_RULES)
+    space = replace(options.space, unroll_limits=(options.limited_unroll,))
+    sketches = generate_sketches(dag, target, LIMITED_RULES, space)
     return [narrowed(sketch, {n: _kept_choices(hole) for n, hole in enumerate(sketch.holes)}) for sketch in sketches]
 
 
@@ -38,12 +38,10 @@ class LimitedPolicy(EvolutionPolicy):
 
 
 def _kept_choices(hole: Hole) -> list[int]:
-    """Of locations root, of unroll limits the fixed one, of pairs of tile lengths those whose outer one is 1; else all."""
+    """Of locations root, of pairs of tile lengths those whose outer one is 1; else all."""
     match hole.kind:
         case "location":
             return [number for number, choice in enumerate(hole.choices) if choice is None]
-        case "unroll":
-            return [hole.choices.index(LIMITED_UNROLL)]
         case "tile":
             return [number for number, choice in enumerate(hole.choices) if all(length == 1 for length in choice[1:])]
         case _:

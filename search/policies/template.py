@@ -33,8 +33,8 @@ SEARCHES: dict[str, PolicyFactory] = {
 
 
 def sketches_of_templates(dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
-    """The sketches of the template that fits, whatever `options` say. Raises OptionError if none does."""
-    return template_sketches(dag, target)
+    """The sketches of the template that fits, whatever rules `options` name. Raises NoSpaceError if none does."""
+    return template_sketches(dag, target, options.space)
 
 
 @policy("template", sketches=sketches_of_templates)

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import NoSpaceError
 from ansor_py.schedule.dag import ComputeDAG, tensor_flops
 from ansor_py.schedule.sketch import Hole, Sketch
 from ansor_py.schedule.state import Root, Stage
 from ansor_py.schedule.steps import Fuse, Parallel, Step
 from ansor_py.sketch_rules.always_inline import AlwaysInline
-from ansor_py.sketch_rules.annotate_parallel import SERIAL_OPERATIONS
 from ansor_py.sketch_rules.annotate_unroll import annotate_unroll
 from ansor_py.sketch_rules.annotate_vectorize import annotate_vectorize
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
+from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 from ansor_py.target import Target
 
 Template = Callable[[PartialSketch], list[PartialSketch]]
@@ -45,16 +45,16 @@ def template(name: str) -> Callable[[Template], Template]:
     return register
 
 
-def template_sketches(dag: ComputeDAG, target: Target) -> list[Sketch]:
-    """The sketches of the first template that fits. Raises OptionError that lists the kinds of operators if none does."""
-    plain = _inlined(PartialSketch.initial(dag, target))
+def template_sketches(dag: ComputeDAG, target: Target, options: SpaceOptions = DEFAULT_SPACE) -> list[Sketch]:
+    """The sketches of the first template that fits. Raises NoSpaceError that lists the kinds of operators if none does."""
+    plain = _inlined(PartialSketch.initial(dag, target, options))
     for name, make in TEMPLATES.items():
         variants = make(plain.with_label(f"template({name})"))
         if variants:
             return [_finished(partial) for partial in variants]
     kinds = ", ".join(sorted(TEMPLATES))
     computed = ", ".join(tensor.name for tensor in dag.computed)
-    raise OptionError(
+    raise NoSpaceError(
         f"no template fits the operator that computes {computed}; there are templates for {kinds}. Use another policy"
     )
 
@@ -80,7 +80,7 @@ def _finished(partial: PartialSketch) -> Sketch:
 
 def _parallel_loops(partial: PartialSketch, stage: Stage) -> tuple[str, ...]:
     """The outermost tile loops, or the outer loops of a stage without tiles; none if it is small or not at root."""
-    small = max(tensor_flops(stage.tensor), stage.tensor.size) < SERIAL_OPERATIONS
+    small = max(tensor_flops(stage.tensor), stage.tensor.size) < partial.options.serial_operations
     if partial.target.cores == 1 or not isinstance(stage.location, Root) or partial.state.is_prepared(stage.name):
         return ()
     if stage.name in partial.levels:

@@ -17,8 +17,6 @@ from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.tile_sizes import level_sizes
 from ansor_py.te.expr import Call, Reduce, Var, reads_of, walk
 
-LARGEST_BLOCK = 64
-
 
 @dataclass(frozen=True)
 class _Parts:
@@ -39,7 +37,7 @@ def softmax(partial: PartialSketch) -> list[PartialSketch]:
         return [partial]
     block = parts.rows[-1]
     extent = next(axis.extent for axis in output.op.axes if axis.name == block)
-    sizes = tuple((size,) for size in level_sizes(extent, LARGEST_BLOCK))
+    sizes = tuple((size,) for size in level_sizes(extent, partial.options.largest_block, partial.options))
     partial, hole = partial.with_hole(Hole(f"tile {output.name}.{block}", "tile", output.name, sizes))
     outer = (*parts.rows[:-1], f"{block}.0")
     inner = tuple(f"{axis.name}.1" if axis.name == block else axis.name for axis in output.op.axes)

@@ -44,17 +44,20 @@ def tiled(partial: PartialSketch, name: str, split: Collection[str]) -> PartialS
         partial.target.lanes(stage.tensor.dtype),
         partial.target.vector_registers,
         partial.panels[name][1] if name in partial.panels else None,
+        partial.options,
     )
     partial, register_hole = partial.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):
         smallest = min(choice[position] for choice in tiles)
-        sizes = tuple((size,) for size in level_sizes(-(-axis.extent // smallest)))
+        most = partial.options.round_sizes[-1]
+        sizes = tuple((size,) for size in level_sizes(-(-axis.extent // smallest), most, partial.options))
         partial, hole = partial.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, sizes))
         splits.append(Split(name, axis.name, (Gene(register_hole, position), Gene(hole))))
     parts = [axis for axis in axes.reduction if axis.name in split or axis is axes.vector]
     for axis in parts:
-        partial, hole = partial.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, reduction_lengths(axis.extent)))
+        inner = reduction_lengths(axis.extent, partial.options)
+        partial, hole = partial.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, inner))
         lengths = (Gene(register_hole, len(axes.spatial)), Gene(hole)) if axis is axes.vector else (Gene(hole),)
         splits.append(Split(name, axis.name, lengths))
     levels = _levels(axes, parts)
