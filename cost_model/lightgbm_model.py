@@ -135,6 +135,7 @@ def train_trees(data: FeatureBatch, objective: ProgramObjective, options: ModelO
         "num_leaves": options.leaves,
         "learning_rate": options.learning_rate,
         "feature_fraction": options.feature_fraction,
+        "extra_trees": options.random_thresholds,
         "max_bin": options.bins,
         "min_data_in_leaf": options.least_rows_in_leaf,
         "min_data_in_bin": 1,

@@ -21,6 +21,8 @@ class ModelOptions:
         leaves: of a tree, 2 to 32.
         learning_rate: of boosting.
         feature_fraction: share of the features that each tree is given.
+        random_thresholds: splits compare one random threshold of each feature, not all (extremely randomised trees): of the
+            programs of a first round, all of which are good, the best thresholds tell little (docs/search.md).
         bins: of a feature's histogram.
         least_rows_in_leaf: statements.
         least_weight: weight of failures in the loss, and the least of any program.
@@ -34,7 +36,8 @@ class ModelOptions:
     trees: int = 100
     leaves: int = 16
     learning_rate: float = 0.2
-    feature_fraction: float = 0.4
+    feature_fraction: float = 1.0
+    random_thresholds: bool = True
     bins: int = 63
     least_rows_in_leaf: int = 5
     least_weight: float = 0.05

@@ -12,6 +12,7 @@ import itertools
 import math
 
 from ansor_py.cost_model.oracle_uses import (
+    BYTES,
     Located,
     Use,
     dimension_width,
@@ -26,7 +27,6 @@ from ansor_py.target import Target
 from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, children
 
 FLOATS = ("float32", "float64")
-BYTES = {"float32": 4, "float64": 8, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 
 
 def oracle_features(state: State, target: Target) -> list[dict[str, float]]:

@@ -154,6 +154,8 @@ def _value(prefix: str, name: str, text: str, defaults: Any, what: str = "search
     match default:
         case str():
             return text.strip()
+        case bool():
+            return _truth(label, text)
         case int() | float():
             return _number(label, text, type(default))
         case tuple():
@@ -163,6 +165,13 @@ def _value(prefix: str, name: str, text: str, defaults: Any, what: str = "search
             single = (int, float, str, tuple)
             known = ", ".join(prefix + (name if isinstance(value, single) else f"{name}.NAME") for name, value in values)
             raise OptionError(f"there is no {label}; known are {known}")
+
+
+def _truth(label: str, text: str) -> bool:
+    words = {"true": True, "false": False}
+    if text.strip().lower() not in words:
+        raise OptionError(f"{label} must be true or false, not '{text.strip()}'")
+    return words[text.strip().lower()]
 
 
 def _number(label: str, text: str, kind: type[Any]) -> Any:

@@ -291,6 +291,12 @@ def test_shapes_and_search_options_are_parsed() -> None:
     assert len(options.mutation_weights) > 1
     options = parse_search_options(["space.unroll-limits=0,32", "space.near_sizes=1.5", "model.trees=7", "space.vectors=1x2"])
     assert (options.space.unroll_limits, options.space.near_sizes, options.space.vectors) == ((0, 32), 1.5, (1, 2))
+    assert [
+        parse_search_options([f"model.random_thresholds={word}"]).model.random_thresholds for word in ("False", "true")
+    ] == [
+        False,
+        True,
+    ]
     assert (options.model.trees, options.model.leaves) == (7, SearchOptions().model.leaves)
     for text, words in (
         ("population=many", "must be a whole number, not 'many'"),
@@ -300,6 +306,7 @@ def test_shapes_and_search_options_are_parsed() -> None:
         ("space=3", "no search option 'space'; known are rules, space.NAME, model.NAME, population"),
         ("space.unrol=3", "no search option 'space.unrol'; known are space.round_sizes"),
         ("space.vectors=1,many", "'space.vectors' must be a whole number, not 'many'"),
+        ("model.random_thresholds=2", "'model.random_thresholds' must be true or false, not '2'"),
         ("model.leaves=1", "'model.leaves' must be 2 to 32"),
     ):
         with pytest.raises(OptionError, match=words):
