@@ -27,12 +27,15 @@ from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_reca
 from ansor_py.cost_model.training_set import TrainingSet
 from ansor_py.errors import AnsorError, OptionError
 from ansor_py.measure.records import Record, read_records
+from ansor_py.schedule.task import Task
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.run_directory import CONFIG, RECORDS
 from ansor_py.search.settings import parse_search_options
 from ansor_py.search.transfer import programs_of_records, tasks_of_config
+from ansor_py.target import Target
+from workloads import workload
 
-COLUMNS = ("model", "trials", "unseen", "programs", "pairwise", "recall_30", "rmse")
+COLUMNS = ("model", "trials", "unseen", "programs", "pairwise", "recall_30", "liked_30", "rmse")
 BEST = 30
 
 
@@ -49,10 +52,8 @@ def held_out(run: Path, seen: set[str]) -> list[Record]:
     return [record for record in records if not evolved or record.round > 1]
 
 
-def judge(
-    name: str, constants: ModelOptions, known: TrainingSet, unseen: TrainingSet, seeds: int
-) -> tuple[float, float, float]:
-    """Mean pairwise accuracy, recall of the best 30 and RMSE over models of several seeds."""
+def judge(name: str, constants: ModelOptions, known: TrainingSet, unseen: TrainingSet, seeds: int) -> tuple[float, ...]:
+    """Pairwise accuracy, recall of the best 30, speed of the 30 liked best (relative to the best), RMSE: means over seeds."""
     figures = []
     truth = 1 / unseen.costs
     for seed in range(seeds):
@@ -61,18 +62,23 @@ def judge(
         scores = model.predict(unseen.batch).astype(np.float64)
         labels = known.costs[np.isfinite(known.costs)].min() * truth
         scaled = scores * (scores @ labels) / max(float(scores @ scores), 1e-30)
-        figures.append((pairwise_rank_accuracy(scores, truth), top_k_recall(scores, truth, BEST), rmse(scaled, labels)))
-    pairwise, recall, error = np.mean(figures, axis=0)
-    return float(pairwise), float(recall), float(error)
+        liked = truth[np.argsort(-scores, kind="stable")[:BEST]] / truth.max()
+        speed = float(np.exp(np.log(liked).mean()))
+        pairwise, recall = pairwise_rank_accuracy(scores, truth), top_k_recall(scores, truth, BEST)
+        figures.append((pairwise, recall, speed, rmse(scaled, labels)))
+    return tuple(map(float, np.mean(figures, axis=0)))
 
 
 def table(
-    run: Path, unseen: Sequence[Path], models: Sequence[str], search: SearchOptions, trials: Sequence[int], seeds: int
+    run: Path,
+    unseen: Sequence[Path],
+    tasks: Sequence[Task],
+    models: Sequence[str],
+    search: SearchOptions,
+    trials: Sequence[int],
+    seeds: int,
 ) -> list[list[str]]:
-    """Rows of `COLUMNS`. Raises OptionError where a run or its task cannot be read."""
-    tasks = tasks_of_config(run / CONFIG)
-    if not tasks:
-        raise OptionError(f"'{run / CONFIG}' does not name an operator; use the run directory of a run of one --op")
+    """Rows of `COLUMNS`. Raises OptionError where a run cannot be read."""
     records = records_of(run)
     seen = {json.dumps(record.steps) for record in records}
     sets = {path.name: programs_of_records(held_out(path, seen), tasks, search) for path in unseen}
@@ -89,6 +95,16 @@ def table(
     return rows
 
 
+def tasks_of(run: Path, name: str | None) -> Sequence[Task]:
+    """The task of a run: the workload of that name, or the operator that its config names. Raises OptionError for neither."""
+    if name is not None:
+        return [Task.from_compute(workload(name).tensor(), Target.detect(), name=name)]
+    tasks = tasks_of_config(run / CONFIG)
+    if not tasks:
+        raise OptionError(f"'{run / CONFIG}' does not name an operator; name the workload by --workload")
+    return tasks
+
+
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
@@ -101,6 +117,7 @@ def table(
     default=("lightgbm-roofline", "lightgbm", "lightgbm-rank", "roofline", "random"),
     show_default=True,
 )
+@click.option("--workload", "name", help="Of the suite, where the run was not made with --op.")
 @click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the models, such as model.trees=200.")
 @click.option("--trials", multiple=True, type=int, default=(64, 128, 256, 384, 512), show_default=True)
 @click.option("--seeds", default=3, show_default=True, help="Models a figure is the mean of.")
@@ -109,6 +126,7 @@ def main(
     run: Path,
     unseen: tuple[Path, ...],
     models: tuple[str, ...],
+    name: str | None,
     search: tuple[str, ...],
     trials: tuple[int, ...],
     seeds: int,
@@ -116,7 +134,7 @@ def main(
 ) -> None:
     """Train models on the first trials of RUN and judge them on the programs of other runs."""
     try:
-        rows = table(run, unseen, models, parse_search_options(search), trials, seeds)
+        rows = table(run, unseen, tasks_of(run, name), models, parse_search_options(search), trials, seeds)
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from ansor_py import te
 from ansor_py.errors import ModelError, OptionError
 from ansor_py.schedule.task import Task
-from ansor_py.search.run_directory import RunDirectory, summarise
+from ansor_py.search.run_directory import RunDirectory, config_of_tasks, summarise
 from ansor_py.search.tuning import tune_tasks
 from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.target import Target
@@ -216,3 +216,25 @@ def test_the_roofline_is_judged_on_measured_programs(tmp_path: Path) -> None:
     assert pairwise > 0.6
     assert np.all(np.array([liked, every]) <= 1)
     assert liked > every
+
+
+def test_models_are_judged_on_programs_of_other_searches(tmp_path: Path) -> None:
+    from model_accuracy import COLUMNS, main
+
+    options = TuningOptions(policy="random", trials=60, batch=20)
+    task = Task.from_spec("matmul:64,64,64", Target.parse("x86-64 cpu=skylake-avx512 cores=2"))
+    for seed in range(2):
+        config = {"model": "matmul:64,64,64", "target": str(task.target)}
+        with RunDirectory.create(tmp_path / str(seed), {**config, "tasks": config_of_tasks([task])}) as directory:
+            result = tune_tasks([task], replace(options, seed=seed), "simulated", sink=directory)
+            directory.write_summary(summarise(result, "m", str(task.target), 2, None, None))
+    out = tmp_path / "accuracy.csv"
+    words = [str(tmp_path / "0"), "--unseen", str(tmp_path / "1"), "--trials", "60", "--seeds", "1", "--out", str(out)]
+    asked = ["--model", "lightgbm-roofline", "--model", "random", "--search", "model.trees=20"]
+    result_of_script = CliRunner().invoke(main, [*words, *asked])
+    assert result_of_script.exit_code == 0, result_of_script.output
+    header, *lines = (line.split(",") for line in out.read_text().splitlines())
+    assert tuple(header) == COLUMNS
+    figures = {line[0]: dict(zip(header, line, strict=True)) for line in lines if line[2] == "all"}
+    assert float(figures["lightgbm-roofline"]["pairwise"]) > 0.6 > float(figures["random"]["pairwise"])
+    assert 1 >= float(figures["lightgbm-roofline"]["liked_30"]) > float(figures["random"]["liked_30"]) > 0
