@@ -26,6 +26,7 @@ A batch file holds the options of the command line as TOML, with the same names;
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -176,7 +177,10 @@ def _truth(label: str, text: str) -> bool:
 
 def _number(label: str, text: str, kind: type[Any]) -> Any:
     try:
-        return kind(text)
+        value = kind(text)
+        if not math.isfinite(value):  # no range check below would notice nan
+            raise ValueError
+        return value
     except ValueError:
         word = "a whole number" if kind is int else "a number"
         raise OptionError(f"{label} must be {word}, not '{text.strip()}'") from None

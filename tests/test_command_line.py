@@ -306,6 +306,8 @@ def test_shapes_and_search_options_are_parsed() -> None:
         ("space=3", "no search option 'space'; known are rules, space.NAME, model.NAME, population"),
         ("space.unrol=3", "no search option 'space.unrol'; known are space.round_sizes"),
         ("space.vectors=1,many", "'space.vectors' must be a whole number, not 'many'"),
+        ("model.roofline_power=nan", "'model.roofline_power' must be a number, not 'nan'"),
+        ("max_padding=inf", "'max_padding' must be a number, not 'inf'"),
         ("model.random_thresholds=2", "'model.random_thresholds' must be true or false, not '2'"),
         ("model.leaves=1", "'model.leaves' must be 2 to 32"),
     ):
