@@ -18,10 +18,8 @@ from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import ComputeAt, Reorder, Split, Vectorize
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
+from targets import executed_targets, structure_targets
 from te_interpreter import evaluate, random_feeds
-
-TARGET = Target.detect()
-
 
 def product(rows: int = 42, columns: int = 96) -> Tensor:
     return te.matmul(te.placeholder((rows, 40), name="A"), te.placeholder((40, columns), name="B", constant=True), name="C")
@@ -56,15 +54,16 @@ def position(x: Tensor) -> Tensor:
     return te.compute(x.shape, lambda i, j: te.select(j > i, x[i, j], -1.0), name="masked")
 
 
-def program(dag: ComputeDAG) -> Program:
-    return with_epilogues(lower(State.initial(dag).replay(default_steps(dag, TARGET, 2)), TARGET))
+def program(dag: ComputeDAG, target: Target) -> Program:
+    return with_epilogues(lower(State.initial(dag).replay(default_steps(dag, target, 2)), target))
 
 
+@pytest.mark.parametrize("target", executed_targets())
 @pytest.mark.parametrize("name", [*FUSED, *APART])
-def test_results_are_right(name: str) -> None:
+def test_results_are_right(name: str, target: Target) -> None:
     dag = ComputeDAG.from_outputs((FUSED | APART)[name]())
     feeds = random_feeds(dag.outputs, seed=1)
-    [output] = LoadedKernel(build_kernel(dag, default_steps(dag, TARGET, 2), TARGET, 2)).run([feeds[t] for t in dag.inputs])
+    [output] = LoadedKernel(build_kernel(dag, default_steps(dag, target, 2), target, 2)).run([feeds[t] for t in dag.inputs])
     expected = evaluate(dag.outputs[0], feeds, widen=True)
     if output.dtype == np.float32:
         np.testing.assert_allclose(output, expected, rtol=2e-4, atol=2e-5)
@@ -72,27 +71,31 @@ def test_results_are_right(name: str) -> None:
         assert np.mean(output != expected) < 0.01
 
 
+@pytest.mark.parametrize("target", structure_targets())
 @pytest.mark.parametrize("name", FUSED)
-def test_no_buffer_is_left_between_a_tile_and_its_consumer(name: str) -> None:
+def test_no_buffer_is_left_between_a_tile_and_its_consumer(name: str, target: Target) -> None:
     dag = ComputeDAG.from_outputs(FUSED[name]())
     outputs = {tensor.name for tensor in dag.outputs}
-    buffers = program(dag).buffers
+    buffers = program(dag, target).buffers
     assert not [name for name in buffers if name == "C"]
     assert outputs <= set(buffers)
 
 
+@pytest.mark.parametrize("target", structure_targets())
 @pytest.mark.parametrize("name", APART)
-def test_a_consumer_that_does_not_fit_the_lanes_reads_the_tile_from_memory(name: str) -> None:
-    assert "C" in program(ComputeDAG.from_outputs(APART[name]())).buffers
+def test_a_consumer_that_does_not_fit_the_lanes_reads_the_tile_from_memory(name: str, target: Target) -> None:
+    assert "C" in program(ComputeDAG.from_outputs(APART[name]()), target).buffers
 
 
-def test_a_tile_with_several_readers_is_stored() -> None:
+@pytest.mark.parametrize("target", structure_targets())
+def test_a_tile_with_several_readers_is_stored(target: Target) -> None:
     c = product()
     dag = ComputeDAG.from_outputs([te.relu(c, name="relu"), te.exp(c, name="exp")])
-    assert "C" in program(dag).buffers
+    assert "C" in program(dag, target).buffers
 
 
-def test_a_region_larger_than_one_register_tile_is_stored() -> None:
+@pytest.mark.parametrize("target", structure_targets())
+def test_a_region_larger_than_one_register_tile_is_stored(target: Target) -> None:
     dag = ComputeDAG.from_outputs(te.relu(product(), name="relu"))
     state = State.initial(dag).replay(
         (
@@ -104,4 +107,4 @@ def test_a_region_larger_than_one_register_tile_is_stored() -> None:
             Vectorize("C", "j.1"),
         )
     )
-    assert "C" in with_epilogues(lower(state, TARGET)).buffers
+    assert "C" in with_epilogues(lower(state, target)).buffers
