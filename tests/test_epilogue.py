@@ -21,6 +21,7 @@ from ansor_py.te.tensor import Tensor
 from targets import executed_targets, structure_targets
 from te_interpreter import evaluate, random_feeds
 
+
 def product(rows: int = 42, columns: int = 96) -> Tensor:
     return te.matmul(te.placeholder((rows, 40), name="A"), te.placeholder((40, columns), name="B", constant=True), name="C")
 

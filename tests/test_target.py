@@ -12,8 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansor_py import te
+from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.codegen.kernel import kernel_text
+from ansor_py.codegen.llvm import emit_assembly
 from ansor_py.errors import TargetError
-from ansor_py.target import AARCH64_CPUS, DEFAULT_TRIPLE, X86_CPUS, Target
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.target import ARCHITECTURES, X86_CPUS, Architecture, Target
 
 
 def test_the_host_is_detected_and_its_text_parses_back() -> None:
@@ -105,11 +110,45 @@ for name in names:
 """
 
 
-@pytest.mark.parametrize("architecture", ["x86-64", "aarch64"])
-def test_llvm_knows_every_cpu_of_the_lists(architecture: str) -> None:
-    names = AARCH64_CPUS if architecture == "aarch64" else [name for listed in X86_CPUS.values() for name in listed]
-    command = [sys.executable, "-c", COMPILE_FOR_ALL, DEFAULT_TRIPLE[architecture], " ".join(names)]
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_llvm_knows_every_cpu_of_the_lists(architecture: Architecture) -> None:
+    names = list(architecture.cpus)
+    command = [sys.executable, "-c", COMPILE_FOR_ALL, architecture.triple, " ".join(names)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == names
     assert "not a recognized" not in result.stderr
+
+
+SPELLINGS = [(architecture.name, spelling) for architecture in ARCHITECTURES.values() for spelling in architecture.spellings]
+
+
+@pytest.mark.parametrize(("name", "spelling"), SPELLINGS)
+def test_every_spelling_of_an_architecture_gets_the_same_code(name: str, spelling: str) -> None:
+    """As the first word of a text, and as the machine of a triple where LLVM knows it by that name."""
+    plain = Target.parse(f"{name} cores=2")
+    spelt = [Target.parse(f"{spelling} cores=2")]
+    if spelling != name or "-" not in spelling:
+        spelt.append(Target.parse(f"{name} triple={spelling}-unknown-linux-gnu cores=2"))
+    dag = ComputeDAG.from_outputs(te.relu(te.matmul(8, 8, 8)))
+    wanted = emit_assembly(kernel_text(dag, default_steps(dag, plain, 2), plain, 2), plain)
+    assert ("mxcsr" if name == "x86-64" else "FPCR") in wanted
+    for target in spelt:
+        assert target.architecture == name
+        assert target.llvm_features == plain.llvm_features
+        assert (target.vector_bytes, target.vector_registers) == (plain.vector_bytes, plain.vector_registers)
+        assert emit_assembly(kernel_text(dag, default_steps(dag, target, 2), target, 2), target) == wanted
+
+
+def test_features_that_code_cannot_do_without_are_always_given() -> None:
+    assert Target.parse("x86-64").llvm_features == "+64bit"
+    assert Target.parse("x86-64 features=+avx,+avx2").llvm_features == "+64bit,+avx,+avx2"
+    assert Target.parse("x86-64 features=+64bit").llvm_features == "+64bit"
+    assert Target.parse("arm64").llvm_features == ""
+
+
+def test_the_baseline_is_the_least_cpu_of_this_architecture() -> None:
+    host, baseline = Target.detect(), Target.baseline()
+    assert baseline.architecture == host.architecture
+    assert baseline.vector_bytes <= host.vector_bytes
+    assert str(baseline) == str(Target.parse(host.architecture))
