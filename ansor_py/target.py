@@ -47,6 +47,8 @@ AARCH64_CPUS = (
     "neoverse-n1 neoverse-n2 neoverse-n3 neoverse-v1 neoverse-v2 neoverse-v3 neoverse-512tvb a64fx ampere1 ampere1a "
     "thunderx2t99 apple-m1 apple-m2 apple-m3 apple-m4"
 ).split()
+# RISC-V CPUs by the bytes of their vectors; the extension V promises 16, and `+zvl256b` more.
+RISCV_CPUS = {"generic-rv64": 16, "sifive-p670": 16, "spacemit-x60": 32, "sifive-x280": 64}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Architecture:
 
     `spellings` are all names that the first word of a target text or of a triple may have. `needed` are features without
     which there is no code to generate, whatever the CPU's name says; `forbidden` ones take something away that all code needs.
+    `abi` is LLVM's name of the calling convention where the triple does not imply it.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Architecture:
     cpus: tuple[str, ...]
     needed: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    abi: str = ""
 
 
 ARCHITECTURES = {
@@ -80,6 +84,16 @@ ARCHITECTURES = {
             forbidden=("-64bit", "-sse2", "-sse"),
         ),
         Architecture("aarch64", ("aarch64", "arm64", "arm64e"), "aarch64-unknown-linux-gnu", "generic", tuple(AARCH64_CPUS)),
+        Architecture(
+            "riscv64",
+            ("riscv64",),
+            "riscv64-unknown-linux-gnu",
+            "generic-rv64",
+            tuple(RISCV_CPUS),
+            needed=("+m", "+a", "+f", "+d", "+v"),
+            forbidden=("-m", "-a", "-f", "-d", "-v"),
+            abi="lp64d",
+        ),
     )
 }
 # Bytes; for a CPU given as text without sizes, and for a host that does not tell.
@@ -122,7 +136,7 @@ class Target:
 
     @property
     def architecture(self) -> str:
-        """`x86-64` or `aarch64`, however the triple spells it."""
+        """`x86-64`, `aarch64` or `riscv64`, however the triple spells it."""
         return architecture_of(self.triple).name
 
     @property
@@ -130,6 +144,11 @@ class Target:
         """`features` as LLVM has to be given them: with those that the architecture cannot do without."""
         named = self.features.split(",") if self.features else []
         return ",".join([*(feature for feature in architecture_of(self.triple).needed if feature not in named), *named])
+
+    @property
+    def abi(self) -> str:
+        """LLVM's name of the calling convention; empty where the triple implies it."""
+        return architecture_of(self.triple).abi
 
     @property
     def rounds_vectors(self) -> bool:
@@ -151,7 +170,7 @@ class Target:
     def detect(cores: int | None = None) -> Target:
         """This machine; `cores` limits the threads, by default one for each physical core that the process may use.
 
-        Raises `TargetError` where the host is neither x86-64 nor AArch64.
+        Raises `TargetError` where no code is generated for the host.
         """
         import llvmlite.binding as llvm
 
@@ -172,7 +191,7 @@ class Target:
 
     @staticmethod
     def parse(text: str) -> Target:
-        """A target from text: `host` or an architecture (`x86-64`, `aarch64`; other spellings too), then `key=value` words.
+        """A target from text: `host` or an architecture (`x86-64`, `aarch64`, `riscv64`), then `key=value` words.
 
         Keys are `cpu features triple cores (or threads) vector_bytes vector_registers l1 l2 l3 cache_line_bytes`; a `-`
         before a key is allowed, and sizes may carry `KiB` or `MiB`. Raises `TargetError` for anything else.
@@ -286,7 +305,7 @@ def _check_features(features: str, architecture: Architecture) -> None:
         if not re.fullmatch(r"[+-][a-z0-9][a-z0-9._-]*", feature):
             raise TargetError(f"'{feature}' is not a CPU feature of the form +name or -name")
         if feature in architecture.forbidden:  # LLVM ends the process, or has no float registers left
-            raise TargetError(f"the feature '{feature}' leaves no 64-bit code that could be generated")
+            raise TargetError(f"the feature '{feature}' leaves no code that could be generated")
 
 
 def _vectors_of(architecture: Architecture, cpu: str, features: str) -> tuple[int, int]:
@@ -294,6 +313,9 @@ def _vectors_of(architecture: Architecture, cpu: str, features: str) -> tuple[in
     if architecture.name == "aarch64":
         return 16, 32  # NEON; scalable vectors are not used
     named = {feature[1:]: feature[0] == "+" for feature in features.split(",") if feature}
+    if architecture.name == "riscv64":
+        promised = [int(name[3:-1]) // 8 for name, has in named.items() if has and re.fullmatch(r"zvl\d+b", name)]
+        return min(max([RISCV_CPUS.get(cpu, 16), *promised]), 64), 32
     wide = cpu in X86_CPUS["avx512f"]
     if named.get("avx512f", wide):
         return 64, 32

@@ -67,7 +67,7 @@ def test_features_decide_over_the_name_of_the_cpu() -> None:
         ("x86-64 cpu=haswell vector_bytes=64", "vectors of 32 bytes"),
         ("x86-64 vector_bytes=15", "vector_bytes must be 16, 32 or 64"),
         ("x86-64 features=avx", "form"),
-        ("x86-64 features=-64bit", "64-bit"),
+        ("x86-64 features=-64bit", "leaves no code"),
         ("x86-64 triple=aarch64-unknown-linux-gnu", "not one of x86-64"),
     ],
 )
@@ -123,6 +123,9 @@ def test_llvm_knows_every_cpu_of_the_lists(architecture: Architecture) -> None:
 SPELLINGS = [(architecture.name, spelling) for architecture in ARCHITECTURES.values() for spelling in architecture.spellings]
 
 
+DENORMAL_CONTROL = {"x86-64": "mxcsr", "aarch64": "FPCR", "riscv64": ""}  # RISC-V has no mode that flushes
+
+
 @pytest.mark.parametrize(("name", "spelling"), SPELLINGS)
 def test_every_spelling_of_an_architecture_gets_the_same_code(name: str, spelling: str) -> None:
     """As the first word of a text, and as the machine of a triple where LLVM knows it by that name."""
@@ -132,12 +135,20 @@ def test_every_spelling_of_an_architecture_gets_the_same_code(name: str, spellin
         spelt.append(Target.parse(f"{name} triple={spelling}-unknown-linux-gnu cores=2"))
     dag = ComputeDAG.from_outputs(te.relu(te.matmul(8, 8, 8)))
     wanted = emit_assembly(kernel_text(dag, default_steps(dag, plain, 2), plain, 2), plain)
-    assert ("mxcsr" if name == "x86-64" else "FPCR") in wanted
+    assert DENORMAL_CONTROL[name] in wanted
     for target in spelt:
         assert target.architecture == name
         assert target.llvm_features == plain.llvm_features
         assert (target.vector_bytes, target.vector_registers) == (plain.vector_bytes, plain.vector_registers)
         assert emit_assembly(kernel_text(dag, default_steps(dag, target, 2), target, 2), target) == wanted
+
+
+def test_riscv_vectors_are_as_long_as_the_cpu_or_a_feature_promises() -> None:
+    assert (Target.parse("riscv64").vector_bytes, Target.parse("riscv64").vector_registers) == (16, 32)
+    assert Target.parse("riscv64 features=+zvl256b").vector_bytes == 32
+    assert Target.parse("riscv64 cpu=sifive-x280").vector_bytes == 64
+    with pytest.raises(TargetError, match="'-v' leaves no"):
+        Target.parse("riscv64 features=-v")
 
 
 def test_features_that_code_cannot_do_without_are_always_given() -> None:

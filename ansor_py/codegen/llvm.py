@@ -78,7 +78,7 @@ def emit_optimised_ir(ir_text: str, target: Target) -> str:
 def target_machine(target: Target) -> Any:
     """LLVM's target machine for a target; made once per process and (triple, CPU, features)."""
     foreign = target.architecture != Target.baseline().architecture  # its assembly can be inspected, not run
-    return _machine(target.triple, target.cpu, target.llvm_features, foreign)
+    return _machine(target.triple, target.cpu, target.llvm_features, target.abi, foreign)
 
 
 def initialise_native() -> None:
@@ -100,13 +100,13 @@ def _initialise_all_once() -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _machine(triple: str, cpu: str, features: str, foreign: bool) -> Any:
+def _machine(triple: str, cpu: str, features: str, abi: str, foreign: bool) -> Any:
     _initialise_once()
     if foreign:
         _initialise_all_once()
     try:
         kind = llvm.Target.from_triple(triple)
-        return kind.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small")
+        return kind.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small", abiname=abi)
     except RuntimeError as error:
         raise _code_error(f"LLVM has no target for triple '{triple}', cpu '{cpu}'", error) from error
 
