@@ -16,8 +16,8 @@ from targets import structure_targets
 
 CALL = re.compile(r"^\s(?:callq?|bl|jmp|b)\s+(\w+)(?:@PLT)?$", re.MULTILINE)
 RUNTIME = {"GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num"}
-FLOAT32_FUNCTIONS = "exp log sqrt tanh erf sigmoid abs floor ceil round sin cos atan power".split()
-LARGE_ANGLES = {"sin": {"sinf"}, "cos": {"cosf"}}
+FLOAT32_FUNCTIONS = "exp log sqrt tanh erf sigmoid abs floor ceil round sin cos atan power fmod".split()
+FOR_LARGE_OPERANDS = {"sin": {"sinf"}, "cos": {"cosf"}, "fmod": {"fmodf"}}
 
 
 def calls(dag: ComputeDAG, target: Target) -> set[str]:
@@ -39,8 +39,8 @@ def test_operators_call_nothing_but_the_parallel_runtime(name: str, target: Targ
 @pytest.mark.parametrize("name", FLOAT32_FUNCTIONS)
 def test_functions_of_float32_are_vector_code(name: str, target: Target) -> None:
     x = te.placeholder((6, 50), name="x")
-    dag = ComputeDAG.from_outputs(getattr(te, name)(x, x) if name == "power" else getattr(te, name)(x))
-    assert calls(dag, target) - RUNTIME == LARGE_ANGLES.get(name, set())
+    dag = ComputeDAG.from_outputs(getattr(te, name)(x, x) if name in ("power", "fmod") else getattr(te, name)(x))
+    assert calls(dag, target) - RUNTIME == FOR_LARGE_OPERANDS.get(name, set())
 
 
 @pytest.mark.parametrize("target", structure_targets())

@@ -32,7 +32,7 @@ def _module(function: str, llvm_type: str, target: Target = HOST) -> str:
         step = f"[{max(lanes, 1)} x {element}]"  # a vector of 7 lanes takes the room of 8 in memory
         places = [text.emit(f"getelementptr {step}, ptr %{name}, i64 {loop.index}") for name in ("x", "y", "out")]
         names = tuple(text.emit(f"load {llvm_type}, ptr {place}, align 4") for place in places[:2])
-        result = expand(function, names if function == "pow" else names[0], llvm_type, text, target.rounds_vectors)
+        result = expand(function, names if function in ("pow", "fmod") else names[0], llvm_type, text, target.rounds_vectors)
         text.do(f"store {llvm_type} {result}, ptr {places[2]}, align 4")
     head = "define void @apply(ptr noalias %x, ptr noalias %y, ptr noalias %out, i64 %count) {\nentry:"
     return "\n".join([*sorted(text.declarations), head, *text.written(), "  ret void\n}\n"])
@@ -157,10 +157,28 @@ def test_pow_accuracy(llvm_type: str, bound: float) -> None:
         assert _ulp_error(_apply("pow", llvm_type, -x, whole), _reference("pow", -x, whole)) <= bound
 
 
+@pytest.mark.parametrize("llvm_type", ["float", "<16 x float>", "<7 x float>", "double", "<4 x double>"])
+def test_fmod_is_exact(llvm_type: str) -> None:
+    """Of every size of quotient, and with zeros, infinities and NaN; many lanes and one give the same."""
+    kind = NUMPY[split_type(llvm_type)[0]]
+    generator = np.random.default_rng(3)
+    scale = 10.0 ** generator.uniform(-30, 30, 8000)
+    x = generator.uniform(-1, 1, 8000) * scale * 10.0 ** generator.uniform(-3, 7, 8000)
+    values = [0.0, -0.0, INF, -INF, NAN, 1.0, -1.0, 3279.8228, 6.2831855, 88.7, -1e20, 1e10, 3e38, 1e-45, 1e-38]
+    a, b = (grid.ravel() for grid in np.meshgrid(values, values))
+    x, y = np.concatenate([x, a]).astype(kind), np.concatenate([scale, b]).astype(kind)
+    with np.errstate(all="ignore"):
+        wanted = np.fmod(x, y)
+    got = _apply("fmod", llvm_type, x, y)
+    np.testing.assert_array_equal(got, wanted)
+    numbers = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.signbit(got)[numbers], np.signbit(wanted)[numbers])
+
+
 SPECIAL = np.array([0.0, -0.0, INF, -INF, NAN, 1.0, -1.0, 1e-45, -1e-45, 3e38, -3e38, 0.5, 1.5, 2.5, -0.5, -1.5, 200.0, -200.0])
 
 
-@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f != "pow"])
+@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f not in ("pow", "fmod")])
 @pytest.mark.parametrize("llvm_type", ["<16 x float>", "float", "<8 x double>", "double"])
 def test_special_values(function: str, llvm_type: str) -> None:
     x = SPECIAL.astype(NUMPY[split_type(llvm_type)[0]])
@@ -193,12 +211,12 @@ def test_scalar_and_vector_code_agree(function: str) -> None:
         np.testing.assert_array_equal(_apply(function, llvm_type, x), scalar)
 
 
-@pytest.mark.parametrize("function", ["exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "atan", "pow"])
+@pytest.mark.parametrize("function", ["exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "atan", "pow", "fmod"])
 def test_float32_expansion_stays_vector_code(function: str) -> None:
     text = emit_optimised_ir(_module(function, "<16 x float>"), HOST)
     blocks = text.split("\n\n")
     seldom = [block for block in blocks if "call float @" in block]
-    assert len(seldom) == (function in ("sin", "cos"))  # which call libm for large angles, in a block of its own
+    assert len(seldom) == (function in ("sin", "cos", "fmod"))  # which call libm for large operands, in a block of its own
     assert "extractelement" not in "".join(block for block in blocks if block not in seldom)
     assert text.count("br i1") == 1 + len(seldom)  # the loop around it
 

@@ -5,10 +5,11 @@ around it stays a vector loop; what it needs to be declared it declares:
 
     name = expand("tanh", "%x", "<16 x float>", text)       # "%v12"; the instructions stand in `text`
 
-float32: exp, log, sin, cos, atan, erf, tanh, sigmoid and rsqrt are within 4 units in the last place, pow within 1. float64:
-exp, log, tanh and sigmoid are vector code within 4 units; sin, cos, atan, erf and pow call libm element by element.
+float32: exp, log, sin, cos, atan, erf, tanh, sigmoid and rsqrt are within 4 units in the last place, pow within 1, fmod exact.
+float64: exp, log, tanh and sigmoid are vector code within 4 units; sin, cos, atan, erf, pow and fmod call libm by element.
 Infinities, NaN, overflow and negative zero follow C99; subnormal inputs and results are right unless the thread flushes them.
-float32 sin and cos of angles beyond a million call libm, in a branch that is taken when a lane of the vector has one.
+float32 sin and cos of angles beyond a million, and fmod with a quotient beyond 2**29, call libm, in a branch that is taken
+when a lane of the vector has one.
 float32 exp and sigmoid flush results below 2**-125.
 
 No formula relies on a multiply-add that rounds once: what has to be exact is exact by the bits of its constants, so that the
@@ -28,11 +29,11 @@ from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.vector_operations import Vector, intrinsic_suffix, shaped, split_type
 from ansor_py.errors import CodegenError
 
-FUNCTIONS = tuple("exp log sqrt rsqrt tanh erf sigmoid abs floor ceil round sin cos atan pow".split())
+FUNCTIONS = tuple("exp log sqrt rsqrt tanh erf sigmoid abs floor ceil round sin cos atan pow fmod".split())
 _INTRINSICS = {"sqrt": "sqrt", "abs": "fabs"}
 _ROUNDINGS = {"floor": "floor", "ceil": "ceil", "round": "roundeven"}
-_LIBM_DOUBLE = ("erf", "sin", "cos", "atan", "pow")
-_ARGUMENTS = {"pow": 2}
+_LIBM_DOUBLE = ("erf", "sin", "cos", "atan", "pow", "fmod")
+_ARGUMENTS = {"pow": 2, "fmod": 2}
 
 # ln(2) as two numbers, the first with so few bits (10 and 33) that its product with an exponent is exact.
 _LN2 = {"float": (0.693359375, -2.12194440054690583e-4), "double": (0.69314718036912381649, 1.9082149292705877e-10)}
@@ -84,12 +85,14 @@ _TAN_PI_8 = 0.4142135623730951
 # pi / 2 in three numbers of at most 33 bits, whose products with quarter turns below 2**20 are exact in float64.
 _HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
 _MOST_RADIANS = 1e6
+# A quotient of 29 bits times a divisor of 24 is exact in float64.
+_MOST_QUOTIENT = 2.0**29
 
 
 def expand(function: str, argument: str | tuple[str, ...], llvm_type: str, text: FunctionText, rounds: bool = True) -> str:
     """Append the instructions of `function(argument)` and return the name of the result.
 
-    `argument` is an operand of type `llvm_type` (a name or a constant), `pow` takes a tuple of two. `abs` also takes
+    `argument` is an operand of type `llvm_type` (a name or a constant), `pow` and `fmod` take a tuple of two. `abs` also takes
     integers. `rounds` is what `Target.rounds_vectors` says. Raises CodegenError for an unknown function, a wrong number of
     arguments or a type that it is not defined on.
     """
@@ -303,6 +306,23 @@ def _pow(v: Vector, base: str, exponent: str) -> str:
     return v.emit(f"fptrunc {w.type} {result} to {v.type}")
 
 
+def _fmod(v: Vector, x: str, y: str) -> str:
+    """x - n y with n = x / y rounded towards zero, in float64, where it is exact for n below 2**29; the sign of x."""
+    w = Vector(shaped("double", v.lanes), v.text)
+    size, step = (w.call("fabs", v.emit(f"fpext {v.type} {operand} to {w.type}")) for operand in (x, y))
+    quotient = w.div(size, step)
+    large = v.any(w.compare("uge", quotient, w.constant(_MOST_QUOTIENT)))  # or no number
+    whole = v.emit(f"fptosi {w.type} {w.upper_bound(quotient, _MOST_QUOTIENT)} to {v.integer}")
+    rest = w.sub(size, w.mul(v.emit(f"sitofp {v.integer} {whole} to {w.type}"), step))
+    # The quotient was rounded, so it may be one too large.
+    rest = w.select(w.compare("olt", rest, w.constant(0.0)), w.add(rest, step), rest)
+    rest = w.select(w.compare("olt", size, step), size, rest)  # also with an infinite divisor
+    usual = v.call("copysign", v.emit(f"fptrunc {w.type} {rest} to {v.type}"), x)
+    with v.text.rarely(large, v.type, usual) as result:
+        result.append(v.calls("fmodf", x, y, seldom=True))
+    return result[0]
+
+
 def _rsqrt(v: Vector, x: str) -> str:
     return v.div(v.constant(1.0), v.call("sqrt", x))
 
@@ -317,5 +337,6 @@ _EXPANSIONS: dict[str, Callable[..., str]] = {
     "cos": _cos,
     "atan": _atan,
     "pow": _pow,
+    "fmod": _fmod,
     "rsqrt": _rsqrt,
 }
