@@ -113,7 +113,8 @@ def acosh(x: Value, name: str = "acosh") -> Value:
 
     def of(v: Expr) -> Expr:
         t = v - 1
-        return select(v > 1e9, call("log", v) + math.log(2), log1p(t + call("sqrt", t * (t + 2))))
+        # Two roots, as the product of both would be positive again below -1, where there is no result.
+        return select(v > 1e9, call("log", v) + math.log(2), log1p(t + call("sqrt", t) * call("sqrt", t + 2)))
 
     return float_function(x, of, name)
 
