@@ -305,6 +305,26 @@ def test_nan_is_the_maximum_of_what_holds_one(cpu: ForeignCpu) -> None:
     check(cpu, compiled, dag, {dag.inputs[0]: x})
 
 
+FLUSHING = ("sse2", "avx2")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cpu", emulated(*FLUSHING))
+def test_subnormal_numbers_are_zero(cpu: ForeignCpu, dtype: str) -> None:
+    """As inputs (their products would be normal) and as results, in every thread; the driver checks that it ends there."""
+    require(cpu)
+    x = te.placeholder((2, 8), dtype, name="x")
+    dag = ComputeDAG.from_outputs([te.multiply(x, 2.0**30, name="larger"), te.multiply(x, 0.5, name="half")])
+    steps = (Parallel("larger", "i0"), Parallel("half", "i0"), Vectorize("larger", "i1"))
+    compiled = build_kernel(dag, steps, target_of(cpu), THREADS)
+    tiny = np.finfo(dtype).tiny
+    larger, half = run_foreign(cpu, compiled, [np.full((2, 8), tiny / 4, dtype)])
+    np.testing.assert_array_equal(larger, 0)
+    larger, half = run_foreign(cpu, compiled, [np.full((2, 8), -tiny, dtype)])
+    np.testing.assert_array_equal(larger, -tiny * 2.0**30)
+    np.testing.assert_array_equal(half, 0)
+
+
 # What the harness is for: that each kind of fault is seen.
 
 
