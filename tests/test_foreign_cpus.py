@@ -305,11 +305,8 @@ def test_nan_is_the_maximum_of_what_holds_one(cpu: ForeignCpu) -> None:
     check(cpu, compiled, dag, {dag.inputs[0]: x})
 
 
-FLUSHING = ("sse2", "avx2")
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("cpu", emulated(*FLUSHING))
+@pytest.mark.parametrize("cpu", emulated(*FOREIGN_CPUS))
 def test_subnormal_numbers_are_zero(cpu: ForeignCpu, dtype: str) -> None:
     """As inputs (their products would be normal) and as results, in every thread; the driver checks that it ends there."""
     require(cpu)
