@@ -72,6 +72,7 @@ class ForeignCpu:
 
 AARCH64 = Toolchain("aarch64", "aarch64-linux-gnu", ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"))
 X86_64 = Toolchain("x86_64", "x86_64-linux-gnu", ("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"))
+RISCV64 = Toolchain("riscv64", "riscv64-linux-gnu", ("gcc-riscv64-linux-gnu", "libc6-dev-riscv64-cross"))
 FOREIGN_CPUS = {
     cpu.name: cpu
     for cpu in (
@@ -80,6 +81,7 @@ FOREIGN_CPUS = {
         # `pni` is SSE3, which every named x86-64 CPU of QEMU has.
         ForeignCpu("sse2", "x86-64", X86_64, ("qemu-x86_64", "-cpu", "qemu64,-pni")),
         ForeignCpu("avx2", "x86-64 cpu=haswell", X86_64, ("qemu-x86_64", "-cpu", "Haswell")),
+        ForeignCpu("rvv", "riscv64", RISCV64, ("qemu-riscv64", "-cpu", "rv64,v=true,vext_spec=v1.0")),
     )
 }
 
