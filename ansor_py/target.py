@@ -234,6 +234,14 @@ class Target:
         caches = "/".join(_size_text(size) for size in (self.l1, self.l2, self.l3))
         return f"{self.cpu}, {self.cores} core{'s' * (self.cores != 1)}, {self.vector_bytes * 8}-bit vectors, caches {caches}"
 
+    def misfit(self) -> str | None:
+        """Why this machine cannot execute code that was made for the target, in words; None where it can."""
+        host = Target.detect()
+        if self.architecture != host.architecture:
+            return f"this machine is {host.architecture}"
+        missing = sorted(_used_features(self) - _used_features(host))
+        return f"this CPU, '{host.cpu}', lacks {', '.join(missing)}" if missing else None
+
     def to_json(self) -> dict[str, str | int]:
         """All fields as JSON values."""
         return dataclasses.asdict(self)
@@ -320,6 +328,15 @@ def _vectors_of(architecture: Architecture, cpu: str, features: str) -> tuple[in
     if named.get("avx512f", wide):
         return 64, 32
     return (32, 16) if named.get("avx", wide or cpu in X86_CPUS["avx"]) else (16, 16)
+
+
+def _used_features(target: Target) -> set[str]:
+    """Features that code for a target may use: those that it names, and what its vectors stand for on x86-64."""
+    steps = [(16, {"sse2"}), (32, {"avx", "avx2", "fma"}), (64, {"avx512f"})] if target.architecture == "x86-64" else []
+    implied = set().union(*(features for width, features in steps if width <= target.vector_bytes))
+    named = [feature for feature in target.features.split(",") if feature]
+    absent = {feature[1:] for feature in named if feature.startswith("-")}
+    return (implied | {feature[1:] for feature in named if feature.startswith("+")}) - absent
 
 
 def _read(path: Path) -> str | None:

@@ -36,6 +36,21 @@ def test_host_with_threads() -> None:
     assert Target.parse("host cores=3") == Target.detect().with_cores(3)
 
 
+def test_what_the_host_cannot_execute_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Target.detect().misfit() is None
+    foreign = "aarch64" if Target.detect().architecture == "x86-64" else "x86-64"
+    assert Target.parse(foreign).misfit() == f"this machine is {Target.detect().architecture}"
+    host = Target.parse("x86-64 cpu=haswell features=+sse2,+avx,+avx2,+fma,+bmi,-avx512f")
+    monkeypatch.setattr(Target, "detect", staticmethod(lambda: host))
+    for text in ("host", "host cpu=x86-64", "host cpu=skylake", "x86-64 cpu=haswell", "host cpu=haswell features=+bmi"):
+        assert Target.parse(text).misfit() is None, text
+    wider = "this CPU, 'haswell', lacks avx512f"
+    assert Target.parse("host cpu=skylake-avx512").misfit() == wider
+    # A feature that is named does not hide what the CPU's vectors need.
+    assert Target.parse("host cpu=skylake-avx512 features=+bmi").misfit() == wider
+    assert Target.parse("host cpu=skylake-avx512 features=-avx512f,+xop").misfit() == "this CPU, 'haswell', lacks xop"
+
+
 def test_another_machine_as_text() -> None:
     target = Target.parse("x86-64 cpu=skylake-avx512 cores=2 l1=48KiB l2=1MiB l3=0")
     assert (target.vector_bytes, target.vector_registers, target.cores) == (64, 32, 2)
