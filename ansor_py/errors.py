@@ -15,6 +15,10 @@ class AnsorError(Exception):
     """Base of all errors that are reported to the user as one line."""
 
 
+class AnsorWarning(UserWarning):
+    """Something that the user should know and that is no error; the command line prints it as one line."""
+
+
 class ExpressionError(AnsorError):
     """A tensor expression that has no meaning: wrong shapes, a nested reduction, an unknown dtype."""
 

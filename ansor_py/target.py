@@ -162,6 +162,10 @@ class Target:
         except TypeError:
             raise TargetError(f"target: no vectors of unknown dtype '{dtype}'") from None
 
+    def nominal_flops(self, threads: int, hertz: float) -> float:
+        """float32 operations a second of two multiply-add units a core, which is what the widest CPUs of today have."""
+        return threads * self.lanes("float32") * 2 * 2 * hertz
+
     def with_cores(self, cores: int) -> Target:
         """The same CPU with another number of threads."""
         return dataclasses.replace(self, cores=cores)

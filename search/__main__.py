@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -222,13 +223,18 @@ def _stopped_by_signals(seen: list[int]) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     seen: list[int] = []
-    with _stopped_by_signals(seen):
+    with _stopped_by_signals(seen), warnings.catch_warnings():
         status = _main(arguments)
     return SIGNALLED + seen[0] if status == INTERRUPTED and seen else status
 
 
+def _print_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def _main(arguments: Sequence[str] | None) -> int:
     run: Callable[..., Any] = command.main
+    warnings.showwarning = _print_warning
     try:
         return int(run(args=arguments, prog_name="python -m ansor_py.search", standalone_mode=False) or 0)
     except click.exceptions.Abort:

@@ -27,6 +27,7 @@ from ansor_py.search.batches import BatchRunner, uninterrupted
 from ansor_py.search.objectives import Network, check_objective, describe_networks, evaluate
 from ansor_py.search.phases import PhaseTimer
 from ansor_py.search.progress import Progress
+from ansor_py.search.restored import usable_records
 from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TuningResult, count_errors
 from ansor_py.search.retiming import PASSES, retime
 from ansor_py.search.round_times import DEFAULTS, RETIMING, RoundTimer, RoundTimes
@@ -103,6 +104,7 @@ class Search:
         self._accuracy: list[RoundAccuracy] = []
         self._stopped = ""
         self._interrupted = False
+        self._notes: list[str] = []
 
     @property
     def trials(self) -> int:
@@ -110,16 +112,15 @@ class Search:
         return len(self._records)
 
     def restore(self, records: Sequence[Record]) -> None:
-        """Continue an earlier search: its records of these tasks, this target and this number of threads."""
-        target = self._searches[0].task.target
+        """Continue an earlier search: its usable records of these tasks, this target and this number of threads."""
+        tasks = [search.task for search in self._searches]
+        self._records, doubts = usable_records(records, tasks, tasks[0].target)
+        if doubts:
+            self._notes.append(f"{len(doubts)} records of the earlier search are left out; the first is {doubts[0]}")
         for search in self._searches:
-            key = search.task.workload_key
-            known = [r for r in records if (r.workload_key, r.target, r.threads) == (key, str(target), target.cores)]
-            search.restore(known)
-            self._records += known
+            search.restore([record for record in self._records if record.workload_key == search.task.workload_key])
         if not self._records:
             return
-        self._records.sort(key=lambda record: record.trial)
         self._trials_before = len(self._records)
         self._seconds_before = max(record.elapsed for record in self._records)
         self._round = max(record.round for record in self._records) + 1
@@ -133,17 +134,18 @@ class Search:
     def run(self, open_measurer: Callable[[], AbstractContextManager[Measurer]]) -> None:
         """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt ends it early.
 
-        When one holds from the start (no trials, or those of an earlier search suffice) nothing is measured.
+        When one holds from the start there are no trials; the best programs of an earlier search are measured again.
         """
         self._stopped = self._reason_to_stop()
-        if self._stopped:
+        if self._stopped and not self._records:
             return
         try:
             with open_measurer() as measurer:
                 runner = BatchRunner(measurer, self._timer)
-                self._measure_defaults(runner)
-                self._close_round(DEFAULTS, 0, self.trials - self._trials_before)
-                self._stopped = self._reason_to_stop()
+                if not self._stopped:
+                    self._measure_defaults(runner)
+                    self._close_round(DEFAULTS, 0, self.trials - self._trials_before)
+                    self._stopped = self._reason_to_stop()
                 while not self._stopped:
                     chosen = self._choose()
                     if chosen is not None:
@@ -185,7 +187,7 @@ class Search:
             stopped=self._stopped,
             rounds=tuple(self._rounds),
             accuracy=tuple(self._accuracy),
-            notes=tuple(f"{s.task.name}: no more trials, {s.ended}" for s in self._searches if s.ended),
+            notes=tuple(self._notes) + tuple(f"{s.task.name}: no more trials, {s.ended}" for s in self._searches if s.ended),
         )
 
     def _choose(self) -> int | None:

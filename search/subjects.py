@@ -155,7 +155,7 @@ class ModelSubject(Subject):
         models = self._models
         if self._best:
             with timer.phase("compile"):
-                models = [*models, compile_partition(self.parts, self._best, target.cores, target)]
+                models = [*models, compile_partition(self.parts, self._best, target.cores, target, allow_untuned=True)]
         if self._settings.virtual:
             models[-1].save(path)
             return

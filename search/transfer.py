@@ -21,7 +21,7 @@ from ansor_py.cost_model.features import extract_features
 from ansor_py.cost_model.interface import FeatureBatch
 from ansor_py.cost_model.training_set import TrainingSet, read_training_set
 from ansor_py.errors import AnsorError, OptionError
-from ansor_py.measure.records import Record, read_records
+from ansor_py.measure.records import Record, credible_records, read_records
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.task import Task
 from ansor_py.search.options import SearchOptions
@@ -72,6 +72,7 @@ def programs_of_records(records: Sequence[Record], tasks: Iterable[Task], search
     by_key = {task.workload_key: task for task in tasks}
     for number, (key, task) in enumerate(by_key.items()):
         mine = [record for record in records if record.workload_key == key]
+        mine, _ = credible_records(mine, {key: task.flops}, task.target, task.target.cores)
         for text, threads in dict.fromkeys((record.target, record.threads) for record in mine):
             target = Target.parse(text).with_cores(threads)
             same = [record for record in mine if (record.target, record.threads) == (text, threads)]

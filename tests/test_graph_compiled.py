@@ -16,7 +16,7 @@ import pytest
 from onnx import ModelProto, helper
 
 from ansor_py.codegen.memory import aligned_array
-from ansor_py.errors import FeedError, ModelError, RecordError, TargetError
+from ansor_py.errors import AnsorWarning, FeedError, ModelError, RecordError, TargetError
 from ansor_py.graph import CompiledModel, compile, load, partition_model
 from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
 from ansor_py.graph.model_archive import check_cpu
@@ -242,16 +242,70 @@ def test_best_records_give_the_schedules() -> None:
     model, data = residual_model()
     target = Target.detect()
     units = partition_model(model).tasks
-    told: list[str] = []
     records = [
         record(units[0].workload_key, str(target)),
         record(units[1].workload_key, str(target), (["SP", "nonsense"],), trial=6),
     ]
-    compiled = compile(model, records, threads=1, target=target, workers=0, progress=told.append)
-    sources = list(compiled.plan.schedules.values())
-    assert sources.count("trial 5") == 1
-    assert sources.count("default") == len(units) - 1
-    assert any("trial 6 cannot be read" in text for text in told)
+    with pytest.warns(AnsorWarning) as told:
+        compiled = compile(model, records, threads=1, target=target, workers=0)
+    origins = list(compiled.plan.schedules.values())
+    assert origins.count("trial 5") == 1
+    assert origins.count("default") == len(units) - 1
+    words = [str(warning.message) for warning in told]
+    assert any(f"2 of {len(units)} tasks have records; the others get their default schedules" in text for text in words)
+    assert any("trial 6 cannot be read" in text and "its default schedule is used" in text for text in words)
+    check(compiled.run(data), reference(model, data))
+
+
+UNREADABLE, UNBUILDABLE = (["SP", "nonsense"],), (["split", "nowhere", "i", [4]],)
+
+
+def test_the_next_best_record_is_taken_where_the_best_cannot_be_built() -> None:
+    model, data = residual_model()
+    target = Target.detect()
+    [key, *_] = [unit.workload_key for unit in partition_model(model).tasks]
+    records = [
+        replace(record(key, str(target), steps, trial=trial), costs=(cost,))
+        for trial, (cost, steps) in enumerate([(1e-4, UNREADABLE), (4e-4, ()), (2e-4, UNBUILDABLE), (3e-4, UNREADABLE)])
+    ]
+    with pytest.warns(AnsorWarning) as told:
+        compiled = compile(model, records, threads=1, workers=0)
+    assert compiled.plan.schedules[f"kernel_{key}"] == "trial 1"
+    words = [str(warning.message) for warning in told]
+    assert [text for text in words if "trial 2 cannot be compiled" in text and "trial 1 is used" in text]
+    check(compiled.run(data), reference(model, data))
+
+
+@pytest.mark.parametrize("cost", [2e-9, 1e-8])
+def test_a_cost_that_no_machine_reaches_does_not_win(cost: float) -> None:
+    model, data = residual_model()
+    target = Target.detect()
+    [key, *_] = [unit.workload_key for unit in partition_model(model).tasks]
+    records = [record(key, str(target)), replace(record(key, str(target), trial=6), costs=(cost,))]
+    with pytest.warns(AnsorWarning, match="1 records with costs that cannot be true are left out .trial 6: "):
+        compiled = compile(model, records, threads=1, workers=0)
+    assert compiled.plan.schedules[f"kernel_{key}"] == "trial 5"
+    check(compiled.run(data), reference(model, data))
+
+
+def test_records_of_no_task_of_the_model_are_refused(tmp_path: Path) -> None:
+    model, data = residual_model()
+    stranger = replace(record("0123456789abcdef", str(Target.detect())), task="another")
+    failed = replace(stranger, workload_key=partition_model(model).tasks[0].workload_key, costs=(), error="run", task="mine")
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "junk.jsonl").write_text("junk\n[1, 2]\n")
+    for records, words in (
+        ([stranger], "its 1 records are of another; give records of this model"),
+        ([failed], "no record is of one of the model's 4 tasks; its 1 records are of mine"),
+        ([], "the records: no record is of one of the model's 4 tasks; it holds no records"),
+        (tmp_path / "empty.jsonl", r"empty.jsonl': no record is of one of the model's 4 tasks; it holds no records"),
+    ):
+        with pytest.raises(RecordError, match=words):
+            compile(model, records, threads=1, workers=0)
+    with pytest.warns(AnsorWarning, match="line 1: not valid JSON"), pytest.raises(RecordError, match="it holds no records"):
+        compile(model, tmp_path / "junk.jsonl", threads=1, workers=0)
+    compiled = compile(model, [stranger], threads=1, workers=0, allow_untuned=True)
+    assert set(compiled.plan.schedules.values()) == {"default"}
     check(compiled.run(data), reference(model, data))
 
 
@@ -271,10 +325,9 @@ def test_broken_last_line_of_a_records_file_is_told(tmp_path: Path) -> None:
     with RecordWriter(path) as writer:
         writer.write([record(partition_model(model).tasks[0].workload_key, str(target))])
     path.write_bytes(path.read_bytes() + b'{"schema": 1, "work')
-    told: list[str] = []
-    compiled = compile(model, path, threads=1, workers=0, progress=told.append)
+    with pytest.warns(AnsorWarning, match=r"records.jsonl' line 2 \(the last one, cut short\)"):
+        compiled = compile(model, path, threads=1, workers=0)
     assert list(compiled.plan.schedules.values()).count("trial 5") == 1
-    assert any("records.jsonl' line 2 (the last one, cut short)" in text for text in told)
     check(compiled.run(data), reference(model, data))
 
 

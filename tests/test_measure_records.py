@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansor_py.errors import RecordError
-from ansor_py.measure.records import ERROR_KINDS, Record, RecordWriter, best_records, read_records
+from ansor_py.measure.records import (
+    ERROR_KINDS,
+    Record,
+    RecordWriter,
+    best_records,
+    credible_records,
+    read_records,
+)
+from ansor_py.target import Target
 
 _finite = st.floats(allow_nan=False, allow_infinity=False)
 _maybe_time = st.none() | st.floats(0, 2e9)
@@ -29,7 +37,7 @@ _records = st.builds(
     parent=st.none() | st.integers(0, 99),
     operator=st.none() | st.text(max_size=4),
     predicted=st.none() | _finite,
-    costs=st.lists(_finite, max_size=4).map(tuple),
+    costs=st.lists(st.floats(1e-9, 1e9) | st.integers(1, 9), max_size=4).map(tuple),
     error=st.sampled_from(ERROR_KINDS),
     error_text=st.text(max_size=12),
     output_checked=st.booleans(),
@@ -43,6 +51,45 @@ _records = st.builds(
 def record(trial: int = 0, **changes: object) -> Record:
     base = Record(workload_key="key", target="cpu", threads=1, trial=trial, costs=(1.0,))
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+WRONG_FIELDS: list[tuple[str, object]] = [
+    *(("costs", [cost]) for cost in (1e-12, 0, 0.0, -1.0, math.nan, math.inf, -math.inf, "fast", None, True, [1.0])),
+    ("costs", [1e-3, -1e-3]),
+    *((name, value) for name in ("run_finished", "build_started", "elapsed", "predicted") for value in (math.inf, math.nan)),
+    ("build_phases", {"parse": math.nan}),
+    ("build_phases", {"parse": "long"}),
+    ("steps", [1, 2]),
+    ("steps", [["split"], {"kind": "split"}]),
+    ("genes", [1.5]),
+    ("genes", ["a"]),
+    ("genes", [True]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_FIELDS)
+def test_a_field_that_cannot_be_true_makes_the_line_unusable(name: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    lines = [json.dumps(record(number).to_json() | change) for number, change in enumerate(({}, {name: value}, {}))]
+    path.write_text("\n".join(lines) + "\n")
+    records, lost = read_records(path)
+    assert [item.trial for item in records] == [0, 2]
+    [line] = lost
+    assert line.number == 2
+    assert f"field '{name}' of the record is" in line.reason
+
+
+def test_costs_below_what_the_machine_can_do_are_left_out() -> None:
+    target = Target.parse("x86-64 cpu=haswell cores=2")
+    flops = {"key": 2 * 512**3}
+    # 16 float32 multiply-adds a cycle on each of two cores at 6 GHz are 384 GFLOP/s; ten times that is the limit.
+    least = flops["key"] / (10 * 2 * 32 * 6e9)
+    records = [record(0, costs=(least * 1.01,)), record(1, costs=(1.0, least * 0.99)), record(2, costs=(), error="run")]
+    records += [record(3, costs=(1e-9,), workload_key="unknown"), record(4, costs=(least * 0.4,), error="cut")]
+    kept, doubts = credible_records(records, flops, target, 2)
+    assert [item.trial for item in kept] == [0, 2, 3]
+    assert [line.split(":")[0] for line in doubts] == ["trial 1", "trial 4"]
+    assert len(credible_records(records, flops, target, 4)[0]) == 4  # more threads do more
 
 
 @given(_records)

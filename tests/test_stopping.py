@@ -127,11 +127,17 @@ def test_every_network_must_reach_its_own_target() -> None:
     assert len(one.records) < len(both.records) < 400
 
 
-def test_a_target_that_the_records_of_a_resumed_search_reach_needs_no_measuring() -> None:
+def test_a_target_that_the_records_of_a_resumed_search_reach_needs_no_trials() -> None:
     before = search(FakeMeasurer(falling))
     measurer = FakeMeasurer(falling)
     after = search(measurer, trials=400, target_latencies=(1.0,), restored=before.records)
-    assert (after.stopped, measurer.inputs) == ("target latency of 1000 ms reached", [])
+    assert after.stopped == "target latency of 1000 ms reached"
+    assert after.records == before.records
+    # The best are measured again before they are called so, in three passes.
+    again = {json.dumps([step.to_json() for step in program.steps]) for program in measurer.inputs}
+    assert len(measurer.inputs) == 3 * len(again)
+    assert again <= {json.dumps(record.steps) for record in before.records}
+    assert all(item.best is not None and len(item.best.costs) == 3 for item in after.tasks)
 
 
 def test_a_task_that_stagnates_gets_no_more_trials() -> None:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,6 +270,40 @@ def test_a_resumed_search_continues_where_it_was() -> None:
     assert tuple(sink.records) == after.records[26:]
     assert [point.trial for point in sink.points] == list(range(50))
     assert search(tasks, 26, restored=before.records).records == before.records
+
+
+@pytest.mark.parametrize("trials", [40, 60])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"costs": (2e-9,)}, "2e-09 s, where the machine needs at least"),
+        ({"steps": (["no-such-step", 1],)}, "unknown transform step 'no-such-step'"),
+        ({"steps": ([],)}, "unknown transform step"),
+    ],
+)
+def test_records_that_cannot_be_believed_are_not_taken_up(trials: int, change: dict[str, Any], words: str) -> None:
+    """Neither as the best nor as a parent, also where the earlier trials are all that there will be."""
+    before = search([matmul(32)], 40)
+    false = replace(before.records[7], **{"costs": (1e-7,), **change})
+    restored = [*before.records[:7], false, *before.records[8:]]
+    after = search([matmul(32)], trials, restored=restored)
+    assert false not in after.records
+    assert len(after.records) == trials if trials > 40 else 40
+    [note] = after.notes
+    assert note.startswith("1 records of the earlier search are left out; the first is trial 7: ")
+    assert words in note
+    assert after.best is not None
+    assert after.best.trial != 7
+
+
+def test_the_best_of_an_earlier_search_is_measured_again_before_it_is_called_so() -> None:
+    """A false cost that the machine could reach does not win either."""
+    before = search([matmul(32)], 40)
+    lucky = replace(before.records[9], costs=(before.best.cost / 5 if before.best else 0.0,))
+    after = search([matmul(32)], 40, restored=[*before.records[:9], lucky, *before.records[10:]])
+    assert after.best is not None
+    assert after.best.cost > lucky.cost
+    assert len(after.records) == 40
 
 
 def test_records_of_another_target_or_task_are_not_taken_up() -> None:

@@ -8,32 +8,22 @@ tasks = extract_tasks("m.onnx", Target.detect())
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.llvm import compile_module
-from ansor_py.errors import CodegenError, RecordError, ScheduleError, TargetError
+from ansor_py.errors import TargetError
 from ansor_py.graph.compiled import CompiledModel
 from ansor_py.graph.execution_order import execution_order
-from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
 from ansor_py.graph.model_tasks import Model, partition_model, target_of
-from ansor_py.graph.partition import Partition, Subgraph, TaskUnit
+from ansor_py.graph.partition import Partition, Subgraph
 from ansor_py.graph.planning import make_plan, pack_weights
 from ansor_py.graph.run_function import run_function_ir
-from ansor_py.measure.records import Record, best_records, read_records
+from ansor_py.graph.schedule_choice import Records, build_schedules, records_of_tasks
 from ansor_py.target import Target
 
 if TYPE_CHECKING:
-    from ansor_py.codegen.kernel import CompiledKernel
     from ansor_py.graph.onnx_import import Shapes
-    from ansor_py.schedule.steps import Step
-
-Records: TypeAlias = "Union[str, os.PathLike[str], Iterable[Record]]"
-DEFAULT_SCHEDULE = "default"
 
 
 def compile(
@@ -44,20 +34,22 @@ def compile(
     shapes: Shapes | None = None,
     *,
     fallback: bool = True,
+    allow_untuned: bool = False,
     workers: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CompiledModel:
     """Compile an ONNX model (path, bytes or `ModelProto`) for the CPU `target` (default: this machine).
 
-    `records` (a file, or `Record`s) give the best measured schedule of each task; tasks without one get the default
-    schedule. `threads` is how many a run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With
-    `fallback`, nodes that cannot be compiled run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them);
-    without it they are an error. `workers` is the number of compiling child processes (default: one a core; 0: compile in
-    this process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled, RecordError for
-    records of another target or number of threads, TargetError for a nonsensical target.
+    `records` (a file, or `Record`s) give the best measured schedule of each task; where only some tasks have one, a warning
+    (`AnsorWarning`) says how many, and records of none of them are an error, unless `allow_untuned`. `threads` is how many a
+    run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With `fallback`, nodes that cannot be compiled
+    run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them); without it they are an error. `workers` is
+    the number of compiling child processes (default: one a core; 0: compile in this process). `progress` is told what
+    happens. Raises ModelError for a model that cannot be compiled, RecordError for records of another target, number of
+    threads or model, TargetError for a nonsensical target.
     """
     parts = partition_model(model, shapes, fallback=fallback)
-    return compile_partition(parts, records, threads, target, workers=workers, progress=progress)
+    return compile_partition(parts, records, threads, target, allow_untuned=allow_untuned, workers=workers, progress=progress)
 
 
 def compile_partition(
@@ -66,6 +58,7 @@ def compile_partition(
     threads: int | None = None,
     target: Target | str | None = None,
     *,
+    allow_untuned: bool = False,
     workers: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CompiledModel:
@@ -75,8 +68,8 @@ def compile_partition(
     if used < 1:
         raise TargetError(f"threads must be at least 1, not {used}")
     tell = progress or (lambda text: None)
-    choices = choose_schedules(parts.tasks, best_for_machine(records, machine, used, tell), machine, used, tell)
-    kernels, schedules = build_choices(choices, machine, used, workers, tell)
+    known = records_of_tasks(records, parts.tasks, machine, used, allow_untuned)
+    kernels, schedules = build_schedules(parts.tasks, known, machine, used, workers, tell)
     planned = make_plan(parts, kernels, machine, used, schedules)
     objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
     objects["run"] = compile_module(run_function_ir(planned.plan), machine).code
@@ -90,89 +83,3 @@ def compile_partition(
 def _fallback_models(parts: Partition) -> list[bytes]:
     """The ONNX models of the opaque nodes, in order of execution."""
     return [step.model for step in execution_order(parts) if not isinstance(step, Subgraph)]
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """The schedule of one task: steps, and where they come from."""
-
-    unit: TaskUnit
-    steps: tuple[Step, ...]
-    source: str
-
-    @property
-    def symbol(self) -> str:
-        """The name of the kernel's function, unique among different computations."""
-        return f"kernel_{self.unit.workload_key}"
-
-
-def choose_schedules(
-    units: Iterable[TaskUnit], best: Mapping[str, Record], target: Target, threads: int, tell: Callable[[str], None]
-) -> list[Choice]:
-    """The best record's steps for each task that has one, else the default schedule."""
-    choices = []
-    for unit in units:
-        record = best.get(unit.workload_key)
-        if record is not None:
-            try:
-                choices.append(Choice(unit, record.concrete_steps(), f"trial {record.trial}"))
-                continue
-            except ScheduleError as error:
-                tell(f"task '{unit.name}': the steps of trial {record.trial} cannot be read ({error}); using the default")
-        choices.append(_default(unit, target, threads))
-    return choices
-
-
-def _default(unit: TaskUnit, target: Target, threads: int) -> Choice:
-    return Choice(unit, default_steps(unit.dag, target, threads), DEFAULT_SCHEDULE)
-
-
-def build_choices(
-    choices: list[Choice], target: Target, threads: int, workers: int | None, progress: Callable[[str], None]
-) -> tuple[dict[str, CompiledKernel], dict[str, str]]:
-    """Kernels and the origins of their schedules, by workload key. A recorded program that no longer builds falls back to
-    the default schedule; CodegenError names the task when that fails too."""
-    kernels: dict[str, CompiledKernel] = {}
-    schedules: dict[str, str] = {}
-    with KernelBuilder(target, threads, workers) as builder:
-        while choices:
-            progress(f"compiling {len(choices)} kernels")
-            results = builder.build([BuildRequest(choice.symbol, choice.unit.dag, choice.steps) for choice in choices])
-            again = []
-            for choice, result in zip(choices, results, strict=True):
-                if not isinstance(result, str):
-                    kernels[choice.unit.workload_key] = result
-                    schedules[choice.unit.workload_key] = choice.source
-                elif choice.source == DEFAULT_SCHEDULE:
-                    raise CodegenError(f"task '{choice.unit.name}' cannot be compiled with its default schedule: {result}")
-                else:
-                    progress(f"task '{choice.unit.name}': {choice.source} cannot be compiled ({result}); using the default")
-                    again.append(_default(choice.unit, target, threads))
-            choices = again
-    return kernels, schedules
-
-
-def best_for_machine(records: Records | None, target: Target, threads: int, tell: Callable[[str], None]) -> dict[str, Record]:
-    """The best record of each workload key that was measured on this target with so many threads; lost lines are told."""
-    if records is None:
-        return {}
-    if isinstance(records, (str, os.PathLike)):
-        given, lost = read_records(Path(records))
-        for line in lost:
-            tell(f"records file '{os.fspath(records)}' {line}; it is ignored, the other records are used")
-    else:
-        given = list(records)
-    machines = {text: _same_cpu(text, target) for text in {record.target for record in given}}
-    fitting = [record for record in given if machines[record.target] and record.threads == threads]
-    if given and not fitting:
-        measured = sorted({f"'{record.target}' with {record.threads} threads" for record in given})
-        raise RecordError(f"no record is for target '{target}' with {threads} threads; they are for {', '.join(measured[:3])}")
-    return best_records(fitting)
-
-
-def _same_cpu(text: str, target: Target) -> bool:
-    """Whether a record's target text means the same CPU; its number of cores is compared as the record's threads."""
-    try:
-        return Target.parse(text).with_cores(target.cores) == target
-    except TargetError:
-        return False

@@ -19,12 +19,12 @@ import numpy as np
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.codegen.memory import aligned_array
 from ansor_py.errors import TargetError
-from ansor_py.graph.compilation import Records, best_for_machine, build_choices, choose_schedules
 from ansor_py.graph.compiled import CompiledModel
 from ansor_py.graph.memory import aligned
 from ansor_py.graph.partition import TaskUnit
 from ansor_py.graph.plan import Call, Location, Plan, Port
 from ansor_py.graph.run_function import run_function_ir
+from ansor_py.graph.schedule_choice import Records, build_schedules, records_of_tasks
 from ansor_py.schedule.task import Task
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def compile_task(
         raise TargetError(f"threads must be at least 1, not {used}")
     tell = progress or (lambda text: None)
     unit = TaskUnit(task.name, task.dag, ())
-    choices = choose_schedules([unit], best_for_machine(records, task.target, used, tell), task.target, used, tell)
-    kernels, schedules = build_choices(choices, task.target, used, workers, tell)
+    known = records_of_tasks(records, [unit], task.target, used)
+    kernels, schedules = build_schedules([unit], known, task.target, used, workers, tell)
     kernel = kernels[task.workload_key]
     plan = _plan(task, kernel, used, schedules[task.workload_key])
     objects = {kernel.symbol: kernel.object_code, "run": compile_module(run_function_ir(plan), task.target).code}

@@ -26,8 +26,14 @@ from ansor_py.errors import RecordError
 
 if TYPE_CHECKING:
     from ansor_py.schedule.steps import Step
+    from ansor_py.target import Target
 
 SCHEMA = 1
+# No call of a kernel takes less; a smaller cost was not measured.
+LEAST_SECONDS = 1e-9
+# A program does at most this many times the operations that its target's multiply-add units can do at this clock. It cannot be
+# less: Winograd's algorithm multiplies four times less than the definition says, and caches deliver more than memory.
+MOST_TIMES_PEAK, HERTZ = 10.0, 6e9
 
 ErrorKind = Literal["none", "build", "build-timeout", "run", "run-timeout", "wrong-result", "out-of-bounds", "crash", "cut"]
 ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
@@ -222,6 +228,25 @@ def read_records(path: str | Path, strict: bool = False) -> tuple[list[Record], 
     return records, lost
 
 
+def credible_records(
+    records: Iterable[Record], flops: Mapping[str, int], target: Target, threads: int
+) -> tuple[list[Record], list[str]]:
+    """The records whose costs can be true, and a line for each of the others that says why not.
+
+    `flops` are the operations of the tasks by workload key; a record of another task is not judged.
+    """
+    rate = MOST_TIMES_PEAK * target.nominal_flops(threads, HERTZ)
+    kept: list[Record] = []
+    doubts: list[str] = []
+    for record in records:
+        least = flops.get(record.workload_key, 0) / rate
+        if record.costs and min(record.costs) < least:
+            doubts.append(f"trial {record.trial}: {min(record.costs):.3g} s, where the machine needs at least {least:.3g} s")
+        else:
+            kept.append(record)
+    return kept, doubts
+
+
 def best_records(records: Iterable[Record], target: str | None = None, threads: int | None = None) -> dict[str, Record]:
     """For each workload key the valid record with the least median cost; the earlier one of equals.
 
@@ -272,10 +297,28 @@ def _plain(value: Any) -> Any:
 def _checked_field(name: str, value: Any) -> Any:
     kinds = _FIELD_KINDS[name]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise RecordError(f"field '{name}' of the record is {json.dumps(value)[:60]}; expected {_kind_names(kinds)}")
+        raise _wrong_field(name, value, _kind_names(kinds))
     if name == "error" and value not in ERROR_KINDS:
         raise RecordError(f"field 'error' of the record is '{value}'; known are {', '.join(ERROR_KINDS)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong_field(name, value, "a finite number")
+    if name == "costs" and not all(_is_number(cost) and cost >= LEAST_SECONDS for cost in value):
+        raise _wrong_field(name, value, f"finite seconds of at least {LEAST_SECONDS:g}")
+    if name == "genes" and not all(isinstance(gene, int) and not isinstance(gene, bool) for gene in value):
+        raise _wrong_field(name, value, "whole numbers")
+    if name == "steps" and not all(isinstance(step, list) for step in value):
+        raise _wrong_field(name, value, "a list of steps, each a list")
+    if name == "build_phases" and not all(_is_number(seconds) for seconds in value.values()):
+        raise _wrong_field(name, value, "finite seconds by name")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong_field(name: str, value: object, expected: str) -> RecordError:
+    return RecordError(f"field '{name}' of the record is {json.dumps(value)[:60]}; expected {expected}")
 
 
 def _kind_names(kinds: Sequence[type]) -> str:

@@ -86,7 +86,9 @@ class Step(ABC):
 
 def step_from_json(data: Sequence[Any]) -> Step:
     """Read a step back; raises ScheduleError for an unknown kind and for fields of a wrong number or type."""
-    if not data or data[0] not in STEPS:
+    if not isinstance(data, (list, tuple)):
+        raise ScheduleError(f"a transform step is a list that begins with its kind, not {data!r}")
+    if not data or not isinstance(data[0], str) or data[0] not in STEPS:
         raise ScheduleError(f"unknown transform step {data[0] if data else data!r}; known are {', '.join(STEPS)}")
     cls = STEPS[data[0]]
     fields = dataclasses.fields(cls)
