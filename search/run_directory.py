@@ -12,6 +12,7 @@ Records, curve, rounds and accuracy grow after every round, so that a search tha
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
@@ -146,11 +147,13 @@ class RunDirectory:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """OptionError for what the operating system refuses, such as a full disk."""
+    """OptionError for what the operating system refuses."""
     try:
         yield
     except OSError as error:
-        raise OptionError(f"cannot write to '{path}': {error.strerror}; make room or choose another --out") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room and continue with --resume" if full else "choose another --out"
+        raise OptionError(f"cannot write to '{path}': {error.strerror}; {remedy}") from error
 
 
 def _append(path: Path, rows: Sequence[Sequence[object]]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from ansor_py.errors import AnsorWarning
 from ansor_py.graph import CompiledModel, compile, load, partition_model
 from ansor_py.measure.records import Record, RecordWriter
 from ansor_py.target import Target
@@ -436,7 +438,7 @@ def _absent_archive(folder: Path) -> None:
 
 @mistake(
     "a model.ansor for another CPU",
-    "DIR/model.ansor is compiled for CPU 'next'; this one, '…', lacks a-feature-of-tomorrow; compile it here",
+    "DIR/model.ansor is compiled for … CPU 'next'; this CPU, '…', lacks a-feature-of-tomorrow; compile it here",
     "python",
 )
 def _other_cpu(folder: Path) -> None:
@@ -478,18 +480,59 @@ def _zero_dimension(folder: Path) -> list[str]:
 
 @mistake(
     "a records file with a broken last line",
-    "records file 'DIR/records.jsonl' line 2 (the last one, cut short): …; it is ignored, the other records are used",
+    "records file 'DIR/records.jsonl' line 2 (the last one, cut short): …; it is ignored",
     "notice",
 )
 def _broken_line(folder: Path) -> list[str]:
-    told: list[str] = []
     path = folder / "records.jsonl"
     with RecordWriter(path) as writer:
         writer.write([_record(str(Target.detect()))])
     path.write_bytes(path.read_bytes() + b'{"schema": 1, "work')
-    compiled = compile(good_model(2, 3), path, threads=1, workers=0, progress=told.append)
-    assert list(compiled.plan.schedules.values()) == ["trial 5"]
-    return told
+    return _compiled_with(path, "trial 5")
+
+
+def _compiled_with(records: Path | list[Record], origin: str) -> list[str]:
+    """The warnings of compiling a model of one task, whose schedule has to come from there."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", AnsorWarning)
+        compiled = compile(good_model(2, 3), records, threads=1, workers=0)
+    assert list(compiled.plan.schedules.values()) == [origin]
+    return [str(warning.message) for warning in told]
+
+
+@mistake(
+    "a record whose program cannot be built any more", "task '…': trial 5 cannot be read (unknown transform step …", "notice"
+)
+def _unbuildable(folder: Path) -> list[str]:
+    return _compiled_with([replace(_record(str(Target.detect())), steps=(["no-such-step"],))], "default")
+
+
+@mistake(
+    "a record with a cost that no machine reaches",
+    "the records: 1 records with costs that cannot be true are left out (trial 6: 1e-15 s, where the machine needs at least …",
+    "notice",
+)
+def _incredible(folder: Path) -> list[str]:
+    record = _record(str(Target.detect()))
+    return _compiled_with([record, replace(record, trial=6, costs=(1e-15,))], "trial 5")
+
+
+@mistake(
+    "records of another model",
+    "the records: no record is of one of the model's 1 tasks; its 1 records are of another; give records of this model, …",
+    "python",
+)
+def _other_model(folder: Path) -> None:
+    record = replace(_record(str(Target.detect())), workload_key="0123456789abcdef", task="another")
+    compile(good_model(2, 3), [record], threads=1, workers=0)
+
+
+@mistake(
+    "a records file without records", "records file 'DIR/records.jsonl': no record is of …; it holds no records; …", "python"
+)
+def _no_records(folder: Path) -> None:
+    (folder / "records.jsonl").write_text("")
+    compile(good_model(2, 3), folder / "records.jsonl", threads=1, workers=0)
 
 
 @mistake("more threads than cores", "warning: --threads is …, but this machine has … cores; threads will wait", "warning")

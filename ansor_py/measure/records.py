@@ -296,7 +296,7 @@ def _plain(value: Any) -> Any:
 
 def _checked_field(name: str, value: Any) -> Any:
     kinds = _FIELD_KINDS[name]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    if type(value) not in kinds:
         raise _wrong_field(name, value, _kind_names(kinds))
     if name == "error" and value not in ERROR_KINDS:
         raise RecordError(f"field 'error' of the record is '{value}'; known are {', '.join(ERROR_KINDS)}")
