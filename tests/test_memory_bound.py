@@ -151,6 +151,18 @@ def test_nothing_waits_where_the_last_rows_overlap_those_before() -> None:
     assert shared_storage(state, infer_bounds(state)) == {}
 
 
+def test_nothing_waits_where_the_rows_at_hand_lie_apart() -> None:
+    dag = ComputeDAG.from_outputs(te.softmax(_x(12, 40), name="s"))
+    apart = (Split("s", "i0", (4,)), Reorder("s", ("i0.1", "i0.0", "i1")))  # rows 0, 4, 8, then 1, 5, 9
+    state = State.initial(dag).replay((*apart, *(ComputeAt(name, "s", "i0.1") for name in ("s_sum", "s_exp", "s_max"))))
+    assert shared_storage(state, infer_bounds(state)) == {}
+    data = _floats(12, 40)
+    exponentials = np.exp(data - data.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(
+        _run(dag, state.steps, [data]), exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-5
+    )
+
+
 def test_nothing_waits_where_a_reader_comes_later_or_looks_elsewhere() -> None:
     e = te.exp(_x(16, 32), name="e")
     first = te.multiply(e, e, name="first")
