@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml .ci/constraints.txt
 
-.PHONY: setup test conformance demo lint format clean
+.PHONY: setup test conformance baseline demo lint format clean
 
 setup: $(VENV)/.installed
 
@@ -17,6 +17,10 @@ test: $(VENV)/.installed-test
 # All of ONNX's backend tests (`make test` runs a part of them), and docs/conformance.md.
 conformance: $(VENV)/.installed-test
 	$(BIN)/python tests/conformance/report.py
+
+# tests/baseline anew, for a change of programs or of their code that is meant (docs/architecture.md, "The frozen baseline").
+baseline: $(VENV)/.installed-test
+	$(BIN)/python tests/baseline/regenerate.py
 
 demo: $(VENV)/.installed
 	$(BIN)/python experiments/demo.py

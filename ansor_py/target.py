@@ -6,11 +6,14 @@ target, so that a record can say what it was measured for.
     Target.detect()                                             # this machine
     Target.parse("host -threads=2")                             # this machine, two threads
     Target.parse("x86-64 cpu=skylake-avx512 cores=8 l2=1MiB")   # another one
+
+What LLVM calls an architecture, in whichever spelling, is known here and nowhere else.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -23,7 +26,7 @@ import numpy as np
 from ansor_py.errors import TargetError
 
 # LLVM ends the process on a CPU name that it does not know, so names are checked against these lists before it sees
-# them: x86-64 names by the widest vectors that they have. All AArch64 CPUs count as NEON (16 bytes, 32 registers).
+# them: x86-64 names by the widest vectors that they have.
 X86_CPUS = {
     "avx512f": (
         "x86-64-v4 skylake-avx512 cascadelake cooperlake cannonlake icelake-client icelake-server tigerlake rocketlake "
@@ -44,8 +47,55 @@ AARCH64_CPUS = (
     "neoverse-n1 neoverse-n2 neoverse-n3 neoverse-v1 neoverse-v2 neoverse-v3 neoverse-512tvb a64fx ampere1 ampere1a "
     "thunderx2t99 apple-m1 apple-m2 apple-m3 apple-m4"
 ).split()
-DEFAULT_CPU = {"x86-64": "x86-64", "aarch64": "generic"}
-DEFAULT_TRIPLE = {"x86-64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
+# RISC-V CPUs by the bytes of their vectors; the extension V promises 16, and `+zvl256b` more.
+RISCV_CPUS = {"generic-rv64": 16, "sifive-p670": 16, "spacemit-x60": 32, "sifive-x280": 64}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One instruction set: its name here, how it may be spelt, and what LLVM is told when nothing else is known.
+
+    `spellings` are all names that the first word of a target text or of a triple may have. `needed` are features without
+    which there is no code to generate, whatever the CPU's name says; `forbidden` ones take something away that all code needs.
+    `abi` is LLVM's name of the calling convention where the triple does not imply it.
+    """
+
+    name: str
+    spellings: tuple[str, ...]
+    triple: str
+    cpu: str
+    cpus: tuple[str, ...]
+    needed: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+    abi: str = ""
+
+
+ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture(
+            "x86-64",
+            ("x86-64", "x86_64", "amd64", "x86_64h"),
+            "x86_64-unknown-linux-gnu",
+            "x86-64",
+            tuple(name for names in X86_CPUS.values() for name in names),
+            # A CPU whose name LLVM does not know has no 64-bit mode, and LLVM ends the process.
+            needed=("+64bit",),
+            forbidden=("-64bit", "-sse2", "-sse"),
+        ),
+        Architecture("aarch64", ("aarch64", "arm64", "arm64e"), "aarch64-unknown-linux-gnu", "generic", tuple(AARCH64_CPUS)),
+        Architecture(
+            "riscv64",
+            ("riscv64",),
+            "riscv64-unknown-linux-gnu",
+            "generic-rv64",
+            tuple(RISCV_CPUS),
+            needed=("+m", "+a", "+f", "+d", "+v"),
+            forbidden=("-m", "-a", "-f", "-d", "-v"),
+            abi="lp64d",
+        ),
+    )
+}
 # Bytes; for a CPU given as text without sizes, and for a host that does not tell.
 DEFAULT_CACHES = {"l1": 32 * 1024, "l2": 1024 * 1024, "l3": 8 * 1024 * 1024}
 
@@ -75,7 +125,7 @@ class Target:
     cache_line_bytes: int = 64
 
     def __post_init__(self) -> None:
-        _check_features(self.features)
+        _check_features(self.features, architecture_of(self.triple))
         for name in ("cores", "vector_registers", "l1", "l2", "cache_line_bytes"):
             if getattr(self, name) < 1:
                 raise TargetError(f"target: {name} must be at least 1, not {getattr(self, name)}")
@@ -86,8 +136,24 @@ class Target:
 
     @property
     def architecture(self) -> str:
-        """`x86-64` or `aarch64`."""
-        return _architecture_of(self.triple)
+        """`x86-64`, `aarch64` or `riscv64`, however the triple spells it."""
+        return architecture_of(self.triple).name
+
+    @property
+    def llvm_features(self) -> str:
+        """`features` as LLVM has to be given them: with those that the architecture cannot do without."""
+        named = self.features.split(",") if self.features else []
+        return ",".join([*(feature for feature in architecture_of(self.triple).needed if feature not in named), *named])
+
+    @property
+    def abi(self) -> str:
+        """LLVM's name of the calling convention; empty where the triple implies it."""
+        return architecture_of(self.triple).abi
+
+    @property
+    def rounds_vectors(self) -> bool:
+        """Whether a vector is rounded to whole numbers by one instruction; on x86-64 that is SSE4.1, which AVX implies."""
+        return self.architecture != "x86-64" or self.vector_bytes > 16 or "+sse4.1" in self.features.split(",")
 
     def lanes(self, dtype: str) -> int:
         """Elements of `dtype` that one vector register holds."""
@@ -104,40 +170,52 @@ class Target:
     def detect(cores: int | None = None) -> Target:
         """This machine; `cores` limits the threads, by default one for each physical core that the process may use.
 
-        Raises `TargetError` where the host is neither x86-64 nor AArch64.
+        Raises `TargetError` where no code is generated for the host.
         """
         import llvmlite.binding as llvm
 
         triple = str(llvm.get_process_triple())
         cpu, features = str(llvm.get_host_cpu_name()), str(llvm.get_host_cpu_features().flatten())
-        vector_bytes, registers = _vectors_of(_architecture_of(triple), cpu, features)
+        vector_bytes, registers = _vectors_of(architecture_of(triple), cpu, features)
         sizes, line = _host_caches()
         usable = _host_cores() if cores is None else cores
         return Target(cpu, features, triple, usable, vector_bytes, registers, sizes["l1"], sizes["l2"], sizes["l3"], line)
 
     @staticmethod
+    @functools.cache
+    def baseline() -> Target:
+        """The least CPU of this machine's architecture, for support code that has to run on every machine of the kind."""
+        import llvmlite.binding as llvm
+
+        return _generic(architecture_of(str(llvm.get_process_triple())))
+
+    @staticmethod
     def parse(text: str) -> Target:
-        """A target from text: `host` or an architecture (`x86-64`, `aarch64`), then `key=value` words.
+        """A target from text: `host` or an architecture (`x86-64`, `aarch64`, `riscv64`), then `key=value` words.
 
         Keys are `cpu features triple cores (or threads) vector_bytes vector_registers l1 l2 l3 cache_line_bytes`; a `-`
         before a key is allowed, and sizes may carry `KiB` or `MiB`. Raises `TargetError` for anything else.
         """
         words = text.split()
-        if not words or (words[0] != "host" and words[0] not in DEFAULT_CPU):
-            raise TargetError(f"target '{text}' must begin with 'host' or an architecture: {', '.join(DEFAULT_CPU)}")
+        is_host = words[:1] == ["host"]
+        architecture = None if is_host or not words else _spelt(words[0])
+        if not is_host and architecture is None:
+            raise TargetError(f"target '{text}' must begin with 'host' or an architecture: {', '.join(ARCHITECTURES)}")
+        base = Target.detect() if architecture is None else _generic(architecture)
+        architecture = architecture_of(base.triple)
         options = _options_of(words[1:], text)
-        base = Target.detect() if words[0] == "host" else _generic(words[0])
-        if words[0] == "host" and "triple" in options:
+        if is_host and "triple" in options:
             raise TargetError(f"target '{text}': a host has its own triple; name the architecture instead of 'host'")
-        if "triple" in options and _architecture_of(options["triple"]) != base.architecture:
-            raise TargetError(f"target '{text}': the triple '{options['triple']}' is not one of {base.architecture}")
+        if "triple" in options and architecture_of(options["triple"]) != architecture:
+            raise TargetError(f"target '{text}': the triple '{options['triple']}' is not one of {architecture.name}")
         cpu = options.get("cpu", base.cpu)
         if cpu != base.cpu:
-            _check_cpu(base.architecture, cpu)
+            if cpu not in architecture.cpus:
+                raise TargetError(f"unknown {architecture.name} CPU '{cpu}'; known are {', '.join(architecture.cpus)}")
             base = dataclasses.replace(base, cpu=cpu, features="")
         features = options.get("features", base.features)
-        _check_features(features)
-        widest, registers = _vectors_of(base.architecture, cpu, features)
+        _check_features(features, architecture)
+        widest, registers = _vectors_of(architecture, cpu, features)
         numbers = {key: _number(key, options[key], text) for key in options if key not in ("cpu", "features", "triple")}
         if numbers.get("vector_bytes", 0) > widest:
             raise TargetError(f"target '{text}': {cpu} has vectors of {widest} bytes, not {numbers['vector_bytes']}")
@@ -156,6 +234,14 @@ class Target:
         caches = "/".join(_size_text(size) for size in (self.l1, self.l2, self.l3))
         return f"{self.cpu}, {self.cores} core{'s' * (self.cores != 1)}, {self.vector_bytes * 8}-bit vectors, caches {caches}"
 
+    def misfit(self) -> str | None:
+        """Why this machine cannot execute code that was made for the target, in words; None where it can."""
+        host = Target.detect()
+        if self.architecture != host.architecture:
+            return f"this machine is {host.architecture}"
+        missing = sorted(_used_features(self) - _used_features(host))
+        return f"this CPU, '{host.cpu}', lacks {', '.join(missing)}" if missing else None
+
     def to_json(self) -> dict[str, str | int]:
         """All fields as JSON values."""
         return dataclasses.asdict(self)
@@ -173,10 +259,22 @@ class Target:
         return Target(**fields)  # type: ignore[arg-type]  # checked above
 
 
-def _generic(architecture: str) -> Target:
-    cpu = DEFAULT_CPU[architecture]
-    vector_bytes, registers = _vectors_of(architecture, cpu, "")
-    return Target(cpu, "", DEFAULT_TRIPLE[architecture], 1, vector_bytes, registers, **DEFAULT_CACHES)
+def architecture_of(triple: str) -> Architecture:
+    """The architecture of an LLVM triple. Raises `TargetError` where no code is generated for it."""
+    machine = triple.split("-")[0]
+    architecture = _spelt(machine)
+    if architecture is None:
+        raise TargetError(f"no code is generated for '{machine}' (triple '{triple}'); known are {', '.join(ARCHITECTURES)}")
+    return architecture
+
+
+def _spelt(word: str) -> Architecture | None:
+    return next((architecture for architecture in ARCHITECTURES.values() if word in architecture.spellings), None)
+
+
+def _generic(architecture: Architecture) -> Target:
+    vector_bytes, registers = _vectors_of(architecture, architecture.cpu, "")
+    return Target(architecture.cpu, "", architecture.triple, 1, vector_bytes, registers, **DEFAULT_CACHES)
 
 
 def _options_of(words: list[str], text: str) -> dict[str, str]:
@@ -210,37 +308,35 @@ def _size_text(size: int) -> str:
     return str(size)
 
 
-def _architecture_of(triple: str) -> str:
-    machine = triple.split("-")[0]
-    architecture = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "aarch64", "arm64": "aarch64"}.get(machine)
-    if architecture is None:
-        raise TargetError(f"no code is generated for '{machine}' (triple '{triple}'); known are {', '.join(DEFAULT_CPU)}")
-    return architecture
-
-
-def _check_cpu(architecture: str, cpu: str) -> None:
-    known = AARCH64_CPUS if architecture == "aarch64" else [name for names in X86_CPUS.values() for name in names]
-    if cpu not in known:
-        raise TargetError(f"unknown {architecture} CPU '{cpu}'; known are {', '.join(known)}")
-
-
-def _check_features(features: str) -> None:
+def _check_features(features: str, architecture: Architecture) -> None:
     for feature in features.split(",") if features else ():
         if not re.fullmatch(r"[+-][a-z0-9][a-z0-9._-]*", feature):
             raise TargetError(f"'{feature}' is not a CPU feature of the form +name or -name")
-        if feature in ("-64bit", "-sse2", "-sse"):  # LLVM ends the process, or has no float registers left
-            raise TargetError(f"the feature '{feature}' leaves no 64-bit code that could be generated")
+        if feature in architecture.forbidden:  # LLVM ends the process, or has no float registers left
+            raise TargetError(f"the feature '{feature}' leaves no code that could be generated")
 
 
-def _vectors_of(architecture: str, cpu: str, features: str) -> tuple[int, int]:
+def _vectors_of(architecture: Architecture, cpu: str, features: str) -> tuple[int, int]:
     """Bytes of a vector register and their number. Features that are named decide, else the CPU's name."""
-    if architecture == "aarch64":
-        return 16, 32
+    if architecture.name == "aarch64":
+        return 16, 32  # NEON; scalable vectors are not used
     named = {feature[1:]: feature[0] == "+" for feature in features.split(",") if feature}
+    if architecture.name == "riscv64":
+        promised = [int(name[3:-1]) // 8 for name, has in named.items() if has and re.fullmatch(r"zvl\d+b", name)]
+        return min(max([RISCV_CPUS.get(cpu, 16), *promised]), 64), 32
     wide = cpu in X86_CPUS["avx512f"]
     if named.get("avx512f", wide):
         return 64, 32
     return (32, 16) if named.get("avx", wide or cpu in X86_CPUS["avx"]) else (16, 16)
+
+
+def _used_features(target: Target) -> set[str]:
+    """Features that code for a target may use: those that it names, and what its vectors stand for on x86-64."""
+    steps = [(16, {"sse2"}), (32, {"avx", "avx2", "fma"}), (64, {"avx512f"})] if target.architecture == "x86-64" else []
+    implied = set().union(*(features for width, features in steps if width <= target.vector_bytes))
+    named = [feature for feature in target.features.split(",") if feature]
+    absent = {feature[1:] for feature in named if feature.startswith("-")}
+    return (implied | {feature[1:] for feature in named if feature.startswith("+")}) - absent
 
 
 def _read(path: Path) -> str | None:

@@ -1,6 +1,6 @@
 """Build times of random programs of the operator suite, and where they go.
 
-    python experiments/bench_build.py --names c2d_56 softmax --programs 64 --seed 0 --json build.json
+    python experiments/bench_build.py --names c2d_56 --names softmax --programs 64 --seed 0 --json build.json
 
 Programs are drawn as a search draws its first generation, an equal share of every sketch, and built one after the other by a
 fresh process that does what a builder of the measurers does. For each workload the table has the median, 95th percentile and
@@ -11,7 +11,6 @@ A build fails if it raises, ends its process, or exceeds the build timeout. Exit
 
 from __future__ import annotations
 
-import datetime
 import functools
 import json
 import multiprocessing
@@ -40,7 +39,7 @@ from ansor_py.search.sampling import sample
 from ansor_py.search.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
-from markdown_page import command_line, machine
+from machine import cpu_line, origin, target_option
 from workloads import WORKLOADS, workload
 
 PHASES = ("replay", "lower", "text", "parse", "passes", "code_generation")
@@ -68,16 +67,16 @@ def workload_dag(name: str) -> ComputeDAG:
     return unit.dag
 
 
-def build(name: str, sketch: str, genes: tuple[int, ...], steps: tuple[Step, ...], target: Target, threads: int) -> Build:
+def build(name: str, sketch: str, genes: tuple[int, ...], steps: tuple[Step, ...], target: Target) -> Build:
     """Build one program in this process. The time of the whole call includes what a builder does besides compiling."""
     dag = workload_dag(name)
     begin = time.perf_counter()
-    reply = perform_build(BuildJob(dag.workload_key, steps, target, threads, build_program), dag)
+    reply = perform_build(BuildJob(dag.workload_key, steps, target, target.cores, build_program), dag)
     milliseconds = 1e3 * (time.perf_counter() - begin)
     if reply.kernel is None:
         return Build(name, sketch, genes, milliseconds, error=reply.error_text)
     phases = {phase: 1e3 * seconds for phase, seconds in reply.kernel.build_phases.items()}
-    text = kernel_text(dag, steps, target, threads)
+    text = kernel_text(dag, steps, target, target.cores)
     instructions = sum(line.startswith("  ") for line in text.splitlines())
     return Build(name, sketch, genes, milliseconds, phases, instructions, len(reply.kernel.object_code))
 
@@ -109,8 +108,8 @@ def programs_of(dag: ComputeDAG, count: int, seed: int, target: Target) -> list[
 class Builder:
     """A process that builds; a new one when a build has ended it."""
 
-    def __init__(self, target: Target, threads: int) -> None:
-        self._target, self._threads = target, threads
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self._start()
 
     def _start(self) -> None:
@@ -119,7 +118,7 @@ class Builder:
     def build_all(self, name: str, programs: Sequence[Program]) -> Iterator[Build]:
         """Build programs of one workload. The first is built twice: the first time does not count."""
         for position, program in enumerate([*programs[:1], *programs]):
-            job = (name, program.sketch, program.genes, program.steps, self._target, self._threads)
+            job = (name, program.sketch, program.genes, program.steps, self._target)
             try:
                 result = self._pool.submit(build, *job).result()
             except BrokenProcessPool:
@@ -194,12 +193,10 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def report(rows: Sequence[Row], builds: Sequence[Build]) -> dict[str, Any]:
+def report(rows: Sequence[Row], builds: Sequence[Build], target: Target) -> dict[str, Any]:
     """Everything that was measured, and where, for the JSON file."""
     return {
-        "machine": machine(),
-        "date": str(datetime.date.today()),
-        "command": command_line(),
+        **origin(target),
         "rows": [asdict(row) for row in rows],
         "builds": [asdict(item) for item in builds],
     }
@@ -209,16 +206,17 @@ def report(rows: Sequence[Row], builds: Sequence[Build]) -> dict[str, Any]:
 @click.option("--names", multiple=True, type=click.Choice(list(WORKLOADS)), help="Workloads; all by default. Repeatable.")
 @click.option("--programs", default=48, show_default=True, help="Random programs of each workload.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--threads", default=2, show_default=True)
+@target_option(executes=False)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of a kernel. [default: the target's cores]")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write everything to this file.")
-def main(names: tuple[str, ...], programs: int, seed: int, threads: int, path: Path | None) -> None:
+def main(names: tuple[str, ...], programs: int, seed: int, target: Target, threads: int | None, path: Path | None) -> None:
     """Print how long random programs of the suite take to build."""
     console = Console()
-    target = Target.detect().with_cores(threads)
+    target = target.with_cores(threads or target.cores)
     timeout = 1e3 * MeasureOptions().build_timeout
     rows: list[Row] = []
     everything: list[Build] = []
-    builder = Builder(target, threads)
+    builder = Builder(target)
     try:
         for name in names or tuple(WORKLOADS):
             drawn = programs_of(workload_dag(name), programs, seed, target)
@@ -230,13 +228,14 @@ def main(names: tuple[str, ...], programs: int, seed: int, threads: int, path: P
     finally:
         builder.close()
     rows.append(summary("all", everything, [row.concretise for row in rows], timeout))
+    print(cpu_line(target))
     console.print(terminal_table(rows))
     failed = sum(rows[-1].failures.values())
     for text, count in Counter(item.error for item in everything if item.error).most_common():
         console.print(f"{count} x {text}", markup=False)
     console.print(f"{failed} of {len(everything)} programs failed ({100 * failed / max(1, len(everything)):.1f} %)")
     if path is not None:
-        path.write_text(json.dumps(report(rows, everything), indent=1) + "\n")
+        path.write_text(json.dumps(report(rows, everything, target), indent=1) + "\n")
     if failed > FAILURES_ALLOWED * len(everything):
         raise SystemExit(1)
 

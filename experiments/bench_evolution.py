@@ -25,6 +25,7 @@ from ansor_py.search.sampling import sample
 from ansor_py.search.scoring import Scorer
 from ansor_py.search.space import Space
 from ansor_py.sketch_rules import generate_sketches
+from machine import cpu_line, target_option
 from workloads import workload
 
 TRAINING_PROGRAMS = 512
@@ -51,9 +52,10 @@ def trained_model(sketches: list[Sketch], target: Target, seed: int) -> CostMode
 @click.option("--names", multiple=True, default=("c2d_56", "gmm_1024"), show_default=True, help="Workloads.")
 @click.option("--candidates", multiple=True, type=int, default=(64, 16, 8), show_default=True, help="Candidates a round.")
 @click.option("--seed", default=0, show_default=True)
-def main(names: tuple[str, ...], candidates: tuple[int, ...], seed: int) -> None:
+@target_option(executes=False)
+def main(names: tuple[str, ...], candidates: tuple[int, ...], seed: int, target: Target) -> None:
     """Print the median seconds of a round's evolution and what it scored."""
-    target = Target.detect()
+    print(cpu_line(target))
     for name in names:
         task = Task.from_compute(workload(name).tensor(), target)
         sketches = generate_sketches(task.dag, target)

@@ -1,6 +1,6 @@
 """Operators that memory bounds: GB/s of the tuned program and of the default schedule, and their share of a native loop's.
 
-    python experiments/bench_memory.py --trials 64 --threads 1 2 --json memory.json
+    python experiments/bench_memory.py --trials 64 --threads 1 2 --target "host cpu=haswell" --json memory.json
 
 The yardstick of an operator is a plain loop that reads and writes as many bytes, in streams of equal length, as many more
 to read as its inputs are larger than its output (`ansor_py.codegen.peak.stream_ir`). Loop and kernels are timed in turns
@@ -43,7 +43,8 @@ from ansor_py.schedule.task import Task
 from ansor_py.search.tuning import tune
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
-from markdown_page import command_line, machine, number
+from machine import add_target_option, cpu_line, origin
+from markdown_page import number
 
 MOST_STREAMS = 8
 TOLERANCE = 1e-4  # of the largest element
@@ -173,9 +174,9 @@ def native_loop(read: int, written: int, target: Target, threads: int) -> Timed:
     return timed
 
 
-def measure(name: str, threads: int, trials: int, rounds: int) -> Row:
+def measure(name: str, target: Target, trials: int, rounds: int) -> Row:
     """Tune one operator and time it beside its yardstick. Raises AnsorError where that fails or a result is wrong."""
-    target = Target.detect().with_cores(threads)
+    threads = target.cores
     dag = merge_axes(ComputeDAG.from_outputs(OPERATORS[name]()))
     steps = default_steps(dag, target, threads)
     default = tuned = Program(dag, steps, target, threads)
@@ -200,7 +201,7 @@ def serve(options: argparse.Namespace) -> int:
     pin(plan_cores(threads).run)
     for name in options.names:
         try:
-            row = asdict(measure(name, threads, options.trials, options.rounds))
+            row = asdict(measure(name, options.target.with_cores(threads), options.trials, options.rounds))
         except AnsorError as error:
             row = {"name": name, "threads": threads, "error": str(error)}
         print(json.dumps(row), flush=True)
@@ -226,6 +227,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Operators that memory bounds, beside plain loops over the same bytes.")
     parser.add_argument("--names", nargs="+", choices=OPERATORS, default=list(OPERATORS), metavar="NAME", help="operators")
     parser.add_argument("--trials", type=int, default=64, help="of each operator; 0: default schedules")
+    add_target_option(parser)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="T")
     parser.add_argument("--rounds", type=int, default=5, help="turns of loop and kernels")
     parser.add_argument("--json", type=Path, help="write the rows here")
@@ -242,7 +244,7 @@ def main() -> int:
     failed = False
     for threads in options.threads:
         words = [sys.executable, __file__, "--serve", "--threads", str(threads), "--trials", str(options.trials)]
-        words += ["--rounds", str(options.rounds), "--names", *options.names]
+        words += ["--target", str(options.target), "--rounds", str(options.rounds), "--names", *options.names]
         environment = {**os.environ, **openmp_environment(plan_cores(threads).run)}
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as child:
             assert child.stdout is not None
@@ -254,10 +256,11 @@ def main() -> int:
                 else:
                     rows.append(Row(**found))
         failed |= child.returncode != 0
+    print(cpu_line(options.target, options.threads))
     console.print(table(rows))
     if options.json is not None:
         shown = [{**asdict(row), "gbytes_per_second": row.gbytes(row.tuned_seconds), "share": row.share} for row in rows]
-        document = {"machine": machine(), "target": str(Target.detect()), "command": command_line(), "rows": shown}
+        document = {**origin(options.target, options.threads), "rows": shown}
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 1 if failed else 0
 

@@ -1,12 +1,14 @@
 """The operator suite: tune each workload, then time its best program beside PyTorch, ONNX Runtime and OpenVINO.
 
     python experiments/bench_ops.py --names c2d_56 gmm_512 --trials 256 --threads 1 2 --peers torch ort --json ops.json
+    python experiments/bench_ops.py --target "host cpu=haswell" --markdown avx2.md
 
 Every contender runs in a process of its own (`contenders.py`), on the same cores and with its best setting, and is stopped
 (SIGSTOP) while another one is timed. They take turns: one round each, the FMA peak among them, several rounds; a figure is the
 median of the rounds' medians, and counts only if the result agrees with ONNX's own evaluator. Times are of calls from Python
 with inputs and outputs in place, ours too; what native code measures of ours is given beside. The peak of a thread count is the
-fastest FMA loop or kernel of the whole run. The JSON file is written after every workload, `--markdown` and `--chart` at the
+fastest FMA loop or kernel of the whole run. With a target that is less than the machine, the peers are held to its vectors too;
+what cannot be is marked and counts in no mean. The JSON file is written after every workload, `--markdown` and `--chart` at the
 end, also when interrupted. The peers are the `bench` extra. Exit status 1: a workload failed, or a result was wrong.
 """
 
@@ -40,15 +42,16 @@ from ansor_py.measure.cores import available_cores, openmp_environment, plan_cor
 from ansor_py.search.tuning import tune_tasks
 from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.target import Target
-from contenders import OURS, PEERS
+from contenders import CAPS, OURS, PEERS
 from light_models import compare
+from machine import add_target_option, cpu_line, is_cut_down
 from markdown_page import number
 from operator_report import NOT_INSTALLED, Row, by_threads, document, draw, page, summaries, terminal_table
 from workloads import OUTPUT, WORKLOADS, Workload, workload
 
 REPLY_SECONDS = 180.0
 INTERRUPTED = 130  # exit status, as a shell has it
-_LIBRARY_SETTINGS = ("OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_")  # a peer chooses for itself
+_LIBRARY_SETTINGS = tuple("OPENBLAS_ OMP_ GOMP_ KMP_ MKL_ ONEDNN_ DNNL_ ATEN_ OV_CPU_".split())  # a peer chooses for itself
 
 Array = NDArray[Any]
 Commands = Mapping[str, Sequence[str]]
@@ -94,20 +97,26 @@ class Contender:
         return json.loads(line)
 
 
-def environment_of(name: str, cores: Sequence[int]) -> dict[str, str]:
-    """A contender's environment: nothing that binds or counts the threads of a peer; for ours what a measured program has."""
+def environment_of(name: str, cores: Sequence[int], target: Target) -> dict[str, str]:
+    """A contender's environment: nothing that binds or counts the threads of a peer; for ours what a measured program has.
+
+    Where the target's vectors are narrower than the machine's, it holds libraries to them.
+    """
     plain = {key: value for key, value in os.environ.items() if not key.startswith(_LIBRARY_SETTINGS)}
-    return plain | openmp_environment(cores) if name == OURS else plain
+    caps = CAPS[target.vector_bytes] if is_cut_down(target) else {}
+    return {**plain, **(openmp_environment(cores) if name == OURS else {}), **caps}
 
 
 @contextmanager
-def started(commands: Commands, cores: Sequence[int], folder: Path, row: Row, expected: Array) -> Iterator[list[Contender]]:
+def started(
+    commands: Commands, cores: Sequence[int], target: Target, folder: Path, row: Row, expected: Array
+) -> Iterator[list[Contender]]:
     """Processes of the contenders whose results are right; the notes tell of the others."""
     with ExitStack() as stack:
         found = []
         for name, command in commands.items():
             try:
-                contender = Contender(name, command, environment_of(name, cores), folder / f"{name}.log")
+                contender = Contender(name, command, environment_of(name, cores, target), folder / f"{name}.log")
             except MeasureError as error:
                 row.notes[name] = str(error)
                 continue
@@ -142,7 +151,7 @@ def take_turns(found: Sequence[Contender], row: Row, rounds: int, seconds: float
 def measure(item: Workload, threads: int, options: argparse.Namespace) -> Row:
     """Tune one workload, compile it and time it among its peers. Raises AnsorError where tuning or compiling fails."""
     row = Row(item.name, threads, item.flops, item.bytes, item.has_vendor_kernel)
-    target = Target.detect().with_cores(threads)
+    target = options.target.with_cores(threads)
     model, feed = item.model(), item.feed()
     parts = item.partition() if options.form == "te" else partition_model(model, fallback=False)
     tuning = TuningOptions(trials=options.trials, seed=options.seed)
@@ -162,10 +171,10 @@ def measure(item: Workload, threads: int, options: argparse.Namespace) -> Row:
         compiled.save(folder / "model.ansor")
         onnx.save(model, folder / "model.onnx")
         np.savez(folder / "feed.npz", allow_pickle=False, **feed)
-        place = [str(folder), ",".join(map(str, cores))]
+        place = [str(folder), ",".join(map(str, cores)), str(target)]
         present = [OURS, *(peer for peer in options.peers if peer not in row.notes)]
         commands = {who: [sys.executable, contenders.__file__, who, *place] for who in present}
-        with started(commands, cores, folder, row, expected) as found:
+        with started(commands, cores, target, folder, row, expected) as found:
             take_turns(found, row, options.rounds, options.seconds)
     return row
 
@@ -175,7 +184,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Tune the operator suite and time it beside other engines, interleaved.")
     parser.add_argument("--names", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME", help="workloads")
     parser.add_argument("--trials", type=int, default=256, help="of each workload; 0: default schedules")
-    parser.add_argument("--threads", type=int, nargs="+", default=[Target.detect().cores], metavar="T")
+    add_target_option(parser)
+    parser.add_argument("--threads", type=int, nargs="+", metavar="T", help="thread counts [default: the target's cores]")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--form", choices=("te", "onnx"), default="te", help="what is tuned: one expression, or the model")
     parser.add_argument("--seed", type=int, default=0)
@@ -186,6 +196,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--chart", type=Path, help="write a bar chart here (PNG)")
     parser.add_argument("--note", default="", help="a remark on the measurement, for the page")
     options, cores = parser.parse_args(arguments), len(available_cores())
+    options.threads = options.threads or [options.target.cores]
     if not all(1 <= threads <= cores for threads in options.threads):
         parser.error(f"--threads: this process may use {cores} cores; give counts from 1 to {cores}")
     if options.chart is not None and importlib.util.find_spec("matplotlib") is None:
@@ -195,13 +206,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def report(rows: Sequence[Row], options: argparse.Namespace, console: Console) -> None:
     """Print the table and what is said of all rows; write the page and the chart."""
+    print(cpu_line(options.target, options.threads))
     console.print(terminal_table(rows, options.peers))
     for group in by_threads(rows):
         console.print("; ".join(f"{name} {value}" for name, value in summaries(group, options.peers)))
     if options.markdown is not None:
-        options.markdown.write_text(page(rows, options.peers, options.note), encoding="utf-8")
+        options.markdown.write_text(page(rows, options.peers, options.target, options.note), encoding="utf-8")
     if options.chart is not None:
-        draw(rows, options.chart)
+        draw(rows, options.target, options.chart)
 
 
 def main() -> int:
@@ -224,7 +236,7 @@ def main() -> int:
                 times = ", ".join(f"{who} {number(ms)} ms" for who, ms in row.ms.items())
                 console.print(f"{row.name}, {threads} threads: {times}")
                 if options.json is not None:
-                    text = json.dumps(document(rows, options.peers), indent=2, allow_nan=False)
+                    text = json.dumps(document(rows, options.peers, options.target), indent=2, allow_nan=False)
                     options.json.write_text(f"{text}\n", encoding="utf-8")
     except KeyboardInterrupt:
         status = INTERRUPTED

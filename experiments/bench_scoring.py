@@ -31,6 +31,7 @@ from ansor_py.search.space import Space
 from ansor_py.search.transfer import programs_of_records
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
+from machine import cpu_line, target_option
 from workloads import workload
 
 TRIALS, GENERATIONS, REPEATS = 512, 3, 7
@@ -53,10 +54,9 @@ def training_set(task: Task, spaces: list[Space], run: Path | None, rng: np.rand
     return TrainingSet(batch, costs.astype(np.float64), np.zeros(len(batch), dtype=np.int64))
 
 
-def bench(name: str, run: Path | None, seed: int) -> list[str]:
+def bench(name: str, target: Target, run: Path | None, seed: int) -> list[str]:
     """One line of the table, a cell for each of `HEADS`."""
     rng = np.random.default_rng(seed)
-    target = Target.detect()
     task = Task.from_compute(workload(name).tensor(), target)
     options = SearchOptions()
     spaces = [Space(sketch, target, options) for sketch in generate_sketches(task.dag, target, options.rules)]
@@ -98,12 +98,14 @@ def bench(name: str, run: Path | None, seed: int) -> list[str]:
 @click.argument("names", nargs=-1)
 @click.option("--run", type=click.Path(path_type=Path), help="A run of the (one) workload to train on.")
 @click.option("--seed", default=0, show_default=True)
-def main(names: tuple[str, ...], run: Path | None, seed: int) -> None:
+@target_option(executes=False)
+def main(names: tuple[str, ...], run: Path | None, seed: int, target: Target) -> None:
     """Print programs scored a second for the workloads NAMES."""
+    print(cpu_line(target))
     print("  ".join(f"{head:>12s}" for head in HEADS))
     try:
         for name in names or ("c2d_56", "gmm_1024"):
-            print("  ".join(f"{cell:>12s}" for cell in bench(name, run, seed)), flush=True)
+            print("  ".join(f"{cell:>12s}" for cell in bench(name, target, run, seed)), flush=True)
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -42,7 +42,8 @@ from ansor_py.target import Target
 from bench_phases import ORDER
 from bench_scoring import HEADS, bench
 from final_programs import retimed_ms
-from markdown_page import command_line, machine, markdown_table, number
+from machine import check_executable, cpu_line, origin, target_option
+from markdown_page import markdown_table, number
 from scheduler_study import search_into, trials_to_reach
 from workloads import workload
 
@@ -280,7 +281,7 @@ def _words(context: click.Context, parameter: click.Parameter, text: str) -> tup
 )
 @click.option("--batch", type=click.IntRange(1), help="Candidates a round.  [default: by the trials]")
 @click.option("--seeds", default=5, type=click.IntRange(1), show_default=True, help="Searches of each policy on each workload.")
-@click.option("--target", default=None, help="[default: this machine]")
+@target_option(executes=False)
 @click.option("--scale", default=1, show_default=True, help="Divide the extents of the workloads.")
 @click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the search, such as population=512.")
 @click.option("--scoring/--no-scoring", default=True, show_default=True, help="Time scoring alone as well, on one core.")
@@ -292,7 +293,7 @@ def main(
     trials: int,
     batch: int | None,
     seeds: int,
-    target: str | None,
+    target: Target,
     scale: int,
     search: tuple[str, ...],
     scoring: bool,
@@ -300,11 +301,12 @@ def main(
 ) -> None:
     """Tune workloads with every policy and compare the best programs after each trial."""
     try:
-        described = str(Target.detect() if target is None else Target.parse(target))
+        if not find_measurer(runner).virtual:
+            check_executable(target)
         wanted: list[Search] = []
         for name in names:
             for policy in policies:
-                common = (trials, batch, search, runner, described, scale)
+                common = (trials, batch, search, runner, str(target), scale)
                 made = [Search(name, policy, seed, *common, out / name / f"{policy}-{seed}") for seed in range(seeds)]
                 made[0].options().check_names()
                 wanted += made if made[0].possible() else []
@@ -313,18 +315,25 @@ def main(
         make_all(wanted)
         bands, found_rates = collect(wanted, trials)
         finals = None if find_measurer(runner).virtual else measured_again(wanted)
-        scored = [bench(name, None, 0) for name in names] if scoring else []
-        draw(bands, policies, out / "curves.png", f"{runner} measurements, median and quartiles over seeds")
+        scored = [bench(name, target, None, 0) for name in names] if scoring else []
+        draw(bands, policies, out / "curves.png", f"{cpu_line(target)}\n{runner} measurements, median and quartiles over seeds")
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     write_curves(bands, out / "curves.csv")
     report = compare(bands, finals)
-    study: dict[str, Any] = {"command": command_line(), "machine": machine(), "target": described}
-    study |= {"runner": runner, "trials": trials, "seeds": seeds, "rates": found_rates, "comparison": report}
+    study: dict[str, Any] = {
+        **origin(target),
+        "runner": runner,
+        "trials": trials,
+        "seeds": seeds,
+        "rates": found_rates,
+        "comparison": report,
+    }
     study["scoring"] = [dict(zip(HEADS, cells, strict=True)) for cells in scored]
     (out / "study.json").write_text(json.dumps(study, indent=2) + "\n")
     tables = [markdown_table(HEADS, scored)] if scored else []
+    print(cpu_line(target), end="\n\n")
     print("\n".join([*tables, rates_table(found_rates), comparison_table(report, policies, trials)]), end="")
 
 

@@ -1,12 +1,14 @@
 """The engines that `bench_ops.py` compares, each in a process of its own: opened with its best setting, then timed on demand.
 
-    python experiments/contenders.py ort FOLDER 0,1      # FOLDER has model.onnx (ansor: model.ansor) and feed.npz
+    python experiments/contenders.py ort FOLDER 0,1 "host cpu=haswell"   # FOLDER has model.onnx (ansor: model.ansor), feed.npz
 
-The process keeps to the given cores. A peer tries at start every setting that makes sense on them (threads, and what its
-`*_settings` lists), times each briefly on the model itself and keeps the fastest. It saves its result as `ort.npy`, prints
-the setting and the engine's version as a line of JSON, and from then on answers each line of its standard input with such a
-line: `time SECONDS` with the median milliseconds of calls with inputs and outputs in place, made from Python; `native SECONDS`
-(ansor alone) with those that native code measures; `peak SECONDS` with the GFLOP/s of a loop of nothing but FMAs.
+The process keeps to the given cores. Under a target with narrower vectors than the machine's, the environment holds libraries
+to these (`CAPS`), and the process tells whether the engine's kernels heed it. A peer tries at start every setting that makes
+sense on the cores (threads, and what its `*_settings` lists), times each briefly on the model itself and keeps the fastest. It
+saves its result as `ort.npy`, prints the setting and the engine's version as a line of JSON, and from then on answers each line
+of its standard input with such a line: `time SECONDS` with the median milliseconds of calls with inputs and outputs in place,
+made from Python; `native SECONDS` (ansor alone) with those that native code measures; `peak SECONDS` with the GFLOP/s of a loop
+of nothing but the target's FMAs.
 """
 
 from __future__ import annotations
@@ -30,11 +32,34 @@ from numpy.typing import NDArray
 import ansor_py
 from ansor_py.codegen.peak import measure_peak
 from ansor_py.target import Target
+from machine import is_cut_down
 from workloads import OUTPUT
 
 OURS = "ansor"
 WARM_UP, FEWEST_CALLS, MOST_CALLS = 3, 3, 2000
 SETTING_TURNS, SETTING_SECONDS = 2, 0.05  # every setting of a peer is timed so often, so long at start; the best turn counts
+
+# What holds libraries to vectors of so many bytes: the environment of every contender, for memory is copied by glibc for all.
+# oneDNN has nothing below SSE4.1. OpenVINO wants a variable of its own beside oneDNN's (its release of 2026.4 heeds it). MKL
+# heeds MKL_ENABLE_INSTRUCTIONS on Intel's CPUs; on others it has nothing wider than AVX2, and COMPATIBLE is SSE2 everywhere.
+CAPS: Mapping[int, Mapping[str, str]] = {
+    32: {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OV_CPU_MAX_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL",
+    },
+    16: {
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OV_CPU_MAX_ISA": "SSE42",
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX,-AVX_Fast_Unaligned_Load",
+    },
+}
+# Words in what an engine tells of its kernels by which they take wider vectors all the same. MLAS asks nothing but the CPU.
+WIDER = {32: ("mlas", "avx512"), 16: ("mlas", "avx")}
 
 Array = NDArray[Any]
 Feed = Mapping[str, Array]
@@ -44,10 +69,15 @@ Setting = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to run: what runs it once, and what reads the result of the last run."""
+    """A model ready to run: what runs it once, what reads the result of the last run, what the engine tells of its kernels."""
 
     call: Call
     result: Callable[[], Array]
+    kernels: Sequence[str] = ()
+
+    def keeps_to(self, vector_bytes: int) -> bool:
+        """Whether no kernel takes wider vectors than these, under `CAPS`."""
+        return not any(word in kernel.lower() for word in WIDER[vector_bytes] for kernel in self.kernels)
 
 
 @dataclass(frozen=True)
@@ -59,7 +89,7 @@ class Peer:
     open: Callable[[Path, Feed, Setting], Opened]
 
 
-def serve(name: str, folder: Path, cores: Sequence[int]) -> None:
+def serve(name: str, folder: Path, cores: Sequence[int], target: Target) -> None:
     """Open the model, save its result, then answer commands until the standard input ends."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no reply
@@ -75,6 +105,8 @@ def serve(name: str, folder: Path, cores: Sequence[int]) -> None:
     else:
         chosen, opened = fastest(PEERS[name], folder / "model.onnx", feed, cores)
         setting = {**chosen, "version": sys.modules[PEERS[name].module].__version__.partition("-")[0]}
+    if is_cut_down(target):
+        setting = {**setting, "capped": opened.keeps_to(target.vector_bytes)}
     opened.call()
     np.save(folder / f"{name}.npy", opened.result())
 
@@ -85,7 +117,7 @@ def serve(name: str, folder: Path, cores: Sequence[int]) -> None:
     answers: dict[str, Callable[[float], float]] = {
         "time": lambda seconds: statistics.median(timed_calls(opened.call, calls_in(seconds))),
         "native": lambda seconds: model.benchmark(calls_in(seconds), feed, WARM_UP).median,
-        "peak": lambda seconds: measure_peak(Target.detect(), len(cores), seconds),
+        "peak": lambda seconds: measure_peak(target, len(cores), seconds),
     }
     print(json.dumps(setting), file=replies, flush=True)
     for line in sys.stdin:
@@ -161,7 +193,7 @@ def open_onnxruntime(path: Path, feed: Feed, setting: Setting) -> Opened:
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
     result = onnxruntime.OrtValue.ortvalue_from_shape_and_type(session.get_outputs()[0].shape, np.float32)
     binding.bind_ortvalue_output(OUTPUT, result)
-    return Opened(lambda: session.run_with_iobinding(binding), result.numpy)
+    return Opened(lambda: session.run_with_iobinding(binding), result.numpy, kernels=("mlas",))
 
 
 # OpenVINO.
@@ -185,10 +217,12 @@ def open_openvino(path: Path, feed: Feed, setting: Setting) -> Opened:
         "ENABLE_CPU_PINNING": setting["bound"],
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = core.compile_model(core.read_model(path), "CPU", properties).create_infer_request()
+    compiled = core.compile_model(core.read_model(path), "CPU", properties)
+    kernels = [node.get_rt_info()["primitiveType"].astype(str) for node in compiled.get_runtime_model().get_ops()]
+    request = compiled.create_infer_request()
     for name, array in feed.items():
         request.set_tensor(name, openvino.Tensor(array, shared_memory=False))
-    return Opened(request.infer, lambda: request.get_output_tensor(0).data.copy())
+    return Opened(request.infer, lambda: request.get_output_tensor(0).data.copy(), kernels)
 
 
 # PyTorch.
@@ -226,7 +260,8 @@ def open_torch(path: Path, feed: Feed, setting: Setting) -> Opened:
         for function, inputs, output in plan:
             values[output] = function(*[values[name] for name in inputs])
 
-    return Opened(call, lambda: values[OUTPUT].contiguous().numpy())
+    kernels = [torch.backends.cpu.get_cpu_capability().replace("NO AVX", "DEFAULT")]  # two names of the same
+    return Opened(call, lambda: values[OUTPUT].contiguous().numpy(), kernels)
 
 
 def torch_functions() -> dict[str, Callable[[dict[str, Any]], Callable[..., Any]]]:
@@ -274,4 +309,4 @@ PEERS: Mapping[str, Peer] = {
 }
 
 if __name__ == "__main__":
-    serve(sys.argv[1], Path(sys.argv[2]), [int(core) for core in sys.argv[3].split(",")])
+    serve(sys.argv[1], Path(sys.argv[2]), [int(core) for core in sys.argv[3].split(",")], Target.parse(sys.argv[4]))

@@ -3,7 +3,7 @@
     light = light_model("squeezenet")
     onnx.save(light.model, "squeezenet.onnx")
     search("squeezenet.onnx", {"--trials": 200, "--out": "runs/x"})
-    for check in Checker(light.model).check_tasks("runs/x/records.jsonl", threads=2):
+    for check in Checker(light.model).check_tasks("runs/x/records.jsonl", Target.detect()):
         print(check)
 
 All large weights of these models hold one constant, so that a wrong result could pass; here they are replaced by seeded
@@ -30,6 +30,7 @@ from ansor_py.graph import compile_partition, partition_model
 from ansor_py.graph.compilation import Records
 from ansor_py.graph.random_weights import find_light_models, randomise_constant_weights
 from ansor_py.graph.reference import reference_outputs
+from ansor_py.target import Target
 
 TOLERANCE = 1e-3  # of the largest magnitude in the tensor
 WEIGHT_SEED, INPUT_SEED = 0, 1
@@ -116,9 +117,9 @@ class Checker:
         self._parts = replace(parts, graph=replace(parts.graph, outputs=outputs))
         self.expected = reference_outputs(model, self.feed, list(outputs))
 
-    def check_tasks(self, records: Records | None, threads: int) -> list[Check]:
+    def check_tasks(self, records: Records | None, target: Target) -> list[Check]:
         """What every kernel call computes, and the tensor before the softmax, under the best schedules of the records."""
-        found = compile_partition(self._parts, records, threads).run(self.feed)
+        found = compile_partition(self._parts, records, target.cores, target).run(self.feed)
         names = dict.fromkeys([*self.results, *([self.inner] if self.inner is not None else [])])
         return [compare(name, found[name], self.expected[name]) for name in names]
 
@@ -128,7 +129,7 @@ class Checker:
         return [compare(f"output '{name}' of {path.name}", found[name], self.expected[name]) for name in self.outputs]
 
 
-def check_shipped(path: Path, records: Records | None, threads: int) -> list[Check]:
+def check_shipped(path: Path, records: Records | None, target: Target) -> list[Check]:
     """Smoke check: a model of the wheel with its original weights against the output that comes with it, if one does."""
     shipped = path.with_name(f"{path.stem}_output_0.pb")
     if not shipped.exists():
@@ -136,7 +137,7 @@ def check_shipped(path: Path, records: Records | None, threads: int) -> list[Che
     name, shape = input_of(onnx.load(path))
     count = int(np.prod(shape))
     ramp = (np.arange(count).reshape(shape) / count).astype(np.float32)  # what the wheel's own tests feed
-    outputs = ansor_py.compile(path, records=records, threads=threads).run({name: ramp})
+    outputs = ansor_py.compile(path, records=records, threads=target.cores, target=target).run({name: ramp})
     expected = numpy_helper.to_array(onnx.load_tensor(str(shipped)))
     return [compare("shipped output with the original weights", next(iter(outputs.values())), expected)]
 

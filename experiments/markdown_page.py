@@ -1,7 +1,6 @@
-"""Pages of `docs/` that are generated from measurements: tables, and a line that says where the numbers come from.
+"""Pages of `docs/` that are generated from measurements: tables, numbers, and the command that they come from.
 
     markdown_table(["model", "ms"], [["squeezenet", "1.2"]])
-    machine()                                  # "Intel(R) Xeon(R) Processor, 2 cores"
     command_line()                             # "python experiments/bench_models.py --trials 200"
 
 A sibling module of the scripts in this folder.
@@ -9,7 +8,6 @@ A sibling module of the scripts in this folder.
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,17 +20,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: 
     """A Markdown table; the columns `texts` are aligned to the left, the others (numbers) to the right."""
     marks = ["---" if index in texts else "---:" for index in range(len(header))]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, marks, *rows))
-
-
-def machine() -> str:
-    """The CPU's name as the operating system gives it, and the number of cores that this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{names[0] if names else 'unknown CPU'}, {cores} cores"
 
 
 def command_line() -> str:

@@ -33,6 +33,7 @@ from ansor_py.search.run_directory import CONFIG, RECORDS
 from ansor_py.search.settings import parse_search_options
 from ansor_py.search.transfer import programs_of_records, tasks_of_config
 from ansor_py.target import Target
+from machine import cpu_line
 from workloads import workload
 
 COLUMNS = ("model", "trials", "unseen", "programs", "pairwise", "recall_30", "liked_30", "rmse")
@@ -95,10 +96,18 @@ def table(
     return rows
 
 
+def target_of(run: Path) -> Target:
+    """What the programs of a run were made for. Raises OptionError where it has none."""
+    records, _ = read_records(run / RECORDS)
+    if not records:
+        raise OptionError(f"'{run / RECORDS}' holds no record; name a run that has measured something")
+    return Target.parse(records[0].target).with_cores(records[0].threads)
+
+
 def tasks_of(run: Path, name: str | None) -> Sequence[Task]:
     """The task of a run: the workload of that name, or the operator that its config names. Raises OptionError for neither."""
     if name is not None:
-        return [Task.from_compute(workload(name).tensor(), Target.detect(), name=name)]
+        return [Task.from_compute(workload(name).tensor(), target_of(run), name=name)]
     tasks = tasks_of_config(run / CONFIG)
     if not tasks:
         raise OptionError(f"'{run / CONFIG}' does not name an operator; name the workload by --workload")
@@ -134,6 +143,7 @@ def main(
 ) -> None:
     """Train models on the first trials of RUN and judge them on the programs of other runs."""
     try:
+        print(cpu_line(target_of(run)))
         rows = table(run, unseen, tasks_of(run, name), models, parse_search_options(search), trials, seeds)
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)

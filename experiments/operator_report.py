@@ -2,9 +2,10 @@
 
     rows = [Row("c2d_56", 2, flops=231211008, bytes=1753344, ms={"ansor": 0.6, "torch": 0.9, "ort": 0.63})]
     geometric_means(rows, ["torch", "ort"])      # {"best of torch and ort": 1.05, "torch": 1.5, "ort": 1.05}
-    Path("performance.md").write_text(page(rows, ["torch", "ort"]))
+    Path("performance.md").write_text(page(rows, ["torch", "ort"], target))
 
-A ratio is the time of a peer in units of ours: over 1, ours is faster. A sibling module of the scripts in this folder.
+A ratio is the time of a peer in units of ours: over 1, ours is faster. A peer that was not held to the vectors of a cut-down
+target is marked, and counts in no mean. A sibling module of the scripts in this folder.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from typing import Any
 from rich.table import Table
 
 from ansor_py.target import Target
-from contenders import OURS
-from markdown_page import command_line, machine, markdown_table, number
+from contenders import CAPS, OURS
+from machine import cpu_line, is_cut_down, origin
+from markdown_page import command_line, markdown_table, number
 
 JUDGED = ("torch", "ort")  # the peers to beat: the faster one counts
-NOT_INSTALLED = "not installed"
+NOT_INSTALLED, NOT_CAPPED = "not installed", "not capped"
 
 PAGE = """# The operators of the benchmark suite beside other engines
 
@@ -46,6 +48,10 @@ PAGE = """# The operators of the benchmark suite beside other engines
   give the right result. Programs that were cut short because they are slow are no errors.
 * The results of all engines agree with ONNX's own evaluator, or there is no time.
 * Workloads with a star have no kernel of their own in vendors' libraries.
+{caps}"""
+CAPPED = """* The target's vectors are narrower than the CPU's. The engines are held to them by {variables}.
+* *{not_capped}*: kernels take wider vectors all the same (those of MLAS, which is ONNX Runtime's and runs products with a
+  constant in OpenVINO, ask nothing but the CPU). Such a figure counts neither in *best / ours* nor in a mean nor as the peak.
 """
 
 
@@ -53,8 +59,9 @@ PAGE = """# The operators of the benchmark suite beside other engines
 class Row:
     """One workload on some threads. Times by contender are milliseconds; `notes` say why a contender has none.
 
-    `native_ms` is ours inside native code, `settings` what each contender found best and its version, `differences` the largest
-    one from the reference in units of its largest magnitude, `default_ms` the kernels untuned.
+    `native_ms` is ours inside native code, `settings` what each contender found best, its version, and under a target with
+    narrower vectors than the CPU's whether it was `capped` to them; `differences` the largest one from the reference in units
+    of its largest magnitude, `default_ms` the kernels untuned.
     """
 
     name: str
@@ -78,9 +85,13 @@ class Row:
         """Throughput in 1e9 operations a second."""
         return self.flops / self.ms[contender] / 1e6 if contender in self.ms else None
 
-    def ratio(self, peers: Sequence[str]) -> float | None:
-        """Time of the fastest of these peers in units of ours; over 1: ours is faster."""
-        times = [self.ms[peer] for peer in peers if peer in self.ms]
+    def capped(self, contender: str) -> bool:
+        """Whether it took no wider vectors than the target's."""
+        return bool(self.settings.get(contender, {}).get("capped", True))
+
+    def ratio(self, peers: Sequence[str], any_vectors: bool = False) -> float | None:
+        """Time of the fastest of these peers in units of ours; over 1: ours is faster. Without those that are not capped."""
+        times = [self.ms[peer] for peer in peers if peer in self.ms and (any_vectors or self.capped(peer))]
         return min(times) / self.ms[OURS] if times and OURS in self.ms else None
 
     @property
@@ -98,14 +109,19 @@ def peaks(rows: Sequence[Row]) -> dict[int, float]:
     """GFLOP/s by threads: the fastest FMA loop of the run, or the fastest kernel of anybody if that was faster."""
     found: dict[int, float] = {}
     for row in rows:
-        seen = [row.fma_gflops, *(row.gflops(name) or 0.0 for name in row.ms)]
+        seen = [row.fma_gflops, *(row.gflops(name) or 0.0 for name in row.ms if row.capped(name))]
         found[row.threads] = max(found.get(row.threads, 0.0), *seen)
     return found
 
 
+def judged_peers(rows: Sequence[Row], peers: Sequence[str]) -> list[str]:
+    """Those of the peers to beat that took part and were held to the target's vectors."""
+    return [peer for peer in JUDGED if peer in peers and all(row.capped(peer) for row in rows)]
+
+
 def geometric_means(rows: Sequence[Row], peers: Sequence[str]) -> dict[str, float]:
     """Ratios over the rows that have one: of the best of the judged peers (all, then without vendor kernels), and of each."""
-    judged = [peer for peer in JUDGED if peer in peers]
+    judged = judged_peers(rows, peers)
     best, unusual = f"best of {' and '.join(judged)}", [row for row in rows if not row.has_vendor_kernel]
     groups = [(best, rows, judged), (f"{best}, no vendor kernel", unusual, judged), *((peer, rows, [peer]) for peer in peers)]
     ratios = {name: [r for row in chosen if (r := row.ratio(group)) is not None] for name, chosen, group in groups}
@@ -137,9 +153,9 @@ def cells(row: Row, peers: Sequence[str], peak: float) -> list[str]:
 
 
 def _peer_cell(row: Row, peer: str) -> str:
-    ratio, note = row.ratio([peer]), row.notes.get(peer)
+    ratio, note = row.ratio([peer], any_vectors=True), row.notes.get(peer)
     if ratio is not None:
-        return f"{ratio:.2f}"
+        return f"{ratio:.2f}" if row.capped(peer) else f"{ratio:.2f} ({NOT_CAPPED})"
     return NOT_INSTALLED if note == NOT_INSTALLED else "failed" if note else "–"
 
 
@@ -150,7 +166,8 @@ def _errors_cell(row: Row) -> str:
 
 def terminal_table(rows: Sequence[Row], peers: Sequence[str]) -> Table:
     """The rows for the terminal."""
-    table, peak = Table(), peaks(rows)
+    caption = f"{NOT_CAPPED}: took wider vectors than the target's, and counts in no mean"
+    table, peak = Table(caption=None if all(row.capped(peer) for row in rows for peer in peers) else caption), peaks(rows)
     for index, column in enumerate(header(peers)):
         table.add_column(column, justify="right" if index else "left", no_wrap=not index)
     for row in rows:
@@ -173,12 +190,17 @@ def summaries(rows: Sequence[Row], peers: Sequence[str]) -> list[tuple[str, str]
     ]
 
 
+def thread_counts(rows: Sequence[Row]) -> list[int]:
+    """The numbers of threads, in the order in which they come."""
+    return list(dict.fromkeys(row.threads for row in rows))
+
+
 def by_threads(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows in groups of the same number of threads, in the order in which these come."""
-    return [[row for row in rows if row.threads == threads] for threads in dict.fromkeys(row.threads for row in rows)]
+    return [[row for row in rows if row.threads == threads] for threads in thread_counts(rows)]
 
 
-def page(rows: Sequence[Row], peers: Sequence[str], note: str = "") -> str:
+def page(rows: Sequence[Row], peers: Sequence[str], target: Target, note: str = "") -> str:
     """The Markdown page, with a remark on how it was measured."""
     tables, peak = "", peaks(rows)
     for group in by_threads(rows):
@@ -188,34 +210,40 @@ def page(rows: Sequence[Row], peers: Sequence[str], note: str = "") -> str:
     means = [summaries(group, peers) for group in by_threads(rows)]
     versions = {who: setting["version"] for row in rows for who, setting in row.settings.items() if who in peers}
     names = list(dict.fromkeys(name for summary in means for name, _ in summary))
+    variables = ", ".join(f"`{name}={value}`" for name, value in CAPS.get(target.vector_bytes, {}).items())
     return PAGE.format(
-        machine=machine(),
+        machine=cpu_line(target, thread_counts(rows)),
         date=datetime.date.today(),
         command=command_line(),
         note=f"{note}\n\n" if note else "",
         tables=tables,
         means=markdown_table(names, [[dict(summary).get(name, "–") for name in names] for summary in means]),
-        judged=" and ".join(JUDGED),
+        judged=" and ".join(judged_peers(rows, peers)) or "none",
+        caps=CAPPED.format(variables=variables, not_capped=NOT_CAPPED) if is_cut_down(target) else "",
         engines=", ".join(f"{who} {version}" for who, version in versions.items()) or "none was run",
     )
 
 
-def document(rows: Sequence[Row], peers: Sequence[str]) -> dict[str, Any]:
+def document(rows: Sequence[Row], peers: Sequence[str], target: Target) -> dict[str, Any]:
     """Everything that was measured, and where, for the JSON file."""
     return {
-        "machine": machine(),
-        "target": str(Target.detect()),
-        "date": str(datetime.date.today()),
-        "command": command_line(),
+        **origin(target, thread_counts(rows)),
         "peak_gflops": peaks(rows),
         "geometric_means": {group[0].threads: geometric_means(group, peers) for group in by_threads(rows)},
         "rows": [
-            {**asdict(row), "gflops": row.gflops(), "ratio": row.ratio(JUDGED), "error_share": row.error_share} for row in rows
+            {
+                **asdict(row),
+                "gflops": row.gflops(),
+                "ratio": row.ratio(JUDGED),
+                "error_share": row.error_share,
+                "not_capped": [peer for peer in peers if not row.capped(peer)],
+            }
+            for row in rows
         ],
     }
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[Row], target: Target, path: Path) -> None:
     """Write a PNG: bars of the ratio of the best judged peer, by workload and threads, and a line at 1. Needs matplotlib."""
     from matplotlib.figure import Figure
 
@@ -230,7 +258,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.bar(places, [ratios.get(name, math.nan) for name, _ in names], width, label=label)
     axes.axhline(1.0, color="black", linewidth=1)
     axes.set_xticks(range(len(names)), [name if vendor else f"{name} *" for name, vendor in names], rotation=60, ha="right")
-    axes.set_ylabel(f"time of the best of {' and '.join(JUDGED)} / ours")
-    axes.set_title("Over 1: ours is faster. A star: no vendor kernel.", fontsize="medium")
+    axes.set_ylabel(f"time of the best of {' and '.join(judged_peers(rows, JUDGED))} / ours")
+    axes.set_title(
+        f"{cpu_line(target, thread_counts(rows))}\nOver 1: ours is faster. A star: no vendor kernel.", fontsize="medium"
+    )
     axes.legend()
     figure.savefig(path, dpi=120)

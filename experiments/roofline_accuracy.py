@@ -22,6 +22,7 @@ from ansor_py.schedule.task import Task
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.transfer import programs_of_records
 from ansor_py.target import Target
+from machine import cpu_line, target_option
 from markdown_page import markdown_table
 from simulated_correlation import real_records
 from workloads import WORKLOADS, workload
@@ -43,14 +44,15 @@ def judge(task: Task, name: str, programs: int, seed: int, out: Path) -> tuple[i
 @click.command()
 @click.option("--names", default=",".join(WORKLOADS), show_default=True, help="Workloads, separated by commas.")
 @click.option("--programs", default=64, type=click.IntRange(LIKED), show_default=True, help="Random programs a workload.")
-@click.option("--threads", default=2, show_default=True, help="Threads of a kernel.")
+@target_option()
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of a kernel. [default: the target's cores]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the programs.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/roofline"), show_default=True, help="Folder.")
-def main(names: str, programs: int, threads: int, seed: int, out: Path) -> None:
+def main(names: str, programs: int, target: Target, threads: int | None, seed: int, out: Path) -> None:
     """Judge the roofline on measured random programs."""
     found = []
+    target = target.with_cores(threads or target.cores)
     try:
-        target = Target.detect().with_cores(threads)
         out.mkdir(parents=True, exist_ok=True)
         for name in names.split(","):
             found.append((name, *judge(Task.from_compute(workload(name).tensor(), target, name), name, programs, seed, out)))
@@ -60,7 +62,7 @@ def main(names: str, programs: int, threads: int, seed: int, out: Path) -> None:
     rows = [[name, str(count), *(f"{value:.3f}" for value in values)] for name, count, *values in found]
     means = [f"{np.mean(column):.3f}" for column in list(zip(*found, strict=True))[2:]]
     heads = ["workload", "programs", "pairs in order", f"speed of the {LIKED} liked best", "of all"]
-    print(markdown_table(heads, [*rows, ["mean", "", *means]]), end="")
+    print(cpu_line(target), markdown_table(heads, [*rows, ["mean", "", *means]]), sep="\n\n", end="")
 
 
 if __name__ == "__main__":

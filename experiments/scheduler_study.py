@@ -22,13 +22,15 @@ import click
 import numpy as np
 
 from ansor_py.errors import AnsorError, OptionError
+from ansor_py.measure import find_measurer
 from ansor_py.schedule.task import Task
 from ansor_py.search.run_directory import RunDirectory, config_of_tasks, read_curve, summarise
 from ansor_py.search.settings import parse_search_options
 from ansor_py.search.tuning import tune_tasks
 from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.target import Target
-from markdown_page import command_line, machine, markdown_table, number
+from machine import check_executable, cpu_line, origin, target_option
+from markdown_page import markdown_table, number
 from workloads import workload
 
 # How often the network runs what: the first is nearly all of its latency, the last next to nothing.
@@ -75,6 +77,13 @@ def search_into(
             raise KeyboardInterrupt
         run.write_summary(summarise(result, "+".join(task.name for task in tasks), str(target), target.cores, None, None))
     partial.rename(path)
+
+
+def check_target(path: Path, target: Target) -> None:
+    """OptionError where a run directory is of another target."""
+    held = json.loads((path / "summary.json").read_text())["target"]
+    if held != str(target):
+        raise OptionError(f"'{path}' holds a search for target '{held}'; choose another --out or remove it")
 
 
 def outcome_of(path: Path) -> Outcome:
@@ -197,8 +206,8 @@ def _pairs(texts: Sequence[str]) -> dict[str, int]:
 )
 @click.option("--scale", default=1, show_default=True, help="Divide the extents of the workloads.")
 @click.option("--batch", type=int, help="Candidates a round.")
-@click.option("--threads", default=2, show_default=True)
-@click.option("--target", default=None, help="[default: this machine]")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of a kernel. [default: the target's cores]")
+@target_option(executes=False)
 @click.option("--policy", default="evolution", show_default=True)
 @click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the search, such as population=512.")
 @click.option("--out", default=Path("runs/schedulers"), type=click.Path(path_type=Path), show_default=True)
@@ -210,20 +219,24 @@ def main(
     task: tuple[str, ...],
     scale: int,
     batch: int | None,
-    threads: int,
-    target: str | None,
+    threads: int | None,
+    target: Target,
     policy: str,
     search: tuple[str, ...],
     out: Path,
 ) -> None:
     """Tune one network with each task scheduler and compare the trials they need."""
     try:
-        machine_target = (Target.detect() if target is None else Target.parse(target)).with_cores(threads)
-        tasks = network_tasks(_pairs(task), machine_target, scale)
+        target = target.with_cores(threads or target.cores)
+        if not find_measurer(runner).virtual:
+            check_executable(target)
+        tasks = network_tasks(_pairs(task), target, scale)
         for seed in seeds:
             for scheduler in schedulers:
                 path = out / f"{scheduler}-{seed}"
-                if not path.exists():
+                if path.exists():
+                    check_target(path, target)
+                else:
                     print(f"{scheduler}, seed {seed}", flush=True)
                     options = TuningOptions(
                         trials=trials,
@@ -237,13 +250,14 @@ def main(
         found = [outcome_of(path) for path in sorted(out.glob("*-*[0-9]")) if (path / "summary.json").exists()]
         outcomes = sorted(found, key=lambda outcome: (outcome.scheduler, outcome.seed))
         report = compare(outcomes)
-        draw(outcomes, out / "study.png", " + ".join(f"{item.weight} x {item.name}" for item in tasks) + f", {runner}")
+        network = " + ".join(f"{item.weight} x {item.name}" for item in tasks)
+        draw(outcomes, out / "study.png", f"{cpu_line(target)}\n{network}, {runner}")
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    study = {"command": command_line(), "machine": machine(), "runner": runner, "network": _pairs(task), "schedulers": report}
+    study = {**origin(target), "runner": runner, "network": _pairs(task), "schedulers": report}
     (out / "study.json").write_text(json.dumps(study, indent=2) + "\n")
-    print(table(report), end="")
+    print(cpu_line(target), table(report), sep="\n\n", end="")
 
 
 if __name__ == "__main__":

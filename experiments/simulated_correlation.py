@@ -1,6 +1,6 @@
 """How well the simulated CPU ranks programs: its seconds beside real ones for random programs of all sketches.
 
-    python experiments/simulated_correlation.py --names gmm_512 c2d_56 --programs 100 --threads 2 --out runs/simulated
+    python experiments/simulated_correlation.py --names gmm_512,c2d_56 --programs 100 --threads 2 --out runs/simulated
 
 Real timings are kept as `OUT/NAME.jsonl` (records, which `--runner replay` reads too) and used again by the next run with the
 same OUT, so that the machine has to be quiet only once. It prints a table and writes `OUT/correlation.json`.
@@ -34,7 +34,8 @@ from ansor_py.search.options import SearchOptions
 from ansor_py.search.policy import create_policy
 from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
-from markdown_page import machine, markdown_table
+from machine import cpu_line, origin, target_option
+from markdown_page import markdown_table
 from workloads import workload
 
 NAMES = ("gmm_512", "c2d_56", "dep_112", "softmax")
@@ -77,7 +78,8 @@ def real_records(name: str, task: Task, programs: int, seed: int, out: Path) -> 
     path = out / f"{name}.jsonl"
     if path.exists():
         known, _ = read_records(path)
-        fitting = [r for r in known if (r.workload_key, r.threads) == (task.workload_key, task.target.cores)]
+        wanted = (task.workload_key, str(task.target), task.target.cores)
+        fitting = [r for r in known if (r.workload_key, r.target, r.threads) == wanted]
         if fitting:
             return fitting
     records = measured(task, random_programs(task, programs, seed), "process")
@@ -132,14 +134,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 @click.command()
 @click.option("--names", default=",".join(NAMES), show_default=True, help="Workloads, separated by commas.")
 @click.option("--programs", default=100, show_default=True, help="Random programs a workload.")
-@click.option("--threads", default=2, show_default=True, help="Threads of a kernel.")
+@target_option()
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of a kernel. [default: the target's cores]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the programs.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/simulated"), show_default=True, help="Folder.")
-def main(names: str, programs: int, threads: int, seed: int, out: Path) -> None:
+def main(names: str, programs: int, target: Target, threads: int | None, seed: int, out: Path) -> None:
     """Compare simulated with real timings."""
     rows = []
+    target = target.with_cores(threads or target.cores)
     try:
-        target = Target.detect().with_cores(threads)
         out.mkdir(parents=True, exist_ok=True)
         for name in names.split(","):
             task = Task.from_compute(workload(name).tensor(), target, name)
@@ -147,8 +150,9 @@ def main(names: str, programs: int, threads: int, seed: int, out: Path) -> None:
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    (out / "correlation.json").write_text(json.dumps({"machine": machine(), "threads": threads, "rows": rows}, indent=2) + "\n")
-    print(table(rows), end="")
+    document = {**origin(target), "threads": target.cores, "rows": rows}
+    (out / "correlation.json").write_text(json.dumps(document, indent=2) + "\n")
+    print(cpu_line(target), table(rows), sep="\n\n", end="")
 
 
 if __name__ == "__main__":

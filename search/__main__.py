@@ -4,13 +4,16 @@
     python -m ansor_py.search --op matmul:512,512,512 --trials 128 --threads 1
 
 What the user got wrong is one line on stderr and exit status 2. Ctrl-C stops measuring, keeps what was measured, still
-writes the complete run directory, and gives exit status 130.
+writes the complete run directory, and gives exit status 130; `kill` (143) and a terminal that is closed (129) do the same.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from ansor_py.search.settings import (
 from ansor_py.search.subjects import ModelSubject, OperatorSubject, Settings, Subject
 
 USAGE_ERROR, INTERRUPTED = 2, 130
+SIGNALLED = 128  # and the signal's number, as a shell has it
 
 
 class SearchCommand(click.Command):
@@ -191,8 +195,39 @@ def make_settings(
     return Settings(machine, runner, tuning, parse_shapes(shape), fallback, resume, config)
 
 
+@contextmanager
+def _stopped_by_signals(seen: list[int]) -> Iterator[None]:
+    """SIGTERM and SIGHUP are KeyboardInterrupts; `seen` gets their numbers. The second one ends the process as usual."""
+
+    def stop(number: int, frame: object) -> None:
+        seen.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGHUP:  # nobody reads what follows, and writing to a terminal that is gone is an error
+            null = os.open(os.devnull, os.O_WRONLY)
+            for descriptor in (1, 2):
+                os.dup2(null, descriptor)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # `nohup`
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    seen: list[int] = []
+    with _stopped_by_signals(seen):
+        status = _main(arguments)
+    return SIGNALLED + seen[0] if status == INTERRUPTED and seen else status
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     run: Callable[..., Any] = command.main
     try:
         return int(run(args=arguments, prog_name="python -m ansor_py.search", standalone_mode=False) or 0)

@@ -16,10 +16,14 @@ from ansor_py.search.phases import PhaseTimer, covered_seconds
 _WAITING = "waiting"  # a phase that is divided into build, run and other when the batch is over
 
 
+# What ends a search in good order: Ctrl-C, `kill`, and a terminal that is closed.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block, so that what was measured is either noted completely or not at all."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Ctrl-C and the like wait for the end of the block, so that what was measured is noted completely or not at all."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

@@ -15,8 +15,9 @@ import csv
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,46 +40,45 @@ ROUND_COLUMNS = ("round", "task", "trials", "scored", "seconds", *PHASES)
 _CURVE_DIGITS = {"elapsed_s": 4, "latency_ms": 6, "best_ms": 6, "estimated_total_ms": 6}
 
 
-@dataclass
 class RunDirectory:
-    """An open run directory. `restored` are the records of an earlier search that is continued, `lost` what was unreadable."""
+    """An open run directory. `restored` are the records of an earlier search that is continued, `lost` what was unreadable.
 
-    path: Path
-    restored: tuple[Record, ...]
-    lost: tuple[LostLine, ...]
-    _writer: RecordWriter
+    What an earlier search left is replaced by what is complete and by nothing else: a search that fails before its first
+    trial changes no file, and summary and model are the earlier ones until there are new ones.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], resume: bool, writer: RecordWriter) -> None:
+        self.path = path
+        self._config = config
+        self._writer = writer
+        restored, lost = read_records(path / RECORDS) if resume else ([], [])
+        self.restored: tuple[Record, ...] = tuple(restored)
+        self.lost: tuple[LostLine, ...] = tuple(lost)
+        self._begun = False
 
     @staticmethod
     def create(path: str | Path, config: Mapping[str, Any], resume: bool = False) -> RunDirectory:
-        """Make the folder and write its configuration.
+        """Make the folder, and write its configuration unless it is a run that is continued.
 
-        A folder that holds records is continued when `resume` is set and refused otherwise. Raises OptionError for that, and
-        when the folder cannot be written.
+        A folder that holds records is continued when `resume` is set and refused otherwise. Raises OptionError for that and
+        when the folder cannot be written, RecordError when another search is writing there.
         """
         path = Path(path)
-        restored: list[Record] = []
-        lost: list[LostLine] = []
-        try:
+        with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            if (path / RECORDS).exists() and (path / RECORDS).stat().st_size:
-                if not resume:
-                    raise OptionError(
-                        f"'{path}' holds the records of a run already; continue it by --resume or choose another --out"
-                    )
-                restored, lost = read_records(path / RECORDS)
-            write_json(path / CONFIG, config)
-            with (path / CURVE).open("w", newline="") as file:
-                csv.writer(file).writerow(CURVE_COLUMNS)
-            for name, columns in ((ROUNDS, ROUND_COLUMNS), (ACCURACY, ACCURACY_COLUMNS)):
-                if not restored or not (path / name).exists():  # it cannot be made again from the records
-                    with (path / name).open("w", newline="") as file:
-                        csv.writer(file).writerow(columns)
-            (path / SUMMARY).unlink(missing_ok=True)
-            (path / MODEL).unlink(missing_ok=True)
-            (path / COST_MODEL).unlink(missing_ok=True)
-        except OSError as error:
-            raise OptionError(f"cannot write to '{path}': {error.strerror}; choose another --out") from error
-        return RunDirectory(path, tuple(restored), tuple(lost), RecordWriter(path / RECORDS))
+            if not resume and (path / RECORDS).exists() and (path / RECORDS).stat().st_size:
+                raise OptionError(
+                    f"'{path}' holds the records of a run already; continue it by --resume or choose another --out"
+                )
+        writer = RecordWriter(path / RECORDS)
+        try:
+            run = RunDirectory(path, config, resume, writer)
+            if not run.restored:
+                run.add_points([])
+        except BaseException:
+            writer.close()
+            raise
+        return run
 
     @property
     def model_path(self) -> Path:
@@ -91,28 +91,47 @@ class RunDirectory:
         self.add_points(points)
 
     def add_points(self, points: Sequence[CurvePoint]) -> None:
-        """Append points of the curve alone (those of restored records)."""
-        with (self.path / CURVE).open("a", newline="") as file:
-            csv.writer(file).writerows(_curve_row(point) for point in points)
+        """Append points of the curve alone. The first ones, those of restored records, begin a new curve."""
+        rows = [_curve_row(point) for point in points]
+        with _writing(self.path):
+            if self._begun:
+                _append(self.path / CURVE, rows)
+                return
+            write_json(self.path / CONFIG, self._config)
+            _replace(self.path / CURVE, [list(CURVE_COLUMNS), *rows])
+            for name, columns in ((ROUNDS, ROUND_COLUMNS), (ACCURACY, ACCURACY_COLUMNS)):
+                if not self.restored or not (self.path / name).exists():  # it cannot be made again from the records
+                    _replace(self.path / name, [list(columns)])
+            self._begun = True
 
     def add_round(self, times: RoundTimes) -> None:
         """Append a round's seconds by phase."""
         seconds = [f"{value:.4f}" for value in (times.seconds, *(times.phases[name] for name in PHASES))]
-        with (self.path / ROUNDS).open("a", newline="") as file:
-            csv.writer(file).writerow([times.round, times.task, times.trials, times.scored, *seconds])
+        with _writing(self.path):
+            _append(self.path / ROUNDS, [[times.round, times.task, times.trials, times.scored, *seconds]])
 
     def add_accuracy(self, accuracy: RoundAccuracy) -> None:
         """Append how well the cost model knew a round's programs."""
-        with (self.path / ACCURACY).open("a", newline="") as file:
-            csv.writer(file).writerow(accuracy.row())
+        with _writing(self.path):
+            _append(self.path / ACCURACY, [accuracy.row()])
 
     def save_cost_model(self, model: CostModel) -> None:
         """Write what the cost model has learned, for `--cost-model-from`."""
-        model.save(self.path / COST_MODEL)
+        partial = self.path / f"partial.{COST_MODEL}"
+        with _writing(self.path):
+            try:
+                model.save(partial)
+                if partial.exists():  # a model that learns nothing has nothing to save
+                    os.replace(partial, self.path / COST_MODEL)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, replacing an earlier one at once."""
-        write_json(self.path / SUMMARY, summary)
+        if not self._begun:
+            self.add_points([])
+        with _writing(self.path):
+            write_json(self.path / SUMMARY, summary)
 
     def close(self) -> None:
         """Close the records file."""
@@ -123,6 +142,28 @@ class RunDirectory:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """OptionError for what the operating system refuses, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise OptionError(f"cannot write to '{path}': {error.strerror}; make room or choose another --out") from error
+
+
+def _append(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    with path.open("a", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _replace(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Write a table by way of a temporary file."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -59,6 +59,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "tanh": np.tanh,
     "erf": lambda x: np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype),
+    "fmod": np.fmod,
     "sigmoid": lambda x: (1 / (1 + np.exp(-x))).astype(x.dtype),
     "abs": np.abs,
     "floor": np.floor,

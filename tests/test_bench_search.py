@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from ansor_py.target import Target
+
 INF = float("inf")
 
 
@@ -70,6 +72,7 @@ def test_evolution_is_compared_with_the_end_of_random_search_and_with_all_ends()
 
 def test_a_small_study_is_made_once_and_shows_what_has_no_template_as_a_gap(tmp_path: Path) -> None:
     from bench_search import main
+    from machine import cpu_line
 
     words = "--names gmm_512,nrm --policies random,template --trials 4 --seeds 1 --scale 8 --no-scoring".split()
     words += ["--target", "x86-64 cpu=haswell cores=2", "--out", str(tmp_path)]
@@ -81,6 +84,9 @@ def test_a_small_study_is_made_once_and_shows_what_has_no_template_as_a_gap(tmp_
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == ["1", "2", "3", "4"] * 3  # without the default schedule
     study = json.loads((tmp_path / "study.json").read_text())
+    line = cpu_line(Target.parse("x86-64 cpu=haswell cores=2"))
+    assert study["machine"] == line
+    assert f"{line}\n" in result.output
     assert set(study["rates"]["nrm"]) == {"random"}
     assert study["rates"]["gmm_512"]["template"]["trials"] > 0
     again = CliRunner().invoke(main, words)

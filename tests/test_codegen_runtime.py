@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ansor_py.codegen.jit import LoadedObject, load_object
-from ansor_py.codegen.llvm import GenericMachine, compile_module, emit_assembly, generic_machine
+from ansor_py.codegen.llvm import compile_module, emit_assembly
 from ansor_py.codegen.memory import GuardedBuffer, aligned_array, buffer_table
 from ansor_py.codegen.openmp import load_openmp
 from ansor_py.codegen.timing import AbortFlag, evict, measure_kernel, time_kernel
 from ansor_py.errors import CodegenError, MeasureError, MissingRuntimeError
+from ansor_py.target import Target
 
 # buffers[1][i] = 2 * buffers[0][i] for 1000 floats, in two parallel halves; buffers[2][0] counts the calls.
 DOUBLE = """
@@ -72,7 +74,7 @@ done:
 
 
 def _load(ir_text: str, symbol: str) -> LoadedObject:
-    return load_object([compile_module(ir_text, generic_machine()).code], [symbol])
+    return load_object([compile_module(ir_text, Target.baseline()).code], [symbol])
 
 
 def _double_arguments() -> tuple[list[np.ndarray], np.ndarray]:
@@ -150,14 +152,14 @@ def test_abort_flag_is_an_int32_that_is_set_and_cleared() -> None:
 
 def test_objects_of_one_library_share_a_load() -> None:
     texts = [f"define i32 @f{n}() {{ ret i32 {n} }}" for n in range(3)]
-    loaded = load_object([compile_module(text, generic_machine()).code for text in texts], ["f0", "f1", "f2"])
+    loaded = load_object([compile_module(text, Target.baseline()).code for text in texts], ["f0", "f1", "f2"])
     values = [ctypes.CFUNCTYPE(ctypes.c_int32)(loaded.address(symbol))() for symbol in loaded.symbols]
     assert values == [0, 1, 2]
 
 
 def test_many_loads_release_their_memory() -> None:
     text = "@table = internal global [4000000 x i8] zeroinitializer\ndefine ptr @f() { ret ptr @table }"
-    code = compile_module(text, generic_machine()).code
+    code = compile_module(text, Target.baseline()).code
 
     def virtual_bytes() -> int:
         with open("/proc/self/statm") as pages:
@@ -179,7 +181,7 @@ def test_released_code_has_no_address() -> None:
 
 
 def test_missing_and_duplicate_symbols_are_errors() -> None:
-    code = compile_module("define i32 @one() { ret i32 1 }", generic_machine()).code
+    code = compile_module("define i32 @one() { ret i32 1 }", Target.baseline()).code
     with pytest.raises(CodegenError, match="two"):
         load_object([code], ["two"])
     with pytest.raises(CodegenError, match="duplicate"):
@@ -187,7 +189,7 @@ def test_missing_and_duplicate_symbols_are_errors() -> None:
     with pytest.raises(CodegenError, match="not exported"):
         load_object([code], ["one"]).address("two")
     unresolved = compile_module(
-        "declare void @no_such_function()\ndefine void @f() { call void @no_such_function() ret void }", generic_machine()
+        "declare void @no_such_function()\ndefine void @f() { call void @no_such_function() ret void }", Target.baseline()
     ).code
     with pytest.raises(CodegenError, match="call a function that neither"):
         load_object([unresolved], ["f"])
@@ -201,29 +203,28 @@ def test_malformed_object_is_an_error(code: bytes) -> None:
 
 def test_bad_ir_is_an_error_with_the_place() -> None:
     with pytest.raises(CodegenError, match="undefined value '%y'"):
-        compile_module("define i32 @k() { ret i32 %y }", generic_machine())
+        compile_module("define i32 @k() { ret i32 %y }", Target.baseline())
     with pytest.raises(CodegenError, match="does not dominate"):
         compile_module(
-            "define i32 @k() {\n br label %b\nb:\n %x = add i32 %y, 1\n %y = add i32 %x, 1\n ret i32 %x }", generic_machine()
+            "define i32 @k() {\n br label %b\nb:\n %x = add i32 %y, 1\n %y = add i32 %x, 1\n ret i32 %x }", Target.baseline()
         )
 
 
 def test_unknown_cpu_does_not_end_the_process() -> None:
-    machine = GenericMachine("x86_64-unknown-linux-gnu", cpu="no-such-cpu")
-    assert compile_module("define i32 @one() { ret i32 1 }", machine).code
-    with pytest.raises(CodegenError, match="no-such-architecture"):
-        compile_module("define i32 @one() { ret i32 1 }", GenericMachine("no-such-architecture"))
+    for triple in ("x86_64-unknown-linux-gnu", "amd64-unknown-linux-gnu"):
+        target = replace(Target.parse("x86-64"), cpu="no-such-cpu", triple=triple)
+        assert compile_module("define i32 @one() { ret i32 1 }", target).code
 
 
 def test_foreign_assembly_can_be_inspected() -> None:
     text = "define <4 x float> @k(<4 x float> %a) {\n %b = fadd <4 x float> %a, %a\n ret <4 x float> %b }"
-    assert "fadd\tv0.4s" in emit_assembly(text, GenericMachine("aarch64-linux-gnu", "neoverse-v1"))
-    assert "addps" in emit_assembly(text, GenericMachine("x86_64-unknown-linux-gnu"))
+    assert "fadd\tv0.4s" in emit_assembly(text, Target.parse("aarch64 cpu=neoverse-v1"))
+    assert "addps" in emit_assembly(text, Target.parse("x86-64"))
 
 
 def test_pipeline_keeps_loops_as_written() -> None:
     loop = DOUBLE.replace("%thread = call i32 @omp_get_thread_num()", "%thread = add i32 0, 0")
-    assembly = emit_assembly(loop, GenericMachine("x86_64-unknown-linux-gnu"))
+    assembly = emit_assembly(loop, Target.parse("x86-64"))
     assert "addss" in assembly
     assert "addps" not in assembly
 

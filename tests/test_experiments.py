@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +17,7 @@ from click.testing import CliRunner
 
 from ansor_py import te
 from ansor_py.errors import ModelError, OptionError
+from ansor_py.measure import Record
 from ansor_py.schedule.task import Task
 from ansor_py.search.run_directory import RunDirectory, config_of_tasks, summarise
 from ansor_py.search.tuning import tune_tasks
@@ -45,6 +50,87 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+STUDIES = {  # scripts with the option, and the words with which they would execute kernels
+    "bench_build": None,
+    "bench_evolution": None,
+    "bench_scoring": None,
+    "bench_memory": "",
+    "bench_models": "",
+    "bench_ops": "",
+    "bench_peak": "",
+    "bench_search": "--runner process",
+    "demo": "",
+    "roofline_accuracy": "",
+    "scheduler_study": "--runner process",
+    "simulated_correlation": "",
+}
+
+
+def refusal(script: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a script says to options that it refuses with exit status 2."""
+    study = importlib.import_module(script)
+    if isinstance(study.main, click.Command):
+        result = CliRunner().invoke(study.main, words)
+        assert result.exit_code == 2, result.output
+        return result.output
+    with pytest.raises(SystemExit) as ended:
+        study.parse(words)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_no_study_takes_the_host_without_asking() -> None:
+    """A script that needs a target has the option `--target`, or takes the one of a run."""
+    for path in EXPERIMENTS.glob("*.py"):
+        code = path.read_text(encoding="utf-8").partition('"""\n\n')[2]
+        assert path.stem == "machine" or "Target.detect" not in code, path
+        assert ("target_option(" in code) == (path.stem in STUDIES or path.stem == "machine"), path
+
+
+@pytest.mark.parametrize("script", STUDIES)
+def test_a_target_that_cannot_be_executed_or_parsed_is_refused(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    foreign = "aarch64" if Target.detect().architecture == "x86-64" else "x86-64"
+    said = refusal(script, ["--target", f"{foreign} cpu=unheard-of"], capsys)
+    assert f"unknown {foreign} CPU 'unheard-of'" in said
+    words = STUDIES[script]
+    if words is not None:
+        said = refusal(script, ["--target", foreign, *words.split()], capsys)
+        assert f"this machine is {Target.detect().architecture}; name this host or less of it" in " ".join(said.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_line_of_the_cpu_tells_what_is_less_than_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    import machine
+
+    host = Target.parse("x86-64 cpu=skylake-avx512 features=+sse2,+avx,+avx2,+fma,+avx512f cores=4 l3=16MiB")
+    monkeypatch.setattr(Target, "detect", staticmethod(lambda: host))
+    monkeypatch.setattr(machine, "cpu_name", lambda: "A CPU")
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
+    begin = "A CPU (skylake-avx512, 8 cores), target"
+    assert machine.cpu_line(host) == f"{begin} 'host', 512-bit vectors, 4 threads"
+    less = Target.parse("host cpu=haswell cores=1")
+    assert machine.cpu_line(less) == f"{begin} 'host cpu=haswell', 256-bit vectors, 1 thread"
+    assert (
+        machine.cpu_line(Target.parse("host cpu=x86-64"), [1, 2])
+        == f"{begin} 'host cpu=x86-64', 128-bit vectors, 1 and 2 threads"
+    )
+    assert machine.origin(less)["target"] == str(less)
+    assert machine.is_cut_down(less)
+    assert not machine.is_cut_down(host)
+    texts = [
+        "host vector_bytes=32",
+        "host cpu=haswell features=+bmi l3=0",
+        "aarch64 cpu=neoverse-n1",
+        "x86-64 cpu=skylake-avx512",
+    ]
+    assert [machine.short_text(Target.parse(text)) for text in texts] == texts
+    odd = replace(host, triple="x86_64-pc-linux-gnu", features="")
+    assert Target.parse(machine.short_text(odd)) == odd
+
+
 def test_a_checker_finds_every_kernel_and_the_tensor_before_the_softmax(tmp_path: Path) -> None:
     from light_models import Checker, compare, worst
 
@@ -57,7 +143,7 @@ def test_a_checker_finds_every_kernel_and_the_tensor_before_the_softmax(tmp_path
     ]
     model = make_model(nodes, {"x": (1, 3, 6, 6)}, ["y"], {"w": floats(4, 3, 3, 3)})
     checker = Checker(model)
-    checks = checker.check_tasks(None, threads=1)
+    checks = checker.check_tasks(None, Target.detect(cores=1))
     assert [check.name for check in checks] == ["r", "g", "y", "f"]
     assert all(check.passed for check in checks)
     assert worst(checks).relative < 1e-5
@@ -81,8 +167,11 @@ def test_a_light_model_has_random_weights() -> None:
 
 def test_the_page_of_a_search_has_its_phases(run: Path) -> None:
     from bench_phases import page
+    from machine import cpu_line, short_text
 
     text = page(run)
+    target = Target.parse("x86-64 cpu=haswell cores=2")
+    assert f"\n{cpu_line(target)}; " in text
     summary = json.loads((run / "summary.json").read_text())
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
     seconds = {
@@ -92,13 +181,15 @@ def test_the_page_of_a_search_has_its_phases(run: Path) -> None:
     assert seconds["import"] == 0.5
     assert list(seconds) == "import sketch evolve features predict train build run other".split()
     assert "| trials a second |" in text
-    assert "python -m ansor_py.search m.onnx --trials 20 --threads 2 --seed 0 --runner process" in text
+    options = f"--trials 20 --threads 2 --seed 0 --runner process --target {shlex.quote(short_text(target))}"
+    assert f"python -m ansor_py.search m.onnx {options}\n" in text
     with pytest.raises(OptionError, match="name the directory of a finished run"):
         page(run / "none")
 
 
 def test_tables_and_numbers() -> None:
     from bench_models import HEADER, Row, cells, page
+    from machine import cpu_line
     from markdown_page import markdown_table, number
 
     assert markdown_table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
@@ -106,7 +197,9 @@ def test_tables_and_numbers() -> None:
     row = Row("m", 9, 3, 4, 1.0, 2.0, 8.0, 4.0, 9.0, {}, 5, 1e-6, 2e-6, None, True)
     assert dict(zip(HEADER, cells(row), strict=True))["speed-up"] == "2.00"
     assert "WRONG" in cells(replace(row, correct=False))[-2]
-    assert "| m | 9 | 3 | 4 | 1.0 | 2.0 | 8 | 4 | 2.00 | 2e-06 | – |" in page([row], 200, 2)
+    text = page([row], 200, Target.parse("host cores=2"))
+    assert "| m | 9 | 3 | 4 | 1.0 | 2.0 | 8 | 4 | 2.00 | 2e-06 | – |" in text
+    assert f"\n{cpu_line(Target.parse('host cores=2'))}; " in text
 
 
 def test_the_notebook_runs_on_a_run_directory(
@@ -146,12 +239,17 @@ def test_curves_are_drawn_into_a_file(run: Path, tmp_path: Path) -> None:
 
 def test_builds_are_counted_by_workload_and_part(tmp_path: Path) -> None:
     from bench_build import PHASES, main
+    from machine import cpu_line
 
     path = tmp_path / "build.json"
-    outcome = CliRunner().invoke(main, ["--names", "nrm", "--programs", "2", "--json", str(path)])
+    target = Target.parse("x86-64 cpu=haswell cores=2")
+    words = ["--names", "nrm", "--programs", "2", "--target", "x86-64 cpu=haswell cores=2", "--json", str(path)]
+    outcome = CliRunner().invoke(main, words)
     assert outcome.exit_code == 0, outcome.output
     assert "0 of" in outcome.output
+    assert f"{cpu_line(target)}\n" in outcome.output
     found = json.loads(path.read_text())
+    assert (found["machine"], found["target"]) == (cpu_line(target), str(target))
     assert [row["name"] for row in found["rows"]] == ["nrm", "all"]
     for item in found["builds"]:
         assert set(item["phases"]) == set(PHASES)
@@ -173,6 +271,7 @@ def test_builds_that_fail_or_take_too_long_are_failures() -> None:
 def test_the_study_of_the_schedulers_compares_median_curves(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
+    from machine import cpu_line
     from scheduler_study import Outcome, compare, main
 
     def outcome(scheduler: str, seed: int, *totals: float) -> Outcome:
@@ -195,6 +294,12 @@ def test_the_study_of_the_schedulers_compares_median_curves(tmp_path: Path) -> N
     assert {"study.json", "study.png", "gradient-0", "round-robin-0", "random-0"} <= {path.name for path in tmp_path.iterdir()}
     assert "| **random** | median |" in result.output
     assert "gradient, seed 0" not in CliRunner().invoke(main, words).output  # what is there is not repeated
+    line = cpu_line(Target.parse("x86-64 cpu=haswell cores=2"))
+    assert f"{line}\n\n| scheduler |" in result.output
+    assert json.loads((tmp_path / "study.json").read_text())["machine"] == line
+    other = CliRunner().invoke(main, [*words, "--threads", "1"])
+    assert other.exit_code == 2
+    assert "holds a search for target 'x86-64 cpu=haswell" in other.output
 
 
 def test_the_roofline_is_judged_on_measured_programs(tmp_path: Path) -> None:
@@ -218,7 +323,28 @@ def test_the_roofline_is_judged_on_measured_programs(tmp_path: Path) -> None:
     assert liked > every
 
 
+def test_timings_of_another_target_are_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import simulated_correlation
+    from workloads import workload
+
+    made: list[str] = []
+    simulate = simulated_correlation.measured
+
+    def measured(task: Task, records: Sequence[Record], runner: str) -> list[Record]:
+        made.append(str(task.target))
+        return simulate(task, records, "simulated")
+
+    monkeypatch.setattr(simulated_correlation, "measured", measured)
+    targets = [Target.parse(f"x86-64 cpu={cpu} cores=2") for cpu in ("haswell", "skylake-avx512")]
+    for target in [*targets, *targets]:
+        task = Task.from_compute(workload("nrm", 4).tensor(), target, "nrm")
+        found = simulated_correlation.real_records("nrm", task, 5, 0, tmp_path)
+        assert {record.target for record in found} == {str(target)}
+    assert made == list(map(str, targets))
+
+
 def test_models_are_judged_on_programs_of_other_searches(tmp_path: Path) -> None:
+    from machine import cpu_line
     from model_accuracy import COLUMNS, main
 
     options = TuningOptions(policy="random", trials=60, batch=20)
@@ -233,6 +359,7 @@ def test_models_are_judged_on_programs_of_other_searches(tmp_path: Path) -> None
     asked = ["--model", "lightgbm-roofline", "--model", "random", "--search", "model.trees=20"]
     result_of_script = CliRunner().invoke(main, [*words, *asked])
     assert result_of_script.exit_code == 0, result_of_script.output
+    assert result_of_script.output.startswith(f"{cpu_line(task.target)}\n")
     header, *lines = (line.split(",") for line in out.read_text().splitlines())
     assert tuple(header) == COLUMNS
     figures = {line[0]: dict(zip(header, line, strict=True)) for line in lines if line[2] == "all"}

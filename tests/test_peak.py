@@ -15,6 +15,7 @@ from ansor_py.codegen.llvm import emit_assembly
 from ansor_py.codegen.peak import copy_ir, measure_copy_bandwidth, measure_peak, peak_chains, peak_ir
 from ansor_py.errors import CodegenError
 from ansor_py.target import Target
+from targets import executed_targets
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "bench_peak.py"
 
@@ -51,10 +52,17 @@ def test_no_threads_is_an_error() -> None:
         measure_peak(Target.detect(), threads=0)
 
 
-def test_script_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", executed_targets())
+def test_script_prints_a_table_and_writes_json(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from machine import cpu_line
+
     command = runpy.run_path(str(SCRIPT))["main"]
-    result = CliRunner().invoke(command, ["--threads", "2", "--seconds", "0.02", "--json", str(tmp_path / "peak.json")])
+    words = ["--threads", "2", "--seconds", "0.02", "--target", str(target), "--json", str(tmp_path / "peak.json")]
+    result = CliRunner().invoke(command, words)
     assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"{cpu_line(target, [1, 2])}\n")
     assert "FMA GFLOP/s" in result.output
-    rows = json.loads((tmp_path / "peak.json").read_text())["rows"]
-    assert [row["threads"] for row in rows] == [1, 2]
+    written = json.loads((tmp_path / "peak.json").read_text())
+    assert written["machine"] == cpu_line(target, [1, 2])
+    assert [row["threads"] for row in written["rows"]] == [1, 2]

@@ -12,8 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansor_py import te
+from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.codegen.kernel import kernel_text
+from ansor_py.codegen.llvm import emit_assembly
 from ansor_py.errors import TargetError
-from ansor_py.target import AARCH64_CPUS, DEFAULT_TRIPLE, X86_CPUS, Target
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.target import ARCHITECTURES, X86_CPUS, Architecture, Target
 
 
 def test_the_host_is_detected_and_its_text_parses_back() -> None:
@@ -29,6 +34,21 @@ def test_the_host_is_detected_and_its_text_parses_back() -> None:
 def test_host_with_threads() -> None:
     assert Target.parse("host -threads=3") == Target.detect(cores=3)
     assert Target.parse("host cores=3") == Target.detect().with_cores(3)
+
+
+def test_what_the_host_cannot_execute_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Target.detect().misfit() is None
+    foreign = "aarch64" if Target.detect().architecture == "x86-64" else "x86-64"
+    assert Target.parse(foreign).misfit() == f"this machine is {Target.detect().architecture}"
+    host = Target.parse("x86-64 cpu=haswell features=+sse2,+avx,+avx2,+fma,+bmi,-avx512f")
+    monkeypatch.setattr(Target, "detect", staticmethod(lambda: host))
+    for text in ("host", "host cpu=x86-64", "host cpu=skylake", "x86-64 cpu=haswell", "host cpu=haswell features=+bmi"):
+        assert Target.parse(text).misfit() is None, text
+    wider = "this CPU, 'haswell', lacks avx512f"
+    assert Target.parse("host cpu=skylake-avx512").misfit() == wider
+    # A feature that is named does not hide what the CPU's vectors need.
+    assert Target.parse("host cpu=skylake-avx512 features=+bmi").misfit() == wider
+    assert Target.parse("host cpu=skylake-avx512 features=-avx512f,+xop").misfit() == "this CPU, 'haswell', lacks xop"
 
 
 def test_another_machine_as_text() -> None:
@@ -62,7 +82,7 @@ def test_features_decide_over_the_name_of_the_cpu() -> None:
         ("x86-64 cpu=haswell vector_bytes=64", "vectors of 32 bytes"),
         ("x86-64 vector_bytes=15", "vector_bytes must be 16, 32 or 64"),
         ("x86-64 features=avx", "form"),
-        ("x86-64 features=-64bit", "64-bit"),
+        ("x86-64 features=-64bit", "leaves no code"),
         ("x86-64 triple=aarch64-unknown-linux-gnu", "not one of x86-64"),
     ],
 )
@@ -105,11 +125,56 @@ for name in names:
 """
 
 
-@pytest.mark.parametrize("architecture", ["x86-64", "aarch64"])
-def test_llvm_knows_every_cpu_of_the_lists(architecture: str) -> None:
-    names = AARCH64_CPUS if architecture == "aarch64" else [name for listed in X86_CPUS.values() for name in listed]
-    command = [sys.executable, "-c", COMPILE_FOR_ALL, DEFAULT_TRIPLE[architecture], " ".join(names)]
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_llvm_knows_every_cpu_of_the_lists(architecture: Architecture) -> None:
+    names = list(architecture.cpus)
+    command = [sys.executable, "-c", COMPILE_FOR_ALL, architecture.triple, " ".join(names)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == names
     assert "not a recognized" not in result.stderr
+
+
+SPELLINGS = [(architecture.name, spelling) for architecture in ARCHITECTURES.values() for spelling in architecture.spellings]
+
+
+DENORMAL_CONTROL = {"x86-64": "mxcsr", "aarch64": "FPCR", "riscv64": ""}  # RISC-V has no mode that flushes
+
+
+@pytest.mark.parametrize(("name", "spelling"), SPELLINGS)
+def test_every_spelling_of_an_architecture_gets_the_same_code(name: str, spelling: str) -> None:
+    """As the first word of a text, and as the machine of a triple where LLVM knows it by that name."""
+    plain = Target.parse(f"{name} cores=2")
+    spelt = [Target.parse(f"{spelling} cores=2")]
+    if spelling != name or "-" not in spelling:
+        spelt.append(Target.parse(f"{name} triple={spelling}-unknown-linux-gnu cores=2"))
+    dag = ComputeDAG.from_outputs(te.relu(te.matmul(8, 8, 8)))
+    wanted = emit_assembly(kernel_text(dag, default_steps(dag, plain, 2), plain, 2), plain)
+    assert DENORMAL_CONTROL[name] in wanted
+    for target in spelt:
+        assert target.architecture == name
+        assert target.llvm_features == plain.llvm_features
+        assert (target.vector_bytes, target.vector_registers) == (plain.vector_bytes, plain.vector_registers)
+        assert emit_assembly(kernel_text(dag, default_steps(dag, target, 2), target, 2), target) == wanted
+
+
+def test_riscv_vectors_are_as_long_as_the_cpu_or_a_feature_promises() -> None:
+    assert (Target.parse("riscv64").vector_bytes, Target.parse("riscv64").vector_registers) == (16, 32)
+    assert Target.parse("riscv64 features=+zvl256b").vector_bytes == 32
+    assert Target.parse("riscv64 cpu=sifive-x280").vector_bytes == 64
+    with pytest.raises(TargetError, match="'-v' leaves no"):
+        Target.parse("riscv64 features=-v")
+
+
+def test_features_that_code_cannot_do_without_are_always_given() -> None:
+    assert Target.parse("x86-64").llvm_features == "+64bit"
+    assert Target.parse("x86-64 features=+avx,+avx2").llvm_features == "+64bit,+avx,+avx2"
+    assert Target.parse("x86-64 features=+64bit").llvm_features == "+64bit"
+    assert Target.parse("arm64").llvm_features == ""
+
+
+def test_the_baseline_is_the_least_cpu_of_this_architecture() -> None:
+    host, baseline = Target.detect(), Target.baseline()
+    assert baseline.architecture == host.architecture
+    assert baseline.vector_bytes <= host.vector_bytes
+    assert str(baseline) == str(Target.parse(host.architecture))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from ansor_py.codegen.addresses import INTEGER_INSTRUCTIONS, REGISTER_TYPES, AddressEmitter, Coordinate, Value, memory_type
 from ansor_py.codegen.function_text import FunctionText
-from ansor_py.codegen.vector_math import declarations, expand
+from ansor_py.codegen.vector_math import expand
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.errors import CodegenError
 from ansor_py.te.expr import (
@@ -40,10 +40,11 @@ _FLOAT_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq
 
 
 class ExpressionEmitter(AddressEmitter):
-    """Emits expressions of any dtype. Loads are remembered until `forget_values`."""
+    """Emits expressions of any dtype. Loads are remembered until `forget_values`. `rounds` is `Target.rounds_vectors`."""
 
-    def __init__(self, text: FunctionText, simplifier: Simplifier, pointers: dict[str, str]) -> None:
+    def __init__(self, text: FunctionText, simplifier: Simplifier, pointers: dict[str, str], rounds: bool = True) -> None:
         super().__init__(text, simplifier, pointers)
+        self.rounds = rounds
         self.registers: dict[str, Value] = {}
         self._values: dict[object, Value] = {}
 
@@ -244,9 +245,8 @@ class ExpressionEmitter(AddressEmitter):
 
     def _call(self, function: str, arguments: Sequence[Value]) -> Value:
         values, lanes = self._aligned(*arguments)
-        self.text.declarations.update(declarations(function, values[0].type))
         names = tuple(value.name for value in values)
-        result = expand(function, names if len(names) > 1 else names[0], values[0].type, self.text.emit)
+        result = expand(function, names if len(names) > 1 else names[0], values[0].type, self.text, self.rounds)
         return Value(result, values[0].dtype, lanes)
 
     # Memory.

@@ -137,3 +137,15 @@ class FunctionText:
         yield
         self.do(f"br label %{after}")
         self.start(after)
+
+    @contextmanager
+    def rarely(self, condition: str, kind: str, usual: str) -> Iterator[list[str]]:
+        """Instructions that run only where the condition holds, which is seldom, and replace the value `usual`.
+
+        The body appends the name of its own value to the list; after it the list holds the name of what either path gave.
+        """
+        before, found = self.block, list[str]()
+        with self.when(condition):
+            yield found
+            inside = self.block
+        found[:] = [self.emit(f"phi {kind} [ {usual}, %{before} ], [ {found[0]}, %{inside} ]")]

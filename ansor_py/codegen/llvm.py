@@ -20,35 +20,14 @@ import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import llvmlite.binding as llvm
 
 from ansor_py.errors import CodegenError
+from ansor_py.target import Target
 
 _MESSAGE_LINES = 4  # of an LLVM message, enough to see the instruction it is about
-
-
-class Machine(Protocol):
-    """What LLVM has to know of a machine: the fields that it reads of a `Target`."""
-
-    @property
-    def triple(self) -> str: ...
-
-    @property
-    def cpu(self) -> str: ...
-
-    @property
-    def features(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class GenericMachine:
-    """A machine of which only the architecture is known."""
-
-    triple: str
-    cpu: str = ""
-    features: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +38,7 @@ class ObjectCode:
     phases: Mapping[str, float] = field(default_factory=dict)
 
 
-def compile_module(ir_text: str, target: Machine) -> ObjectCode:
+def compile_module(ir_text: str, target: Target) -> ObjectCode:
     """Compile LLVM IR text for `target` into position-independent object code.
 
     The module needs neither a triple nor a data layout; both are set from the target. Raises CodegenError with the
@@ -80,7 +59,7 @@ def compile_module(ir_text: str, target: Machine) -> ObjectCode:
     return ObjectCode(code, phases)
 
 
-def emit_assembly(ir_text: str, target: Machine) -> str:
+def emit_assembly(ir_text: str, target: Target) -> str:
     """The optimised module as assembly text of the target, for inspection; the same pipeline as `compile_module`."""
     machine = target_machine(target)
     module = _parse(ir_text, machine)
@@ -88,7 +67,7 @@ def emit_assembly(ir_text: str, target: Machine) -> str:
     return str(machine.emit_assembly(module))
 
 
-def emit_optimised_ir(ir_text: str, target: Machine) -> str:
+def emit_optimised_ir(ir_text: str, target: Target) -> str:
     """The module as LLVM IR text after the passes, for inspection."""
     machine = target_machine(target)
     module = _parse(ir_text, machine)
@@ -96,15 +75,10 @@ def emit_optimised_ir(ir_text: str, target: Machine) -> str:
     return str(module)
 
 
-@functools.cache
-def generic_machine() -> GenericMachine:
-    """The baseline CPU of this machine's architecture, for support code that has to run on every host of the kind."""
-    return GenericMachine(llvm.get_default_triple())
-
-
-def target_machine(target: Machine) -> Any:
+def target_machine(target: Target) -> Any:
     """LLVM's target machine for a target; made once per process and (triple, CPU, features)."""
-    return _machine(target.triple, target.cpu, target.features)
+    foreign = target.architecture != Target.baseline().architecture  # its assembly can be inspected, not run
+    return _machine(target.triple, target.cpu, target.llvm_features, target.abi, foreign)
 
 
 def initialise_native() -> None:
@@ -126,16 +100,13 @@ def _initialise_all_once() -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _machine(triple: str, cpu: str, features: str) -> Any:
+def _machine(triple: str, cpu: str, features: str, abi: str, foreign: bool) -> Any:
     _initialise_once()
-    if triple.split("-")[0] != llvm.get_default_triple().split("-")[0]:
-        _initialise_all_once()  # a foreign CPU: its assembly can be inspected, not run
-    if triple.startswith("x86_64") and "+64bit" not in features:
-        # LLVM ends the process on a CPU name that it does not know, because such a CPU has no 64-bit mode.
-        features = f"+64bit,{features}" if features else "+64bit"
+    if foreign:
+        _initialise_all_once()
     try:
         kind = llvm.Target.from_triple(triple)
-        return kind.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small")
+        return kind.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small", abiname=abi)
     except RuntimeError as error:
         raise _code_error(f"LLVM has no target for triple '{triple}', cpu '{cpu}'", error) from error
 

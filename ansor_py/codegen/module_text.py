@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ansor_py.codegen.addresses import Coordinate
+from ansor_py.codegen.denormals import flush_denormals, restore_denormals
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.tiles import TileEmitter
@@ -29,8 +30,6 @@ ALIGNMENT = 64
 # Temporaries up to this many bytes live on the stack of the function, where LLVM sees all of their uses.
 STACK_BUFFER_BYTES = 16 * 1024
 STACK_TOTAL_BYTES = 64 * 1024
-# Flush-to-zero and denormals-are-zero bits of the x86 control register.
-_FLUSH_DENORMALS = 0x8040
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,8 @@ def _nest_function(
             text.lines.append(f"  {pointers[name]} = alloca [{size} x i8], align {ALIGNMENT}")
         else:
             parameters.append(f"ptr noalias nonnull align {ALIGNMENT} {pointers[name]}")
-    emitter = _NodeEmitter(text, ExpressionEmitter(text, Simplifier(program.ranges), pointers), target)
+    expressions = ExpressionEmitter(text, Simplifier(program.ranges), pointers, target.rounds_vectors)
+    emitter = _NodeEmitter(text, expressions, target)
     if region.parallel:
         with text.loop("%lo", "%hi", []) as loop:
             emitter.expressions.enter(loop.index)
@@ -248,13 +248,7 @@ def _body_function(
     text = FunctionText(declarations)
     fields = [text.emit(f"getelementptr inbounds %context, ptr %context, i32 0, i32 {field}") for field in range(4)]
     table, workspace, abort = (text.emit(f"load ptr, ptr {field}") for field in fields[:3])
-    is_x86 = target.triple.startswith(("x86_64", "i386", "i686"))
-    if is_x86:
-        old, new = text.emit("alloca i32"), text.emit("alloca i32")
-        text.call("void", "llvm.x86.sse.stmxcsr", f"ptr {old}", "ptr")
-        mode = text.emit(f"or i32 {text.emit(f'load i32, ptr {old}')}, {_FLUSH_DENORMALS}")
-        text.do(f"store i32 {mode}, ptr {new}")
-        text.call("void", "llvm.x86.sse.ldmxcsr", f"ptr {new}", "ptr")
+    mode = flush_denormals(text, target)
     low, high, thread = "0", "1", "0"
     if region.parallel:
         total = prod(extent for _, extent in region.parallel)
@@ -280,8 +274,7 @@ def _body_function(
         arguments.append(f"ptr {pointer}")
     arguments += [f"ptr {abort}", f"i64 {low}", f"i64 {high}"]
     text.do(f"call void @nest{number}({', '.join(arguments)})")
-    if is_x86:
-        text.call("void", "llvm.x86.sse.ldmxcsr", f"ptr {old}", "ptr")
+    restore_denormals(text, target, mode)
     text.do("ret void")
     return "\n".join([f"define internal void @body{number}(ptr %context) #1 {{\nentry:", *text.written(), "}\n"])
 

@@ -4,6 +4,7 @@ A compiled parallel loop calls `GOMP_parallel(body, data, threads, 0)`. The symb
 an object is linked, so the library has to be loaded with its symbols global before any kernel is.
 
     load_openmp()          # once; later calls do nothing
+    threads_here(4)        # 4, and 1 in a child that was forked after that: the runtime's threads are not in it
 """
 
 from __future__ import annotations
@@ -20,6 +21,20 @@ LIBRARY = "libgomp.so.1"
 SPIN_COUNT = "30000"
 
 
+def threads_here(threads: int) -> int:
+    """How many of `threads` a kernel may use in this process.
+
+    A process that was forked when the runtime was loaded has a copy of its books but none of its threads, and would wait for
+    them for ever; there a kernel runs on the calling thread alone.
+    """
+    return threads if os.getpid() == _process_of_runtime() else 1
+
+
+@functools.cache
+def _process_of_runtime() -> int:
+    return os.getpid()
+
+
 @functools.cache
 def load_openmp(library: str = LIBRARY) -> ctypes.CDLL:
     """Load the OpenMP runtime into this process with global symbols.
@@ -28,6 +43,7 @@ def load_openmp(library: str = LIBRARY) -> ctypes.CDLL:
     another library has loaded the runtime before). Raises MissingRuntimeError, naming the library and the package that
     holds it, when it is not installed.
     """
+    _process_of_runtime()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:

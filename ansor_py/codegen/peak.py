@@ -86,25 +86,22 @@ def peak_chains(target: Target) -> int:
 
 def peak_ir(target: Target) -> str:
     """A kernel whose threads run `peak_chains` independent chains of float32 FMAs."""
-    chains = peak_chains(target)
-    lines: list[str] = []
-
-    def emit(text: str) -> str:
-        lines.append(f"  %v{len(lines)} = {text}")
-        return f"%v{len(lines) - 1}"
-
-    v = Vector(f"<{target.vector_bytes // 4} x float>", emit)
-    values = [f"%chain{k}" for k in range(chains)]
-    for _ in range(_ROUNDS):
-        values = [v.fma(value, "%factor", "%term") for value in values]
-    phis = [f"  %chain{k} = phi {v.type} [ {v.constant(k)}, %entry ], [ {values[k]}, %loop ]" for k in range(chains)]
-    steps, lines = lines, []
-    total = values[0]
-    for value in values[1:]:
-        lines.append(f"  %sum{len(lines)} = fadd {v.type} {total}, {value}")
-        total = f"%sum{len(lines) - 1}"
-    body = "\n".join([*_peak_head(v), *phis, *steps, *_peak_loop_end(), *lines, *_peak_tail(v, total)])
-    return _KERNEL_IR.format(declarations=f"declare {v.type} {_fma_signature(v)}", body=body)
+    text = FunctionText(set())
+    v = Vector(f"<{target.vector_bytes // 4} x float>", text)
+    factors = text.emit("load ptr, ptr %buffers")
+    factor, term = (_splat(v, text.emit(f"getelementptr float, ptr {factors}, i64 {place}")) for place in (0, 1))
+    chains = [(v.type, v.constant(number)) for number in range(peak_chains(target))]
+    with text.loop("0", str(_ITERATIONS), chains, certain=True) as loop:
+        for _ in range(_ROUNDS):
+            loop.updated = [v.multiply_add(value, factor, term) for value in loop.updated]
+    total = loop.results[0]
+    for value in loop.results[1:]:
+        total = v.add(total, value)
+    thread = text.emit(f"sext i32 {text.emit('call i32 @omp_get_thread_num()')} to i64")
+    sinks = text.emit(f"load ptr, ptr {text.emit('getelementptr ptr, ptr %buffers, i64 1')}")
+    sink = text.emit(f"getelementptr [64 x i8], ptr {sinks}, i64 {thread}")  # 64 bytes a thread
+    text.do(f"store {v.type} {total}, ptr {sink}, align 4")
+    return _kernel_ir(text)
 
 
 def copy_ir(target: Target) -> str:
@@ -146,45 +143,19 @@ def stream_ir(target: Target, reads: int, writes: int) -> str:
             total = text.emit(f"fadd {vector} {total}, {other}")
         sink = text.emit(f"getelementptr [64 x i8], ptr {pointers[reads]}, i64 {thread}")
         text.do(f"store {vector} {total}, ptr {sink}, align 4")
-    return _KERNEL_IR.format(declarations="", body="\n".join(["entry:", *text.written(), "  ret void"]))
+    return _kernel_ir(text)
 
 
-def _fma_signature(v: Vector) -> str:
-    return f"@llvm.fma.v{v.lanes}f32({v.type}, {v.type}, {v.type})"
+def _splat(v: Vector, address: str) -> str:
+    """The float at an address, in all lanes."""
+    one = v.emit(f"load float, ptr {address}")
+    first = v.emit(f"insertelement {v.type} poison, float {one}, i64 0")
+    return v.emit(f"shufflevector {v.type} {first}, {v.type} poison, <{v.lanes} x i32> zeroinitializer")
 
 
-def _peak_head(v: Vector) -> list[str]:
-    lines = ["entry:", "  %factors = load ptr, ptr %buffers"]
-    for name, place in (("factor", 0), ("term", 1)):
-        lines += [
-            f"  %{name}.at = getelementptr float, ptr %factors, i64 {place}",
-            f"  %{name}.one = load float, ptr %{name}.at",
-            f"  %{name}.first = insertelement {v.type} poison, float %{name}.one, i64 0",
-            f"  %{name} = shufflevector {v.type} %{name}.first, {v.type} poison, <{v.lanes} x i32> zeroinitializer",
-        ]
-    return [*lines, "  br label %loop", "loop:", "  %i = phi i64 [ 0, %entry ], [ %next, %loop ]"]
-
-
-def _peak_loop_end() -> list[str]:
-    return [
-        "  %next = add i64 %i, 1",
-        f"  %more = icmp slt i64 %next, {_ITERATIONS}",
-        "  br i1 %more, label %loop, label %done",
-        "done:",
-    ]
-
-
-def _peak_tail(v: Vector, total: str) -> list[str]:
-    """Store the sum where it is seen, 64 bytes a thread."""
-    return [
-        "  %sinks.at = getelementptr ptr, ptr %buffers, i64 1",
-        "  %sinks = load ptr, ptr %sinks.at",
-        "  %thread = call i32 @omp_get_thread_num()",
-        "  %number = sext i32 %thread to i64",
-        "  %sink = getelementptr [64 x i8], ptr %sinks, i64 %number",
-        f"  store {v.type} {total}, ptr %sink, align 4",
-        "  ret void",
-    ]
+def _kernel_ir(text: FunctionText) -> str:
+    declarations = "\n".join(sorted(text.declarations))
+    return _KERNEL_IR.format(declarations=declarations, body="\n".join(["entry:", *text.written(), "  ret void"]))
 
 
 def _sinks(threads: int) -> np.ndarray:

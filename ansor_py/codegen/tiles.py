@@ -291,7 +291,7 @@ class TileEmitter:
             kind = old.type
             fused = self.text.call(
                 kind,
-                f"llvm.fma.{intrinsic_suffix(kind)}",
+                f"llvm.fmuladd.{intrinsic_suffix(kind)}",
                 f"{kind} {a.name}, {kind} {b.name}, {kind} {old.name}",
                 f"{kind}, {kind}, {kind}",
             )

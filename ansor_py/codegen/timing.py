@@ -25,7 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ansor_py.codegen.jit import LoadedObject, load_object
-from ansor_py.codegen.llvm import compile_module, generic_machine
+from ansor_py.codegen.llvm import compile_module
+from ansor_py.target import Target
 
 MIN_BLOCK_SECONDS = 5e-3  # shorter blocks are dominated by interrupts and clock resolution
 MAX_REPEATS = 5
@@ -94,7 +95,7 @@ done:
 """
 # One cache line written back and dropped from all caches of all cores; elsewhere a big buffer is streamed instead.
 _EVICT_LINE = {
-    "x86_64": 'call void asm sideeffect "clflush ($0)", "r,~{memory}"(ptr %line)',
+    "x86-64": 'call void asm sideeffect "clflush ($0)", "r,~{memory}"(ptr %line)',
     "aarch64": 'call void asm sideeffect "dc civac, $0", "r,~{memory}"(ptr %line)',
 }
 _STREAM_LINE = "store volatile i64 %at, ptr %line"
@@ -264,9 +265,9 @@ def _never_raised() -> AbortFlag:
 @functools.cache
 def _library() -> LoadedObject:
     """The timer and the cache eviction, compiled once per process for any CPU of this machine's kind."""
-    machine = generic_machine()
-    line = _EVICT_LINE.get(machine.triple.split("-")[0], _STREAM_LINE)
-    code = compile_module(_TIMER_IR + _EVICT_IR.format(line=line), machine)
+    target = Target.baseline()
+    line = _EVICT_LINE.get(target.architecture, _STREAM_LINE)
+    code = compile_module(_TIMER_IR + _EVICT_IR.format(line=line), target)
     return load_object([code.code], ["ansor_time_kernel", "ansor_evict"])
 
 
@@ -280,7 +281,7 @@ def _timer() -> Callable[..., int]:
 @functools.cache
 def _evictor() -> tuple[Callable[[int, int], None], bool]:
     """The eviction function, and whether it works line by line on the region that it is given."""
-    by_line = generic_machine().triple.split("-")[0] in _EVICT_LINE
+    by_line = Target.baseline().architecture in _EVICT_LINE
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
     return kind(_library().address("ansor_evict")), by_line
 

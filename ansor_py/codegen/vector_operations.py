@@ -1,7 +1,7 @@
 """Instructions on LLVM scalars and vectors of one shape, and constants that LLVM reads back exactly.
 
-v = Vector("<16 x float>", emit)
-v.fma("%a", v.constant(0.5), "%b")      # "%v7": a call of llvm.fma.v16f32
+v = Vector("<16 x float>", text)
+v.multiply_add("%a", v.constant(0.5), "%b")      # "%v7": a call of llvm.fmuladd.v16f32
 constant(0.1, "<8 x double>")           # "splat (double 0x3FB999999999999A)"
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ansor_py.codegen.function_text import FunctionText
 from ansor_py.errors import CodegenError
-
-Emit = Callable[[str], str]
 
 _TYPE = re.compile(r"^(?:<(\d+) x (\w+)>|(\w+))$")
 _BITS = {"float": 32, "double": 64, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "i1": 1}
@@ -65,10 +64,18 @@ def _float_text(value: float, element: str) -> str:
 
 @dataclass(frozen=True)
 class Vector:
-    """Emits instructions whose operands and result have the floating-point type `type`, or the integer type of its shape."""
+    """Emits instructions whose operands and result have the floating-point type `type`, or the integer type of its shape.
+
+    `rounds` says whether the target rounds vectors to whole numbers in one instruction (`Target.rounds_vectors`).
+    """
 
     type: str
-    emit: Emit
+    text: FunctionText
+    rounds: bool = True
+
+    def emit(self, instruction: str) -> str:
+        """Any instruction that has a result; returns its name."""
+        return self.text.emit(instruction)
 
     @property
     def element(self) -> str:
@@ -108,14 +115,52 @@ class Vector:
     def neg(self, a: str) -> str:
         return self.emit(f"fneg {self.type} {a}")
 
-    def fma(self, a: str, b: str, c: str) -> str:
-        """a * b + c with one rounding."""
-        return self.call("fma", a, b, c)
+    def multiply_add(self, a: str, b: str, c: str) -> str:
+        """a * b + c: one instruction and one rounding where the target has such an instruction, else two of each."""
+        return self.call("fmuladd", a, b, c)
 
     def call(self, intrinsic: str, *arguments: str) -> str:
         """A call of the LLVM intrinsic with all operands of this type."""
         operands = ", ".join(f"{self.type} {argument}" for argument in arguments)
-        return self.emit(f"call {self.type} @llvm.{intrinsic}.{intrinsic_suffix(self.type)}({operands})")
+        name = f"llvm.{intrinsic}.{intrinsic_suffix(self.type)}"
+        return self.text.call(self.type, name, operands, ", ".join([self.type] * len(arguments)))
+
+    def rounded(self, direction: str, a: str) -> str:
+        """The whole number next to `a`: `floor`, `ceil` or `roundeven` (to nearest, ties to even).
+
+        Without an instruction for it LLVM would call libm for every lane; adding and subtracting 2**23 (2**52) rounds to
+        nearest as well, where the magnitude is below that number, and all larger ones are whole.
+        """
+        if self.rounds or not self.lanes:
+            return self.call(direction, a)
+        size = self.call("fabs", a)
+        magic = self.constant({"float": 2.0**23, "double": 2.0**52}[self.element])
+        nearest = self.call("copysign", self.sub(self.add(size, magic), magic), a)
+        if direction != "roundeven":
+            one = self.constant(1.0 if direction == "floor" else -1.0)
+            past = self.compare("ogt" if direction == "floor" else "olt", nearest, a)
+            nearest = self.call("copysign", self.select(past, self.sub(nearest, one), nearest), a)
+        return self.select(self.compare("olt", size, magic), nearest, a)
+
+    def calls(self, function: str, *arguments: str, seldom: bool = False) -> str:
+        """A call of a function of libm, such as `sinf`, for every lane; `seldom` tells LLVM that the way here is."""
+        self.text.declarations.add(f"declare {self.element} @{function}({', '.join([self.element] * len(arguments))})")
+        attribute = " cold" if seldom else ""
+        if not self.lanes:
+            operands = ", ".join(f"{self.type} {argument}" for argument in arguments)
+            return self.emit(f"call {self.type} @{function}({operands}){attribute}")
+        result = "poison"
+        for lane in range(self.lanes):
+            parts = [self.emit(f"extractelement {self.type} {argument}, i64 {lane}") for argument in arguments]
+            operands = ", ".join(f"{self.element} {part}" for part in parts)
+            value = self.emit(f"call {self.element} @{function}({operands}){attribute}")
+            result = self.emit(f"insertelement {self.type} {result}, {self.element} {value}, i64 {lane}")
+        return result
+
+    def any(self, mask: str) -> str:
+        """Whether the mask is set in a lane."""
+        kind = shaped("i1", self.lanes)
+        return self.text.call("i1", f"llvm.vector.reduce.or.v{self.lanes}i1", f"{kind} {mask}", kind) if self.lanes else mask
 
     def integer_op(self, operation: str, a: str, b: str) -> str:
         """An instruction such as `add`, `and`, `ashr` on the integer type."""
@@ -156,8 +201,8 @@ class Vector:
         return self.select(self.compare("olt", limit, a), limit, a)
 
     def polynomial(self, x: str, coefficients: Sequence[float]) -> str:
-        """sum of coefficients[k] * x**k by Horner's rule in fused multiply-adds."""
+        """sum of coefficients[k] * x**k by Horner's rule in multiply-adds."""
         result = self.constant(coefficients[-1])
         for coefficient in reversed(coefficients[:-1]):
-            result = self.fma(result, x, self.constant(coefficient))
+            result = self.multiply_add(result, x, self.constant(coefficient))
         return result

@@ -4,6 +4,9 @@
     outputs = compiled.run({"input": array})          # name -> array
     compiled.benchmark(repeats=50).median             # milliseconds, timed in native code
 
+A model may be used by several threads at once, which take turns, in a process forked from the one that made it (there on one
+thread), and be sent to another process by `pickle`.
+
 Loading needs neither ONNX nor anything of tuning; the weights stay mapped from the file. A model with fallback nodes is a
 native call for each run of kernels between them, and running it needs ONNX.
 """
@@ -14,6 +17,7 @@ import ctypes
 import math
 import os
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +29,11 @@ from numpy.typing import NDArray
 
 from ansor_py.codegen.jit import LoadedObject, load_object
 from ansor_py.codegen.memory import aligned_array, buffer_table
+from ansor_py.codegen.openmp import threads_here
 from ansor_py.codegen.timing import AbortFlag, time_kernel
 from ansor_py.errors import AnsorError, FeedError
 from ansor_py.graph.fallback_run import FallbackEvaluator
-from ansor_py.graph.model_archive import Archive, read_archive, write_archive
+from ansor_py.graph.model_archive import Archive, check_cpu, read_archive, write_archive
 from ansor_py.graph.plan import FallbackNode, Location, Plan, Port
 from ansor_py.graph.run_function import KERNEL_SYMBOL, entry_points
 from ansor_py.target import Target
@@ -52,7 +57,7 @@ class BenchmarkStats:
 
 
 class CompiledModel:
-    """A model that is ready to run in this process. Not for use by several threads at once: they would share the arena."""
+    """A model that is ready to run in this process. Threads that run it at once take turns, as they share the arena."""
 
     def __init__(
         self, plan: Plan, objects: Mapping[str, bytes], weights: NDArray[np.uint8], fallback_models: Sequence[bytes] = ()
@@ -64,6 +69,11 @@ class CompiledModel:
         self._arena = aligned_array((plan.arena_bytes,), np.uint8)
         self._workspace = aligned_array((plan.workspace_bytes,), np.uint8)
         self._abort = AbortFlag()
+        self._locks: dict[int, threading.RLock] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        weights = np.array(self._weights)  # not a mapped file
+        return _restored, (self.plan, self._objects, weights, self._fallback_models)
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -110,10 +120,11 @@ class CompiledModel:
             return self._benchmark_runs(repeats, feed, warm_up)
         outputs = [aligned_array(port.shape, port.dtype) for port in self.outputs]
         table = buffer_table([self._arena, self._weights, *given, *outputs])
-        address = self._loaded.address(KERNEL_SYMBOL)
-        arguments = (address, table.ctypes.data, self._workspace.ctypes.data, self.plan.threads, self._abort.pointer)
-        time_kernel(*arguments, number=max(warm_up, 1))
-        return BenchmarkStats(tuple(1e3 * time_kernel(*arguments, number=1).seconds for _ in range(max(repeats, 1))))
+        rest = (table.ctypes.data, self._workspace.ctypes.data, threads_here(self.plan.threads), self._abort.pointer)
+        with self._turn():
+            arguments = (self._loaded.address(KERNEL_SYMBOL), *rest)
+            time_kernel(*arguments, number=max(warm_up, 1))
+            return BenchmarkStats(tuple(1e3 * time_kernel(*arguments, number=1).seconds for _ in range(max(repeats, 1))))
 
     def bind(self, feed: Mapping[str, Any]) -> tuple[Callable[[], None], dict[str, NDArray[np.generic]]]:
         """A call that runs the model on these inputs, and its numeric outputs, which every call overwrites.
@@ -143,10 +154,11 @@ class CompiledModel:
         """A native call with its arguments. `ports` are the inputs, then the outputs."""
         table = buffer_table(ports)
         regions = (self._arena, self._weights, self._workspace)
-        arguments = (*(array.ctypes.data for array in (table, *regions)), self.plan.threads, self._abort.pointer)
+        addresses = tuple(array.ctypes.data for array in (table, *regions))
 
-        def call(_alive: Any = (table, ports, regions)) -> None:  # the arguments are mere addresses
-            status = function(*arguments)
+        def call(_alive: Any = (table, ports, regions)) -> None:  # mere addresses do not keep memory
+            with self._turn():
+                status = function(*addresses, threads_here(self.plan.threads), self._abort.pointer)
             if status != 0:
                 raise AnsorError(f"the run of model '{self.plan.name}' was aborted (status {status})")
 
@@ -165,11 +177,16 @@ class CompiledModel:
             return region[location.at : location.at + size].view(dtype).reshape(shape)
 
         held = {name: feed[name] for name in fallback.dynamic_inputs}
-        for index, function in enumerate(self._functions):
-            self._native_call(function, ports)()
-            if index < len(fallback.nodes):
-                self._evaluator.run(index, memory, held)
+        with self._turn():
+            for index, function in enumerate(self._functions):
+                self._native_call(function, ports)()
+                if index < len(fallback.nodes):
+                    self._evaluator.run(index, memory, held)
         return {public: held[name] for public, name in fallback.dynamic_outputs.items()}
+
+    def _turn(self) -> threading.RLock:
+        """This process's lock on the arena: a child that was forked while another thread ran must not wait for that one."""
+        return self._locks.setdefault(os.getpid(), threading.RLock())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as one file for `load`. Raises ModelError where it cannot be written."""
@@ -189,7 +206,8 @@ class CompiledModel:
         """The native functions of a run, in order; one for a model that is compiled completely."""
         pointer, word = ctypes.c_void_p, ctypes.c_int32
         kind = ctypes.CFUNCTYPE(word, pointer, pointer, pointer, pointer, word, pointer)
-        return [kind(self._loaded.address(symbol)) for symbol in entry_points(self.plan)]
+        with self._turn():  # two threads must not load the code twice: one copy would be released again
+            return [kind(self._loaded.address(symbol)) for symbol in entry_points(self.plan)]
 
     @cached_property
     def _evaluator(self) -> FallbackEvaluator:
@@ -204,6 +222,16 @@ def load(path: str | os.PathLike[str]) -> CompiledModel:
     """
     archive = read_archive(path)
     return CompiledModel(archive.plan, archive.objects, archive.weights, archive.fallback_models)
+
+
+def _restored(
+    plan: Plan, objects: Mapping[str, bytes], weights: NDArray[np.uint8], fallback_models: Sequence[bytes]
+) -> CompiledModel:
+    """A model that was pickled. Raises TargetError where this CPU lacks what the code needs."""
+    check_cpu(Target.from_json(plan.target), f"the pickled model '{plan.name}'")
+    aligned = aligned_array(weights.shape, np.uint8)
+    aligned[...] = weights
+    return CompiledModel(plan, objects, aligned, fallback_models)
 
 
 def random_feed(plan: Plan, seed: int = 0) -> dict[str, NDArray[np.generic]]:

@@ -117,32 +117,8 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
 
 def check_cpu(target: Target, what: str) -> None:
     """TargetError unless this machine has the architecture and all CPU features that the code was made for."""
-    host = Target.detect()
-    if target.architecture != host.architecture:
-        raise TargetError(
-            f"{what} is compiled for {target.architecture}, and this machine is {host.architecture}; compile it here"
-        )
-    missing = sorted(_enabled(target) - _enabled(host))
-    if missing:
-        raise TargetError(
-            f"{what} is compiled for CPU '{target.cpu}'; this one, '{host.cpu}', lacks {', '.join(missing)}; compile it here"
-        )
-
-
-def _enabled(target: Target) -> set[str]:
-    """The features that are named as present, and `name:cpu` where the CPU's name alone says what it has."""
-    named = {feature[1:] for feature in target.features.split(",") if feature.startswith("+")}
-    if not named:
-        named |= _implied_features(target)
-    return named
-
-
-def _implied_features(target: Target) -> set[str]:
-    """What the vector width says of a target that names no features; the widths of x86-64 stand for these extensions."""
-    if target.architecture != "x86-64":
-        return set()
-    steps = [(16, {"sse2"}), (32, {"avx", "avx2", "fma"}), (64, {"avx512f"})]
-    return set().union(*(features for width, features in steps if width <= target.vector_bytes))
+    if misfit := target.misfit():
+        raise TargetError(f"{what} is compiled for {target.architecture} CPU '{target.cpu}'; {misfit}; compile it here")
 
 
 def _entry(data: Any) -> dict[str, Any]:

@@ -37,7 +37,8 @@ from ansor_py.te.expr import (
 from ansor_py.te.simplify import Linear, Simplifier
 
 # Slots of the two vector units; vectors of any width take the same number, except where a unit is narrow.
-FUNCTION_SLOTS = {"exp": 14, "log": 26, "tanh": 30, "sigmoid": 30, "erf": 34, "sin": 30, "cos": 30, "atan": 30, "pow": 60}
+FUNCTION_SLOTS = {"exp": 14, "log": 26, "tanh": 30, "sigmoid": 30, "erf": 34, "sin": 30, "cos": 30, "atan": 30}
+FUNCTION_SLOTS |= {"pow": 60, "fmod": 60}
 SIMPLE_FUNCTION_SLOTS = 2  # abs, floor, ceil, round
 ROOT_SLOTS = 24
 DIVISION_SLOTS = 16

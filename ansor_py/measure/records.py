@@ -11,10 +11,12 @@ cut in the middle of a line (power loss, `kill -9`) loses that line and nothing 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -140,15 +142,27 @@ class RecordWriter:
     """Appends records to a file, one line each, and flushes them to the operating system after each batch.
 
     A rest without an end of line, left by an earlier run that was killed, is completed when it is a whole record and
-    dropped when it is not, so that a new record never joins it. Raises RecordError when the file cannot be opened.
+    dropped when it is not, so that a new record never joins it. The file is locked, so that two searches never mix their
+    records; the lock ends with the process, however it ends. Raises RecordError when the file cannot be opened, or when
+    another writer has it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._mended = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _mend_last_line(self.path)
             self._file: BinaryIO = self.path.open("ab")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                self._file.close()
+                raise
+        except BlockingIOError as error:
+            raise RecordError(
+                f"another process writes records to '{self.path}', a search with the same --out; "
+                "wait for its end or choose another --out"
+            ) from error
         except OSError as error:
             raise RecordError(f"cannot write records to '{self.path}': {error.strerror}; choose another --out") from error
 
@@ -158,12 +172,21 @@ class RecordWriter:
             text = "".join(json.dumps(r.to_json(), separators=(",", ":"), allow_nan=False) + "\n" for r in records)
         except ValueError as error:
             raise RecordError(f"a record for '{self.path}' cannot be written as JSON: {error}") from error
-        self._file.write(text.encode())
-        self._file.flush()
+        try:
+            if not self._mended:
+                _mend_last_line(self.path)
+                self._mended = True
+            self._file.write(text.encode())
+            self._file.flush()
+        except OSError as error:
+            raise RecordError(
+                f"records cannot be written to '{self.path}': {error.strerror}; make room and continue with --resume"
+            ) from error
 
     def close(self) -> None:
         """Close the file; calling it again does nothing."""
-        self._file.close()
+        with suppress(OSError):  # what could not be written was reported by `write`
+            self._file.close()
 
     def __enter__(self) -> RecordWriter:
         return self

@@ -18,7 +18,7 @@ from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
 # Functions that cost many instructions; recomputing them at every read would be a loss. Ansor lists only `exp`.
-EXPENSIVE_FUNCTIONS = frozenset({"exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "atan"})
+EXPENSIVE_FUNCTIONS = frozenset({"exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "atan", "fmod"})
 
 
 @dataclass(frozen=True)

@@ -251,8 +251,8 @@ BINARY_SYMBOLS = {
 COMPARE_SYMBOLS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 # The binary operator by which a reduction combines two partial results.
 COMBINERS = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
-# Unary functions that code generation knows; `erf`, `exp`, `log`, `tanh`, `sigmoid` are vectorised approximations.
-FUNCTIONS = ("exp", "log", "sqrt", "rsqrt", "tanh", "erf", "sigmoid", "abs", "floor", "ceil", "round", "sin", "cos", "atan")
+# Functions that code generation knows, of one argument but for `fmod` (x, y).
+FUNCTIONS = tuple("exp log sqrt rsqrt tanh erf sigmoid abs floor ceil round sin cos atan fmod".split())
 
 _FOLD: dict[str, Callable[[float, float], float]] = {
     "add": operator.add,

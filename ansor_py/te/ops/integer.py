@@ -34,7 +34,7 @@ def remainder(a: TensorOrNumber, b: TensorOrNumber, name: str = "remainder") -> 
     def of(x: Expr, y: Expr) -> Expr:
         if x.dtype not in FLOAT_DTYPES:
             return x % y
-        rest = _float_rest(x, y)
+        rest = call("fmod", x, y)
         differ = logical_or(expr.logical_and(rest < 0, y > 0), expr.logical_and(rest > 0, y < 0))
         return select(differ, rest + y, rest)
 
@@ -45,18 +45,9 @@ def fmod(a: TensorOrNumber, b: TensorOrNumber, name: str = "fmod") -> Tensor:
     """What a division towards zero leaves, of floats or integers; it has the sign of a."""
 
     def of(x: Expr, y: Expr) -> Expr:
-        return _float_rest(x, y) if x.dtype in FLOAT_DTYPES else x - truncated_quotient(x, y) * y
+        return call("fmod", x, y) if x.dtype in FLOAT_DTYPES else x - truncated_quotient(x, y) * y
 
     return broadcast(of, a, b, name)
-
-
-def _float_rest(x: Expr, y: Expr) -> Expr:
-    size, step = call("abs", x), call("abs", y)
-    rest = size - call("floor", size / step) * step
-    # The quotient was rounded, so it may be one off.
-    rest = select(rest < 0, rest + step, select(rest >= step, rest - step, rest))
-    rest = select(size < step, size, rest)
-    return select(x < 0, -rest, rest)
 
 
 def _bits(op: str, a: TensorOrNumber, b: TensorOrNumber, name: str) -> Tensor:

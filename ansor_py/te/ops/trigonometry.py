@@ -73,7 +73,7 @@ def sinh(x: Value, name: str = "sinh") -> Value:
     def of(v: Expr) -> Expr:
         size = call("abs", v)
         half = call("exp", size * 0.5)
-        large = half * half * 0.5 - 0.5 / (half * half)
+        large = half * 0.5 * half - 0.5 / (half * half)  # in this order the product overflows where the result does
         square = v * v
         series: Expr = const(1, v.dtype)
         terms = 7 if v.dtype == "float32" else 12
@@ -89,7 +89,7 @@ def cosh(x: Value, name: str = "cosh") -> Value:
 
     def of(v: Expr) -> Expr:
         half = call("exp", call("abs", v) * 0.5)
-        return half * half * 0.5 + 0.5 / (half * half)
+        return half * 0.5 * half + 0.5 / (half * half)
 
     return float_function(x, of, name)
 
@@ -113,7 +113,8 @@ def acosh(x: Value, name: str = "acosh") -> Value:
 
     def of(v: Expr) -> Expr:
         t = v - 1
-        return select(v > 1e9, call("log", v) + math.log(2), log1p(t + call("sqrt", t * (t + 2))))
+        # Two roots, as the product of both would be positive again below -1, where there is no result.
+        return select(v > 1e9, call("log", v) + math.log(2), log1p(t + call("sqrt", t) * call("sqrt", t + 2)))
 
     return float_function(x, of, name)
 
