@@ -55,6 +55,10 @@ class StaticInputError(ModelError):
         self.origins: frozenset[str] = frozenset()
 
 
+class ShapeConflictError(ModelError):
+    """An operator that has no meaning for the shapes of what it reads, by its expression and by the standard's inference."""
+
+
 class FeedError(AnsorError):
     """Inputs given to a compiled model with a wrong name, shape or dtype."""
 

@@ -458,13 +458,21 @@ def _unwritable_archive(folder: Path) -> None:
 
 @mistake(
     "a node whose result has another shape than the model states",
-    "node 'find' (operator NonZero, opset 17): its result 'y' is int64[1, 1], but the model states int64[1, 2]",
+    "node 'choice' (operator If, opset 17): its result 'a' is float32[2], but the model states float32[1, 3]",
     "python",
 )
 def _lying_shape(folder: Path) -> None:
-    node = helper.make_node("NonZero", ["x"], ["y"], name="find")
-    model = _model([node], [_value("x", 2)], [_value("y", 1, 2, kind=TensorProto.INT64)])
-    compile(model, threads=1, workers=0).run({"x": np.array([0, 1], np.float32)})
+    then, other = (
+        helper.make_graph([helper.make_node("Identity", [name], ["b"])], "branch", [], [_value("b")]) for name in ("x", "z")
+    )
+    nodes = [
+        helper.make_node("If", ["c"], ["a"], name="choice", then_branch=then, else_branch=other),
+        helper.make_node("Relu", ["a"], ["y"], name="relu"),
+    ]
+    inputs = [_value("x", 2), _value("z", 1, 3), _value("c", kind=TensorProto.BOOL)]
+    model = _model(nodes, inputs, [_value("y", 1, 3)])
+    model.graph.value_info.append(_value("a", 1, 3))
+    compile(model, threads=1, workers=0).run({"x": floats(2), "z": floats(1, 3), "c": np.array(True)})
 
 
 # Not errors.

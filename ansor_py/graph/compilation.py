@@ -29,7 +29,7 @@ from ansor_py.target import Target
 
 if TYPE_CHECKING:
     from ansor_py.codegen.kernel import CompiledKernel
-    from ansor_py.graph.onnx_import import Shapes
+    from ansor_py.graph.input_shapes import Shapes
     from ansor_py.schedule.steps import Step
 
 Records: TypeAlias = "Union[str, os.PathLike[str], Iterable[Record]]"
@@ -52,9 +52,10 @@ def compile(
     `records` (a file, or `Record`s) give the best measured schedule of each task; tasks without one get the default
     schedule. `threads` is how many a run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With
     `fallback`, nodes that cannot be compiled run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them);
-    without it they are an error. `workers` is the number of compiling child processes (default: one a core; 0: compile in
-    this process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled, RecordError for
-    records of another target or number of threads, TargetError for a nonsensical target.
+    without it they are an error. What is wrong with the file but had no consequences is in `CompiledModel.notes`. `workers` is
+    the number of compiling child processes (default: one a core; 0: compile in this process). `progress` is told what happens.
+    Raises ModelError for a model that cannot be compiled, RecordError for records of another target or number of threads,
+    TargetError for a nonsensical target.
     """
     parts = partition_model(model, shapes, fallback=fallback)
     return compile_partition(parts, records, threads, target, workers=workers, progress=progress)
@@ -75,6 +76,8 @@ def compile_partition(
     if used < 1:
         raise TargetError(f"threads must be at least 1, not {used}")
     tell = progress or (lambda text: None)
+    for note in parts.graph.notes:
+        tell(f"note: {note}")
     choices = choose_schedules(parts.tasks, best_for_machine(records, machine, used, tell), machine, used, tell)
     kernels, schedules = build_choices(choices, machine, used, workers, tell)
     planned = make_plan(parts, kernels, machine, used, schedules)

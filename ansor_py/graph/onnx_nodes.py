@@ -41,7 +41,10 @@ def attributes_of(node: NodeProto, title: str) -> dict[str, AttributeValue]:
 
 
 def _attribute_value(attribute: AttributeProto, title: str) -> AttributeValue:
-    value = helper.get_attribute_value(attribute)
+    try:
+        value = helper.get_attribute_value(attribute)
+    except ValueError as error:
+        raise ModelError(f"{title}: its attribute '{attribute.name}' has no value of a known type") from error
     match value:
         case bytes():
             return value.decode(errors="replace")
