@@ -12,7 +12,7 @@ opaque node, which ONNX's reference evaluator runs, if `fallback` allows it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from onnx import (
 )
 
 from ansor_py.errors import ModelError, ShapeConflictError, StaticInputError
+from ansor_py.graph.decompositions import decomposed
 from ansor_py.graph.function_bodies import expand_function, function_of
 from ansor_py.graph.input_shapes import Shapes, fed_inputs, input_extents, is_numeric
 from ansor_py.graph.ir import Array, AttributeValue, Graph, OpaqueNode, OperatorNode, Value, rebuild
@@ -145,6 +146,8 @@ class _Walk:
         elif registered(proto.op_type) and _domain(proto.domain) == "":
             for operator in operators:
                 self._add_operator(operator)
+        elif (parts := decomposed(operators[0], self.values)) is not None:
+            self._add_nodes(*parts, versions, whole=False)
         else:
             self._add_function(proto, operators[0], opset)
 
@@ -156,11 +159,16 @@ class _Walk:
             node = OperatorNode(title, proto.op_type, tuple(proto.input), outputs[0], {}, _domain(proto.domain), opset)
             self._add_function(proto, node, opset)
             return
-        tensors, nodes = inlined_branch(proto, bool(condition.reshape(-1)[0]), f"{title}/")
+        self._add_nodes(*inlined_branch(proto, bool(condition.reshape(-1)[0]), f"{title}/"), versions)
+
+    def _add_nodes(
+        self, tensors: Iterable[TensorProto], nodes: Iterable[NodeProto], versions: Mapping[str, int], whole: bool = True
+    ) -> None:
+        """Nodes that stand for another one, and their constants."""
         for tensor in tensors:
             _add_constant_tensor(self, tensor)
         for index, inner in enumerate(nodes):
-            self.add(inner, node_title(inner, index), versions)
+            self.add(inner, node_title(inner, index), versions, whole)
 
     def _refuse_dynamic(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
         for name in proto.input:
