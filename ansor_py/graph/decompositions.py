@@ -39,31 +39,29 @@ def _stft(node: OperatorNode, values: Mapping[str, Value]) -> Decomposition | No
     signal = values[node.inputs[0]]
     if len(signal.shape) not in (2, 3) or signal.shape[2:] not in ((), (1,), (2,)):
         raise ModelError(f"{describe(node)}: its signal must be [batch, length, 1 or 2], but has shape {list(signal.shape)}")
-    step, window, length = (_known(node, values, index) for index in (1, 2, 3))
-    if step is None or (window is None and length is None):
+    step, length = _known(node, values, 1), _known(node, values, 3)
+    window = node.inputs[2] if len(node.inputs) > 2 else ""
+    if step is None or not (window or length is not None):
         raise ModelError(f"{describe(node)} needs a frame step, and a window or a frame length")
-    size = int(length.reshape(-1)[0]) if length is not None else len(window if window is not None else ())
-    taper = np.ones(size) if window is None else window.reshape(-1)
+    size = int(length.reshape(-1)[0]) if length is not None else int(np.prod(values[window].shape))
     stride, (batch, samples, parts) = int(step.reshape(-1)[0]), (*signal.shape, 1)[:3]
-    if len(taper) != size or not 1 <= size <= samples or stride < 1:
-        raise ModelError(
-            f"{describe(node)}: frames of {size} elements every {stride} under a window of {len(taper)} do not fit a signal of "
-            f"{samples}"
-        )
+    if (window and values[window].shape != (size,)) or not 1 <= size <= samples or stride < 1:
+        under = f" under a window of {list(values[window].shape)}" if window else ""
+        raise ModelError(f"{describe(node)}: frames of {size} elements every {stride}{under} do not fit a signal of {samples}")
     if size > LONGEST_FRAME:
         return None
     onesided = bool(OperatorCall(node, ()).integer("onesided", 1))
     if onesided and parts == 2:
         raise ModelError(f"{describe(node)} is one-sided, which the transform of a complex signal is not")
     bins = size // 2 + 1 if onesided else size
-    kernel = _fourier_kernel(taper.astype(np.float64), bins, parts).astype(signal.dtype)
+    matrix = _fourier_matrix(size, bins, parts).astype(signal.dtype)
     frames = (samples - size) // stride + 1
 
     def inner(name: str) -> str:
         return f"{node.name}/{name}"
 
     shapes = {"channels": [batch, parts, samples], "frames": [batch, frames, bins, 2]}
-    tensors = [numpy_helper.from_array(kernel, inner("kernel"))]
+    tensors = [numpy_helper.from_array(matrix, inner("matrix"))]
     tensors += [numpy_helper.from_array(np.array(shape, np.int64), inner(name)) for name, shape in shapes.items()]
     first = (
         helper.make_node("Reshape", [node.inputs[0], inner("channels")], [inner("signal")], inner("reshape"))
@@ -72,6 +70,9 @@ def _stft(node: OperatorNode, values: Mapping[str, Value]) -> Decomposition | No
     )
     nodes = [
         first,
+        helper.make_node("Mul", [inner("matrix"), window], [inner("kernel")], inner("windowed"))
+        if window
+        else helper.make_node("Identity", [inner("matrix")], [inner("kernel")], inner("rectangular")),
         helper.make_node("Conv", [inner("signal"), inner("kernel")], [inner("bins")], inner("conv"), strides=[stride]),
         helper.make_node("Transpose", [inner("bins")], [inner("rows")], inner("transposed"), perm=[0, 2, 1]),
         helper.make_node("Reshape", [inner("rows"), inner("frames")], [node.output], inner("result")),
@@ -79,11 +80,10 @@ def _stft(node: OperatorNode, values: Mapping[str, Value]) -> Decomposition | No
     return tensors, nodes
 
 
-def _fourier_kernel(window: Array, bins: int, parts: int) -> Array:
+def _fourier_matrix(size: int, bins: int, parts: int) -> Array:
     """[2 * bins, parts, size]: real and imaginary part of each bin from the real (and imaginary) parts of a frame."""
-    size = len(window)
     angles = 2 * np.pi / size * (np.outer(np.arange(bins), np.arange(size)) % size)
-    cosine, sine = window * np.cos(angles), window * np.sin(angles)
+    cosine, sine = np.cos(angles), np.sin(angles)
     rows = np.array([[cosine, sine], [-sine, cosine]])  # of the result's parts, and of the signal's
     return rows[:, :parts].transpose(2, 0, 1, 3).reshape(2 * bins, parts, size)
 

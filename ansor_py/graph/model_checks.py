@@ -109,8 +109,12 @@ def _check_definitions(graph: GraphProto) -> None:
     tensors = [tensor.name for tensor in graph.initializer] + [tensor.values.name for tensor in graph.sparse_initializer]
     inputs = [info.name for info in graph.input]
     computed = [name for node in graph.node for name in node.output if name]
-    twice = [name for names in (tensors, [*inputs, *computed]) for name, count in Counter(names).items() if count > 1]
+    twice = [name for name, count in Counter([*inputs, *computed]).items() if count > 1]
     twice += sorted(set(tensors) & set(computed))
+    for name, count in Counter(tensors).items():
+        if count > 1:
+            first, *others = (tensor for tensor in graph.initializer if tensor.name == name)
+            twice += [name] if any(other != first for other in others) else []
     if twice:
         raise ModelError(f"value '{twice[0]}' is defined more than once")
     known = {*inputs, *tensors, *computed}

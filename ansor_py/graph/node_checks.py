@@ -28,7 +28,9 @@ def check_nodes(nodes: Iterable[NodeProto], opsets: Mapping[str, int], functions
         if (node.domain, node.op_type) not in functions:
             if domain not in opsets:
                 which = f"operator set '{domain}'" if domain else "standard operators"
-                raise ModelError(f"{title}): the model does not say which version of the {which} it uses (opset_import)")
+                raise ModelError(
+                    f"{title}): the model does not say which version of the {which} it uses; add it to opset_import"
+                )
             _check_node(node, f"{title}, opset {opsets[domain]})", domain, opsets[domain])
         for graph in subgraphs_of(node):
             check_nodes(graph.node, opsets, functions)

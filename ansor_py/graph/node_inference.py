@@ -18,7 +18,7 @@ from onnx import TensorProto, TypeProto, defs, helper, numpy_helper, shape_infer
 from ansor_py.errors import ShapeConflictError
 from ansor_py.graph.ir import OperatorNode, Value
 from ansor_py.graph.model_file import first_line
-from ansor_py.graph.onnx_nodes import node_proto, supported_dtype
+from ansor_py.graph.onnx_nodes import add_defaults, node_proto, supported_dtype
 from ansor_py.graph.onnx_ops.registry import describe
 
 # Constants of at most so many elements are given to inference: shapes, axes, sizes.
@@ -48,7 +48,9 @@ def inferred_result(node: OperatorNode, values: Mapping[str, Value]) -> Value | 
     outputs = [node.output if index == node.output_index else f"{node.output}.{index}" for index in range(node.output_count)]
     try:
         schema = defs.get_schema(node.op_type, node.opset, node.domain)
-        found = shape_inference.infer_node_outputs(schema, node_proto(node, node.inputs, outputs), types, data)
+        proto = node_proto(node, node.inputs, outputs)
+        add_defaults(proto, node.opset, node.domain)
+        found = shape_inference.infer_node_outputs(schema, proto, types, data)
     except shape_inference.InferenceError as error:
         raise ShapeConflictError(f"shapes of the model do not fit together: {describe(node)}: {first_line(error)}") from error
     except defs.SchemaError:

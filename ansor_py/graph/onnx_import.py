@@ -67,9 +67,10 @@ def import_model(
         fallback=fallback,
     )
     extents = input_extents(proto, fixed)
-    _add_constants(walk, proto)
+    nodes, read = _needed(proto)
+    _add_constants(walk, proto, read)
     fed = [_add_input(walk, info, extents) for info in fed_inputs(proto)]
-    for index, node in enumerate(proto.node):
+    for index, node in nodes:
         walk.add(node, node_title(node, index))
     walk.forget_unread()
     results = {info.name: info.name for info in proto.output}
@@ -343,11 +344,24 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _add_constants(walk: _Walk, graph: GraphProto) -> None:
-    if graph.sparse_initializer:
-        raise ModelError(f"initialiser '{graph.sparse_initializer[0].values.name}' is sparse, which is not supported")
+def _needed(graph: GraphProto) -> tuple[list[tuple[int, NodeProto]], set[str]]:
+    """The nodes on which an output depends, with their positions, and all that they and the outputs read."""
+    read = {info.name for info in graph.output}
+    nodes = []
+    for index, node in reversed(list(enumerate(graph.node))):
+        if read.intersection(node.output):
+            read.update(values_read(node))
+            nodes.append((index, node))
+    return nodes[::-1], read
+
+
+def _add_constants(walk: _Walk, graph: GraphProto, read: set[str]) -> None:
+    for sparse in graph.sparse_initializer:
+        if sparse.values.name in read:
+            raise ModelError(f"initialiser '{sparse.values.name}' is sparse, which is not supported")
     for tensor in graph.initializer:
-        _add_constant_tensor(walk, tensor)
+        if tensor.name in read:
+            _add_constant_tensor(walk, tensor)
 
 
 def _add_constant_tensor(walk: _Walk, tensor: TensorProto) -> None:

@@ -29,6 +29,7 @@ from ansor_py.errors import ModelError, ShapeConflictError
 from ansor_py.graph.ir import Array, OpaqueNode
 from ansor_py.graph.model_file import first_line
 from ansor_py.graph.node_inference import SHAPE_ELEMENTS
+from ansor_py.graph.onnx_nodes import add_defaults
 from ansor_py.graph.reference import evaluator_of
 from ansor_py.graph.subgraphs import operators_in, subgraphs_of, values_read
 
@@ -119,6 +120,9 @@ def _inferred_types(model: ModelProto, constants: Mapping[str, Array]) -> dict[s
     names = [info.name for info in known.graph.input]
     small = [name for name in names if name in constants and constants[name].size <= SHAPE_ELEMENTS]
     known.graph.initializer.extend(numpy_helper.from_array(constants[name], name) for name in small)
+    for node in known.graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        add_defaults(node, {entry.domain: entry.version for entry in known.opset_import}.get(domain, 0), domain)
     subgraphs = [graph for node in known.graph.node for graph in subgraphs_of(node)]
     for graph in subgraphs:
         _forget_shapes(graph)

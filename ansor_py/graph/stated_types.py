@@ -19,7 +19,7 @@ from onnx import GraphProto, TypeProto
 from ansor_py.graph.input_shapes import Shapes
 from ansor_py.graph.ir import Value
 from ansor_py.graph.node_inference import static_value
-from ansor_py.graph.onnx_nodes import supported_dtype
+from ansor_py.graph.onnx_nodes import any_dtype_name, supported_dtype
 
 # A note lists so many values, and says how many more there are.
 _LISTED = 3
@@ -77,7 +77,7 @@ def _text(kind: TypeProto) -> str:
     if not kind.HasField("tensor_type"):
         return str(kind.WhichOneof("value")).removesuffix("_type")
     tensor = kind.tensor_type
-    dtype = supported_dtype(tensor.elem_type) or ("another dtype" if tensor.elem_type else "")
+    dtype = any_dtype_name(tensor.elem_type)
     if not tensor.HasField("shape"):
         return dtype
     extents = [str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
