@@ -29,7 +29,7 @@ from ansor_py.graph.random_weights import find_light_models
 from ansor_py.search.settings import free_folder
 from ansor_py.target import Target
 from light_models import TOLERANCE, Check, Checker, LightModel, check_shipped, light_model, search, worst
-from markdown_page import command_line, machine, markdown_table, number
+from markdown_page import command_line, machine, markdown_table, number, split_sections, text_of
 
 PAGE = """# The light models of the onnx wheel
 
@@ -206,7 +206,8 @@ def main(
             origin = {"machine": machine(), "threads": used, "date": str(datetime.date.today()), "command": command_line()}
             json_file.write_text(json.dumps({**origin, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
         if markdown is not None:
-            markdown.write_text(page(rows, trials, used, note), encoding="utf-8")
+            _, *others = split_sections(text_of(markdown))  # sections by other scripts
+            markdown.write_text("\n".join([page(rows, trials, used, note), *others]), encoding="utf-8")
     Console(width=140).print(terminal_table(rows))
     sys.exit(0 if not failed and all(row.correct for row in rows) else 1)
 

@@ -109,6 +109,17 @@ def test_tables_and_numbers() -> None:
     assert "| m | 9 | 3 | 4 | 1.0 | 2.0 | 8 | 4 | 2.00 | 2e-06 | – |" in page([row], 200, 2)
 
 
+def test_sections_of_a_page_are_replaced_or_added() -> None:
+    from markdown_page import split_sections, with_section
+
+    page = with_section("# Title\n\nText.\n", "## One\n\n1\n")
+    assert page == "# Title\n\nText.\n\n## One\n\n1\n"
+    page = with_section(with_section(page, "## Two\n\n2\n"), "## One\n\nother\n")
+    assert page == "# Title\n\nText.\n\n## Two\n\n2\n\n## One\n\nother\n"
+    assert split_sections(page)[1:] == ["## Two\n\n2\n", "## One\n\nother\n"]
+    assert with_section("", "## One\n") == "## One\n"
+
+
 def test_the_notebook_runs_on_a_run_directory(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
