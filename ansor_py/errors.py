@@ -56,7 +56,7 @@ class StaticInputError(ModelError):
 
 
 class ShapeConflictError(ModelError):
-    """An operator that has no meaning for the shapes of what it reads, by its expression and by the standard's inference."""
+    """An operator that has no meaning for what it reads, by its expression and by the standard's inference."""
 
 
 class FeedError(AnsorError):

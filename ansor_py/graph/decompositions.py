@@ -36,6 +36,8 @@ def decomposed(node: OperatorNode, values: Mapping[str, Value]) -> Decomposition
 def _stft(node: OperatorNode, values: Mapping[str, Value]) -> Decomposition | None:
     """STFT of signal[batch, length, 1 or 2], and as exporters write it of signal[batch, length], into
     [batch, frames, bins, 2]."""
+    if len(node.inputs) < 2 or not node.inputs[0]:
+        raise ModelError(f"{describe(node)} needs a signal and a frame step")
     signal = values[node.inputs[0]]
     if len(signal.shape) not in (2, 3) or signal.shape[2:] not in ((), (1,), (2,)):
         raise ModelError(f"{describe(node)}: its signal must be [batch, length, 1 or 2], but has shape {list(signal.shape)}")

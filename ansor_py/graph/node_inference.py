@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from onnx import TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx import TensorProto, TypeProto, checker, defs, helper, numpy_helper, shape_inference
 
 from ansor_py.errors import ShapeConflictError
 from ansor_py.graph.ir import OperatorNode, Value
@@ -51,7 +51,7 @@ def inferred_result(node: OperatorNode, values: Mapping[str, Value]) -> Value | 
         proto = node_proto(node, node.inputs, outputs)
         add_defaults(proto, node.opset, node.domain)
         found = shape_inference.infer_node_outputs(schema, proto, types, data)
-    except shape_inference.InferenceError as error:
+    except (shape_inference.InferenceError, checker.ValidationError) as error:  # shapes, or dtypes that it does not take
         raise ShapeConflictError(f"shapes of the model do not fit together: {describe(node)}: {first_line(error)}") from error
     except defs.SchemaError:
         return None

@@ -54,8 +54,8 @@ def import_model(
 ) -> Graph:
     """The graph of a model given as path, bytes or `ModelProto`. `fallback`: nodes that cannot be compiled become opaque.
 
-    Raises ModelError for anything that is not a valid ONNX model or cannot be compiled: the message names the file, the
-    node with operator and opset, or the input, and the remedy.
+    Raises ModelError for what is no ONNX model, cannot be understood or cannot be compiled: the message names the file, the
+    node with operator and opset, or the input, and the remedy. What is wrong and has no consequences is in `Graph.notes`.
     """
     checked = check_model(read_model(model))
     proto, fixed = checked.model.graph, shapes or {}
@@ -130,6 +130,7 @@ class _Walk:
             for table, size in zip(tables, sizes, strict=True):
                 for name in list(table)[size:]:
                     del table[name]
+            self.trusted.intersection_update(self.values)
             self._add_opaque(proto, title, str(error), versions)
 
     def _add(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
