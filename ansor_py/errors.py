@@ -59,6 +59,10 @@ class StaticInputError(ModelError):
         self.origins: frozenset[str] = frozenset()
 
 
+class ShapeConflictError(ModelError):
+    """An operator that has no meaning for what it reads, by its expression and by the standard's inference."""
+
+
 class FeedError(AnsorError):
     """Inputs given to a compiled model with a wrong name, shape or dtype."""
 

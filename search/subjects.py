@@ -129,6 +129,8 @@ class ModelSubject(Subject):
         target = self._settings.target
         with timer.phase("compile"):
             self._models = [compile_partition(self.parts, None, target.cores, target)]
+        for note in self._models[0].notes:
+            say(console, f"{self.name}: note: {note}")
         _list_fallback(self.name, self._models[0], console)
         if self._settings.virtual:
             say(console, f"{self.name}: {len(self.tasks)} tasks on {target.summary()}")

@@ -202,6 +202,17 @@ def test_tables_and_numbers() -> None:
     assert f"\n{cpu_line(Target.parse('host cores=2'))}; " in text
 
 
+def test_sections_of_a_page_are_replaced_or_added() -> None:
+    from markdown_page import split_sections, with_section
+
+    page = with_section("# Title\n\nText.\n", "## One\n\n1\n")
+    assert page == "# Title\n\nText.\n\n## One\n\n1\n"
+    page = with_section(with_section(page, "## Two\n\n2\n"), "## One\n\nother\n")
+    assert page == "# Title\n\nText.\n\n## Two\n\n2\n\n## One\n\nother\n"
+    assert split_sections(page)[1:] == ["## Two\n\n2\n", "## One\n\nother\n"]
+    assert with_section("", "## One\n") == "## One\n"
+
+
 def test_the_notebook_runs_on_a_run_directory(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,11 @@ class CompiledModel:
         """The nodes that are not compiled but run by ONNX's reference evaluator, in order of execution."""
         return self.plan.fallback.nodes if self.plan.fallback is not None else ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on the model file that had no consequences: what ONNX's checker complains of, wrong types that it states."""
+        return self.plan.notes
+
     @cached_property
     def target(self) -> Target:
         """The CPU that the code is for."""

@@ -129,7 +129,7 @@ class Graph:
 
     `opaque` are the nodes that run outside of compiled code; `dynamic_inputs` and `dynamic_outputs` are the inputs and the
     outputs (public name -> value name) that are dynamic values. `wanted` are inputs whose values, if they were known, would
-    let more nodes be compiled (the shape fed to a Reshape).
+    let more nodes be compiled (the shape fed to a Reshape). `notes` are remarks on the model that had no consequences.
     """
 
     name: str
@@ -141,6 +141,7 @@ class Graph:
     dynamic_inputs: tuple[str, ...] = ()
     dynamic_outputs: Mapping[str, str] = field(default_factory=dict)
     wanted: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def producers(self) -> Mapping[str, OperatorNode]:

@@ -101,7 +101,7 @@ class Plan:
 
     `live_bytes` is the largest sum of intermediates that are alive at once, below which no arena can be. `schedules` says for
     each kernel where its schedule comes from: "default", or the trial of a record. `fallback` is None for a model that is
-    compiled completely.
+    compiled completely. `notes` are remarks on the model file.
     """
 
     name: str
@@ -117,6 +117,7 @@ class Plan:
     target: Mapping[str, str | int]
     schedules: Mapping[str, str]
     fallback: Fallback | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -134,6 +135,7 @@ class Plan:
                 Copy(_location(copy["source"]), _location(copy["destination"]), copy["bytes"]) for copy in data["copies"]
             )
             fields["fallback"] = _fallback(data.get("fallback"))
+            fields["notes"] = tuple(data.get("notes", ()))
             return Plan(**fields)
         except (KeyError, TypeError) as error:
             raise ModelError(f"the plan of the compiled model is not one of this version: {error}") from error

@@ -99,6 +99,7 @@ def make_plan(
         target=target.to_json(),
         schedules={kernels[key].symbol: text for key, text in schedules.items()},
         fallback=_plan_fallback(parts, places),
+        notes=graph.notes,
     )
     return PlannedModel(plan, weight_offsets, prepared)
 
