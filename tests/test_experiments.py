@@ -60,6 +60,7 @@ STUDIES = {  # scripts with the option, and the words with which they would exec
     "bench_peak": "",
     "bench_search": "--runner process",
     "demo": "",
+    "real_models": "",
     "roofline_accuracy": "",
     "scheduler_study": "--runner process",
     "simulated_correlation": "",
