@@ -71,6 +71,10 @@ class RecordError(AnsorError):
     """A records file that cannot be used."""
 
 
+class SizeError(AnsorError):
+    """Something too large: for 64-bit addresses and counts, or for the memory of this machine."""
+
+
 class OptionError(AnsorError):
     """A command-line or configuration value that makes no sense."""
 

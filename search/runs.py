@@ -41,7 +41,7 @@ class Run:
         """Tune and write the run directory. Returns whether the user interrupted it."""
         from ansor_py.search.objectives import check_objective, describe_networks
         from ansor_py.search.phases import PhaseTimer
-        from ansor_py.search.tuning import merge_tasks
+        from ansor_py.search.tuning import check_memory, merge_tasks
 
         timer = PhaseTimer()
         for subject in self._subjects:
@@ -53,6 +53,7 @@ class Run:
         )
         check_objective(options.objective, networks)
         self._check_records(tasks)
+        check_memory(tasks, self._settings.runner, options)
         with self._open(tasks) as run:
             for subject in self._subjects:
                 subject.prepare(timer, self._console)

@@ -11,8 +11,9 @@ reference evaluator runs, if `fallback` allows it.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,7 +30,8 @@ from onnx import (
     numpy_helper,
 )
 
-from ansor_py.errors import ModelError, StaticInputError
+from ansor_py.errors import ModelError, SizeError, StaticInputError
+from ansor_py.graph.fixed_shapes import Shapes, fed_inputs, is_numeric, value_of_input, with_fixed_shapes
 from ansor_py.graph.function_bodies import expand_function, function_of
 from ansor_py.graph.ir import Array, AttributeValue, Graph, OpaqueNode, OperatorNode, Value, rebuild
 from ansor_py.graph.model_file import check_model, infer_shapes, node_title, read_model
@@ -42,9 +44,6 @@ from ansor_py.graph.subgraphs import inlined_branch, operators_in, subgraphs_of,
 from ansor_py.te.expr import DTYPE_BYTES
 from ansor_py.te.tensor import Tensor, placeholder
 
-# `shapes` fixes dynamic dimensions: by the dimension's name (an extent) or by an input's name (all its extents).
-Shapes = Mapping[str, int | Sequence[int]]
-
 
 def import_model(
     model: str | os.PathLike[str] | bytes | ModelProto, shapes: Shapes | None = None, *, fallback: bool = False
@@ -55,7 +54,7 @@ def import_model(
     node with operator and opset, or the input, and the remedy.
     """
     checked = check_model(read_model(model))
-    fixed = infer_shapes(_with_fixed_shapes(checked, shapes or {}))
+    fixed = infer_shapes(with_fixed_shapes(checked, shapes or {}))
     walk = _Walk(
         inferred=_static_shapes(fixed.graph),
         opsets={_domain(entry.domain): entry.version for entry in fixed.opset_import},
@@ -65,7 +64,7 @@ def import_model(
         fallback=fallback,
     )
     _add_constants(walk, fixed.graph)
-    fed = [_add_input(walk, info) for info in _fed_inputs(fixed.graph)]
+    fed = [_add_input(walk, info) for info in fed_inputs(fixed.graph)]
     for index, node in enumerate(fixed.graph.node):
         walk.add(node, node_title(node, index))
     results = {info.name: info.name for info in fixed.graph.output}
@@ -110,6 +109,10 @@ class _Walk:
         try:
             self._refuse_dynamic(proto, title, versions)
             self._add(proto, title, versions)
+        except SizeError as error:
+            raise SizeError(
+                str(error) if "node '" in str(error) else f"node '{title}' (operator {proto.op_type}): {error}"
+            ) from error
         except ModelError as error:
             if isinstance(error, StaticInputError):
                 error.origins |= self._origins(error.value)
@@ -234,7 +237,7 @@ class _Walk:
     def _add_shape(self, node: OperatorNode) -> None:
         shape = self.values[node.inputs[0]].shape
         if node.op_type == "Size":
-            array = np.asarray(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
+            array = np.asarray(math.prod(shape), dtype=np.int64)
         else:
             call = OperatorCall(node, ())
             array = np.asarray(shape[call.integer("start", 0) : call.integer("end", len(shape))], dtype=np.int64)
@@ -251,7 +254,7 @@ class _Walk:
         shape = self.inferred.get(node.output, result.shape)
         if node.output not in self.inferred and result.shape == (1,):
             shape = shape_of_single(node, self.values)
-        if int(np.prod(shape, dtype=np.int64)) != result.size:
+        if math.prod(shape) != result.size:
             raise ModelError(
                 f"{describe(node)}: the model states shape {list(shape)} for its result, but it is {list(result.shape)}"
             )
@@ -340,12 +343,6 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _fed_inputs(graph: GraphProto) -> list[ValueInfoProto]:
-    """The inputs that a caller has to feed: those without an initialiser."""
-    given = {tensor.name for tensor in graph.initializer}
-    return [info for info in graph.input if info.name not in given]
-
-
 def _add_constants(walk: _Walk, graph: GraphProto) -> None:
     if graph.sparse_initializer:
         raise ModelError(f"initialiser '{graph.sparse_initializer[0].values.name}' is sparse, which is not supported")
@@ -370,86 +367,10 @@ def _array(tensor: TensorProto, owner: str) -> Array:
 
 
 def _add_input(walk: _Walk, info: ValueInfoProto) -> str:
-    if walk.fallback and not _is_numeric(info):
+    if walk.fallback and not is_numeric(info):
         walk.dynamic[info.name] = info.type
         return info.name
     if not info.type.HasField("tensor_type"):
         raise ModelError(f"input '{info.name}' is a {info.type.WhichOneof('value')}, not a tensor; only tensors are supported")
-    kind = info.type.tensor_type
-    extents = [dimension.dim_value for dimension in kind.shape.dim]
-    walk.values[info.name] = Value(info.name, tuple(extents), dtype_name(kind.elem_type, f"input '{info.name}'"))
+    walk.values[info.name] = value_of_input(info)
     return info.name
-
-
-def _is_numeric(info: ValueInfoProto) -> bool:
-    """Whether an input is a tensor, and not of strings."""
-    return info.type.HasField("tensor_type") and info.type.tensor_type.elem_type != TensorProto.STRING
-
-
-def _with_fixed_shapes(model: ModelProto, shapes: Shapes) -> ModelProto:
-    """The model with every dimension of its inputs a number. Raises ModelError naming those that are still unknown."""
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
-    unused, unknown = set(shapes), []
-    for info in _fed_inputs(fixed.graph):
-        if not _is_numeric(info):
-            continue
-        kind = info.type.tensor_type
-        if info.name in shapes:
-            unused.discard(info.name)
-            _set_extents(info, shapes[info.name])
-        elif not kind.HasField("shape"):
-            unknown.append(f"input '{info.name}' (give all its extents under its name)")
-        for index, dimension in enumerate(kind.shape.dim):
-            if dimension.HasField("dim_value"):
-                continue
-            extent = shapes.get(dimension.dim_param) if dimension.dim_param else None
-            if isinstance(extent, int) and extent >= 0:
-                unused.discard(dimension.dim_param)
-                dimension.dim_value = extent
-            else:
-                unknown.append(
-                    f"'{dimension.dim_param}'" if dimension.dim_param else f"dimension {index} of input '{info.name}'"
-                )
-    if unknown:
-        listed = ", ".join(dict.fromkeys(unknown))
-        raise ModelError(
-            f"the model has dynamic shapes: {listed}; fix them with shapes={{'NAME': extent}} (--shape NAME=EXTENT)"
-        )
-    if unused:
-        raise ModelError(
-            f"shapes are given for {', '.join(sorted(unused))}, but the model has no such dynamic dimension or input"
-        )
-    return _without_symbols(fixed, shapes)
-
-
-def _set_extents(info: ValueInfoProto, extents: int | Sequence[int]) -> None:
-    listed = [extents] if isinstance(extents, int) else list(extents)
-    kind = info.type.tensor_type
-    rank = len(kind.shape.dim) if kind.HasField("shape") else len(listed)
-    if rank != len(listed):
-        raise ModelError(f"input '{info.name}' has {rank} dimensions, but {len(listed)} extents are given: {listed}")
-    for index, dimension in enumerate(list(kind.shape.dim)):
-        if dimension.HasField("dim_value") and dimension.dim_value != listed[index]:
-            raise ModelError(
-                f"input '{info.name}' has {dimension.dim_value} in dimension {index}, but {listed[index]} is given"
-            )
-    del kind.shape.dim[:]
-    for extent in listed:
-        kind.shape.dim.add().dim_value = extent
-
-
-def _without_symbols(model: ModelProto, shapes: Shapes) -> ModelProto:
-    """The model without shape annotations that still name a dimension: inference works them out again."""
-    for info in model.graph.output:
-        if info.type.HasField("tensor_type"):
-            for dimension in info.type.tensor_type.shape.dim:
-                extent = shapes.get(dimension.dim_param) if dimension.dim_param else None
-                if isinstance(extent, int):
-                    dimension.dim_value = extent
-    kept = [info for info in model.graph.value_info if not any(d.dim_param for d in info.type.tensor_type.shape.dim)]
-    if len(kept) < len(model.graph.value_info):
-        copies = [ValueInfoProto.FromString(info.SerializeToString()) for info in kept]
-        del model.graph.value_info[:]
-        model.graph.value_info.extend(copies)
-    return model
