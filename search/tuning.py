@@ -22,10 +22,11 @@ from ansor_py.errors import OptionError
 from ansor_py.measure import Measurer, Record, create_measurer, find_measurer
 from ansor_py.measure.reference import memory_to_measure
 from ansor_py.schedule.task import Task
-from ansor_py.search.loop import Search, TrialSink
+from ansor_py.search.loop import Search
 from ansor_py.search.objectives import Network
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import TuningResult
+from ansor_py.search.trial_sink import TrialSink
 from ansor_py.search.tuning_options import TuningOptions
 
 
@@ -61,7 +62,8 @@ def tune_tasks(
     without it all tasks are of one, with their weights. `clock` returns seconds; a virtual runner brings its own.
     KeyboardInterrupt ends the search early (`result.interrupted`). Raises OptionError for tasks of different targets, unknown
     names and tasks of which there are no records to replay, SizeError for a task that needs more memory than there is,
-    MeasureError when measuring itself breaks down.
+    MeasureError when measuring itself breaks down. A cost model, policy, mutation, task scheduler or objective that fails is a
+    PlugInError; it ends the search as an interruption does, and its `result` is what was measured.
     """
     options = options or TuningOptions()
     if not tasks:
@@ -85,7 +87,11 @@ def tune_tasks(
             return create() if measurer is None else nullcontext(measurer)
 
         search.run(open_measurer)
-        return search.result()
+        result = search.result()
+        if search.failure is not None:
+            search.failure.result = result
+            raise search.failure
+        return result
 
 
 def check_memory(tasks: Iterable[Task], runner: str, options: TuningOptions) -> None:
