@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py import __version__
-from ansor_py.cost_model.interface import CostModel, create_cost_model
+from ansor_py.cost_model.checked_model import checked_model
+from ansor_py.cost_model.interface import create_cost_model
+from ansor_py.errors import PlugInError
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record, completed_record
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
@@ -35,26 +36,8 @@ from ansor_py.search.scheduler import choose_task
 from ansor_py.search.stopping import ALL_ENDED, StopConditions
 from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch, open_searches
 from ansor_py.search.transfer import transferred_programs
+from ansor_py.search.trial_sink import TrialSink
 from ansor_py.search.tuning_options import TuningOptions
-
-
-class TrialSink(Protocol):
-    """Takes the trials of each round, such as a `RunDirectory`."""
-
-    def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
-        """Trials that were just measured."""
-
-    def add_points(self, points: Sequence[CurvePoint]) -> None:
-        """Points of restored trials."""
-
-    def add_round(self, times: RoundTimes) -> None:
-        """A round is over."""
-
-    def add_accuracy(self, accuracy: RoundAccuracy) -> None:
-        """How well the cost model knew the programs of a round."""
-
-    def save_cost_model(self, model: CostModel) -> None:
-        """The search is over, and this is what it has learned."""
 
 
 class Search:
@@ -81,7 +64,8 @@ class Search:
         self._objective = check_objective(options.objective, self._networks)
         self._conditions = StopConditions(options.trials, options.time_budget, self._networks.targets)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
-        self._model = create_cost_model(options.cost_model, options.seed, options.search.model)
+        model = create_cost_model(options.cost_model, options.seed, options.search.model)
+        self._model = checked_model(options.cost_model, model)
         if options.cost_model_from is not None:
             known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search)
             self._model.update(known.batch, known.costs, known.tasks)
@@ -104,6 +88,7 @@ class Search:
         self._accuracy: list[RoundAccuracy] = []
         self._stopped = ""
         self._interrupted = False
+        self.failure: PlugInError | None = None  # which ended the search
         self._notes: list[str] = []
 
     @property
@@ -132,7 +117,7 @@ class Search:
             self._sink.add_points(self._curve)
 
     def run(self, open_measurer: Callable[[], AbstractContextManager[Measurer]]) -> None:
-        """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt ends it early.
+        """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt and PlugInError end it early.
 
         When one holds from the start there are no trials; the best programs of an earlier search are measured again.
         """
@@ -144,7 +129,7 @@ class Search:
                 runner = BatchRunner(measurer, self._timer)
                 if not self._stopped:
                     self._measure_defaults(runner)
-                    self._close_round(DEFAULTS, 0, self.trials - self._trials_before)
+                    self._close_round(DEFAULTS, 0)
                     self._stopped = self._reason_to_stop()
                 while not self._stopped:
                     chosen = self._choose()
@@ -152,23 +137,29 @@ class Search:
                         self._run_round(chosen, runner)
                     self._stopped = self._reason_to_stop() if chosen is not None else ALL_ENDED
                 self._retime(runner)
-            self._close_round(RETIMING, self._round, 0)
+            self._close_round(RETIMING, self._round)
         except KeyboardInterrupt:
             self._interrupted = True
             self._stopped = "interrupted"
+        except PlugInError as error:
+            self._interrupted = True
+            self._stopped, self.failure = f"error: {error}", error
         finally:
             with uninterrupted():
-                records = self._write()
-                for record in records:
+                for record in self._write():
                     self._search_of(record).observe([record])
                 if self._interrupted:
-                    self._close_round(
-                        self._searches[self._current].task.name if self._current is not None else DEFAULTS,
-                        self._round,
-                        len(records),
-                    )
-                if self._sink is not None:
-                    self._sink.save_cost_model(self._model)
+                    current = self._searches[self._current].task.name if self._current is not None else DEFAULTS
+                    self._close_round(current, self._round)
+                self._save_cost_model()
+
+    def _save_cost_model(self) -> None:
+        if self._sink is None:
+            return
+        try:
+            self._sink.save_cost_model(self._model)
+        except PlugInError as error:
+            self.failure = self.failure or error
 
     def result(self) -> TuningResult:
         """What is known now."""
@@ -215,8 +206,9 @@ class Search:
         programs = PASSES * sum(len(search.contenders()) for search in self._searches)
         return last.seconds + programs * last.measuring_seconds / last.trials
 
-    def _close_round(self, task: str, round: int, trials: int) -> None:
+    def _close_round(self, task: str, round: int) -> None:
         """Note where the seconds since the end of the round before went."""
+        trials = self.trials - self._trials_before - sum(earlier.trials for earlier in self._rounds)
         scored = sum(search.scorer.scored for search in self._searches)
         self._rounds.append(self._round_timer.close(round, task, trials, scored))
         if self._sink is not None:
@@ -237,8 +229,11 @@ class Search:
             if result is not None and result.valid:
                 search.default_seconds = result.cost
         with uninterrupted():
-            for record in self._write():
-                self._search_of(record).observe_round([record])
+            records = self._write()
+            for record in records:
+                self._search_of(record).close_round([record])
+        for record in records:
+            self._search_of(record).learn([record])
         self._choose_reference()
         self._report("default schedules measured", round_done=True)
         self._round = max(self._round, 1)
@@ -258,9 +253,10 @@ class Search:
         self._report("learning")
         with uninterrupted():
             records = self._write()
-            self._note_accuracy(search.observe_round(records))
+            search.close_round(records)
+        self._note_accuracy(search.learn(records))  # may be interrupted, as the model may be a user's own
         self._report("round done", round_done=True)
-        self._close_round(search.task.name, self._round, len(records))
+        self._close_round(search.task.name, self._round)
         self._round += 1
 
     def _note_accuracy(self, accuracy: RoundAccuracy) -> None:

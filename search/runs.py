@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import OptionError, PlugInError
 from ansor_py.search.settings import folder_names
 from ansor_py.search.subjects import ModelSubject, Settings, Subject, say, total
 
@@ -38,10 +38,13 @@ class Run:
         self._console = console
 
     def execute(self) -> bool:
-        """Tune and write the run directory. Returns whether the user interrupted it."""
+        """Tune and write the run directory. Returns whether the user interrupted it.
+
+        A PlugInError that ended the search is raised when everything is written.
+        """
         from ansor_py.search.objectives import check_objective, describe_networks
         from ansor_py.search.phases import PhaseTimer
-        from ansor_py.search.tuning import merge_tasks
+        from ansor_py.search.tuning import check_memory, merge_tasks
 
         timer = PhaseTimer()
         for subject in self._subjects:
@@ -53,10 +56,11 @@ class Run:
         )
         check_objective(options.objective, networks)
         self._check_records(tasks)
+        check_memory(tasks, self._settings.runner, options)
         with self._open(tasks) as run:
             for subject in self._subjects:
                 subject.prepare(timer, self._console)
-            result = self._search(tasks, run, timer)
+            result, failure = self._search(tasks, run, timer)
             for subject in self._subjects:
                 subject.take(result, timer)
             self._write_summary(run, result, networks, timer)  # in case that what follows fails
@@ -64,6 +68,8 @@ class Run:
                 subject.finish(model, timer, self._console)
             self._write_summary(run, result, networks, timer)
             self._say_result(run, result)
+        if failure is not None:
+            raise failure
         return result.interrupted
 
     def _check_records(self, tasks: Sequence[Task]) -> None:
@@ -97,28 +103,37 @@ class Run:
             say(self._console, f"{path}: continuing after {trials} trials" if trials else f"{path}: nothing to continue")
         return run
 
-    def _search(self, tasks: Sequence[Task], run: RunDirectory, timer: PhaseTimer) -> TuningResult:
-        """The search with its progress on the screen; an empty result when there is nothing to measure and nothing was."""
+    def _search(self, tasks: Sequence[Task], run: RunDirectory, timer: PhaseTimer) -> tuple[TuningResult, PlugInError | None]:
+        """The search with its progress on the screen, and the error that ended it, if one did.
+
+        The result is empty when there is nothing to measure and nothing was.
+        """
         from ansor_py.search.progress import create_progress
         from ansor_py.search.results import TaskResult, TuningResult
         from ansor_py.search.tuning import tune_tasks
 
         options = self._settings.tuning
         if not tasks or (options.trials == 0 and not run.restored):
-            return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {})
+            return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {}), None
         if options.time_budget is not None and not self._settings.virtual:
             options = replace(options, time_budget=options.time_budget - time_outside(timer))
         networks = [subject.network for subject in self._subjects]
-        with create_progress(self._console) as progress:
-            return tune_tasks(
-                tasks,
-                options,
-                self._settings.runner,
-                observer=progress.show,
-                sink=run,
-                restored=run.restored,
-                networks=networks,
-            )
+        try:
+            with create_progress(self._console) as progress:
+                result = tune_tasks(
+                    tasks,
+                    options,
+                    self._settings.runner,
+                    observer=progress.show,
+                    sink=run,
+                    restored=run.restored,
+                    networks=networks,
+                )
+        except PlugInError as error:
+            if error.result is None:  # before the search began
+                raise
+            return error.result, error
+        return result, None
 
     def _model_paths(self, run: RunDirectory) -> list[Path]:
         """`model.ansor`, or one file for each of several."""

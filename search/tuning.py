@@ -17,13 +17,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 
+from ansor_py.codegen.machine_memory import require_memory
 from ansor_py.errors import OptionError
 from ansor_py.measure import Measurer, Record, create_measurer, find_measurer
+from ansor_py.measure.reference import memory_to_measure
 from ansor_py.schedule.task import Task
-from ansor_py.search.loop import Search, TrialSink
+from ansor_py.search.loop import Search
 from ansor_py.search.objectives import Network
 from ansor_py.search.progress import Progress
 from ansor_py.search.results import TuningResult
+from ansor_py.search.trial_sink import TrialSink
 from ansor_py.search.tuning_options import TuningOptions
 
 
@@ -58,7 +61,9 @@ def tune_tasks(
     earlier search that is continued. `networks` says which tasks belong to which of several networks that are tuned together;
     without it all tasks are of one, with their weights. `clock` returns seconds; a virtual runner brings its own.
     KeyboardInterrupt ends the search early (`result.interrupted`). Raises OptionError for tasks of different targets, unknown
-    names and tasks of which there are no records to replay, MeasureError when measuring itself breaks down.
+    names and tasks of which there are no records to replay, SizeError for a task that needs more memory than there is,
+    MeasureError when measuring itself breaks down. A cost model, policy, mutation, task scheduler or objective that fails is a
+    PlugInError; it ends the search as an interruption does, and its `result` is what was measured.
     """
     options = options or TuningOptions()
     if not tasks:
@@ -66,6 +71,8 @@ def tune_tasks(
     if len({str(task.target) for task in tasks}) > 1:
         raise OptionError("the tasks are for different targets; tune them one target at a time")
     tasks = merge_tasks(tasks)
+    if measurer is None:
+        check_memory(tasks, runner, options)
 
     def create() -> Measurer:
         return create_measurer(runner, target=tasks[0].target, threads=tasks[0].target.cores, options=options.measure)
@@ -80,7 +87,19 @@ def tune_tasks(
             return create() if measurer is None else nullcontext(measurer)
 
         search.run(open_measurer)
-        return search.result()
+        result = search.result()
+        if search.failure is not None:
+            search.failure.result = result
+            raise search.failure
+        return result
+
+
+def check_memory(tasks: Iterable[Task], runner: str, options: TuningOptions) -> None:
+    """Raise SizeError for a task that cannot be measured on this machine; what a cluster's machines have is not known."""
+    if find_measurer(runner).virtual or options.measure.ray_address is not None:
+        return
+    for task in tasks:
+        require_memory(memory_to_measure(task.dag), f"measuring '{task.name}'")
 
 
 def merge_tasks(tasks: Iterable[Task]) -> list[Task]:

@@ -369,6 +369,45 @@ def _zero_extent(folder: Path) -> list[str]:
     return ["--op", "matmul:0,4,4"]
 
 
+@mistake(
+    "--op for which there is no memory",
+    "'matmul:1000000,1000000,1000000' needs 10.9 TiB of memory (inputs 7.28 TiB, outputs 3.64 TiB); there are …; make it "
+    "smaller",
+)
+def _no_memory(folder: Path) -> list[str]:
+    return ["--op", "matmul:1000000,1000000,1000000"]
+
+
+@mistake(
+    "--op with an extent beyond 64 bits",
+    "operator 'matmul:99999999999999999999,4,4': 99999999999999999999 is too large; nothing has more than 2^60 elements",
+)
+def _too_large_extent(folder: Path) -> list[str]:
+    return ["--op", "matmul:99999999999999999999,4,4"]
+
+
+@mistake(
+    "--op with more iterations than can be counted",
+    "operator 'matmul:10000000,10000000,100000000': tensor 'C', float32[10000000, 10000000] with a "
+    "reduction over k=100000000, takes 10000000000000000000000 iterations; 64-bit arithmetic has room for 2^60",
+)
+def _too_many_iterations(folder: Path) -> list[str]:
+    return ["--op", "matmul:10000000,10000000,100000000"]
+
+
+@mistake(
+    "--shape for which there is no memory",
+    "DIR/m.onnx needs 21.8 TiB of memory (inputs 10.9 TiB, outputs 10.9 TiB); there are …; make it smaller",
+)
+def _shape_without_memory(folder: Path) -> list[str]:
+    return [*_saved(folder, good_model("batch", 3)), "--shape", "batch=1000000000000"]
+
+
+@mistake("--shape with an extent beyond 64 bits", "--shape 'batch=9999999999999999999': an extent has at most 18 digits")
+def _too_large_shape(folder: Path) -> list[str]:
+    return [*_saved(folder, good_model("batch", 3)), "--shape", "batch=9999999999999999999"]
+
+
 @mistake("a batch file with an unknown key", "'DIR/batch.toml': there is no option 'trails'; known are batch, …")
 def _unknown_key(folder: Path) -> list[str]:
     (folder / "batch.toml").write_text("trails = 3\n")

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ansor_py.codegen.llvm import compile_module
+from ansor_py.codegen.machine_memory import require_memory
 from ansor_py.errors import TargetError
 from ansor_py.graph.compiled import CompiledModel
 from ansor_py.graph.execution_order import execution_order
 from ansor_py.graph.model_tasks import Model, partition_model, target_of
 from ansor_py.graph.partition import Partition, Subgraph
-from ansor_py.graph.planning import make_plan, pack_weights
+from ansor_py.graph.planning import least_memory, make_plan, pack_weights
 from ansor_py.graph.run_function import run_function_ir
 from ansor_py.graph.schedule_choice import Records, build_schedules, records_of_tasks
 from ansor_py.target import Target
@@ -71,9 +72,12 @@ def compile_partition(
     tell = progress or (lambda text: None)
     for note in parts.graph.notes:
         tell(f"note: {note}")
+    what = f"model '{parts.graph.name}'"
+    require_memory(least_memory(parts), what)
     known = records_of_tasks(records, parts.tasks, machine, used, allow_untuned)
     kernels, schedules = build_schedules(parts.tasks, known, machine, used, workers, tell)
     planned = make_plan(parts, kernels, machine, used, schedules)
+    require_memory(planned.plan.memory, what)
     objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
     objects["run"] = compile_module(run_function_ir(planned.plan), machine).code
     compiled = CompiledModel(planned.plan, objects, pack_weights(parts.graph, planned), _fallback_models(parts))

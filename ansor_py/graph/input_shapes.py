@@ -6,11 +6,13 @@ input_extents(graph, {"batch": 1})           # {"x": (1, 3, 224, 224)}
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 
 from onnx import GraphProto, TensorProto, TensorShapeProto, ValueInfoProto
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, SizeError
+from ansor_py.te.tensor import MOST_ITERATIONS
 
 # `shapes` fixes dynamic dimensions: by the dimension's name (an extent) or by an input's name (all its extents).
 Shapes = Mapping[str, int | Sequence[int]]
@@ -28,24 +30,28 @@ def is_numeric(info: ValueInfoProto) -> bool:
 
 
 def input_extents(graph: GraphProto, shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """The extents of every numeric input. Raises ModelError naming the dimensions that are still unknown."""
+    """The extents of every numeric input.
+
+    Raises ModelError naming the dimensions that are still unknown, SizeError for an extent that cannot be.
+    """
     extents, unused, unknown = dict[str, tuple[int, ...]](), set(shapes), list[str]()
+    fixed = {name: _checked(name, given) for name, given in shapes.items()}
     for info in fed_inputs(graph):
         if not is_numeric(info):
             continue
-        kind, given = info.type.tensor_type, shapes.get(info.name)
+        kind, given = info.type.tensor_type, fixed.get(info.name)
         if given is not None:
             unused.discard(info.name)
-            extents[info.name] = _given_extents(info, [given] if isinstance(given, int) else list(given))
+            extents[info.name] = _given_extents(info, given)
             continue
         if not kind.HasField("shape"):
             unknown.append(f"input '{info.name}' (give all its extents under its name)")
         found = []
         for index, dimension in enumerate(kind.shape.dim):
-            extent = dimension.dim_value if _is_fixed(dimension) else shapes.get(dimension.dim_param)
-            if isinstance(extent, int) and extent >= 0:
+            known = [dimension.dim_value] if _is_fixed(dimension) else fixed.get(dimension.dim_param, [])
+            if len(known) == 1:
                 unused.discard(dimension.dim_param)
-                found.append(extent)
+                found.append(known[0])
             else:
                 unknown.append(
                     f"'{dimension.dim_param}'" if dimension.dim_param else f"dimension {index} of input '{info.name}'"
@@ -60,6 +66,18 @@ def input_extents(graph: GraphProto, shapes: Shapes) -> dict[str, tuple[int, ...
         raise ModelError(
             f"shapes are given for {', '.join(sorted(unused))}, but the model has no such dynamic dimension or input"
         )
+    return extents
+
+
+def _checked(name: str, given: int | Sequence[int]) -> list[int]:
+    """The extents that are given under a name."""
+    try:
+        extents = [operator.index(extent) for extent in (given if isinstance(given, Sequence) else [given])]
+    except TypeError:
+        raise ModelError(f"shapes: '{name}' is {given!r}; give a whole number, or one for each dimension") from None
+    for extent in extents:
+        if not 0 <= extent <= MOST_ITERATIONS:
+            raise SizeError(f"shapes: the extent {extent} of '{name}' must lie between 0 and 2^60")
     return extents
 
 

@@ -11,6 +11,7 @@ opaque node, which ONNX's reference evaluator runs, if `fallback` allows it.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from onnx import (
     numpy_helper,
 )
 
-from ansor_py.errors import ModelError, ShapeConflictError, StaticInputError
+from ansor_py.errors import ModelError, ShapeConflictError, SizeError, StaticInputError
 from ansor_py.graph.decompositions import decomposed
 from ansor_py.graph.function_bodies import expand_function, function_of
 from ansor_py.graph.input_shapes import Shapes, fed_inputs, input_extents, is_numeric
@@ -120,6 +121,10 @@ class _Walk:
             self._add(proto, title, versions)
         except ShapeConflictError:
             raise
+        except SizeError as error:
+            raise SizeError(
+                str(error) if "node '" in str(error) else f"node '{title}' (operator {proto.op_type}): {error}"
+            ) from error
         except ModelError as error:
             if isinstance(error, StaticInputError):
                 error.origins |= self._origins(error.value)
@@ -262,7 +267,7 @@ class _Walk:
     def _add_shape(self, node: OperatorNode) -> None:
         shape = self.values[node.inputs[0]].shape
         if node.op_type == "Size":
-            array = np.asarray(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
+            array = np.asarray(math.prod(shape), dtype=np.int64)
         else:
             call = OperatorCall(node, ())
             array = np.asarray(shape[call.integer("start", 0) : call.integer("end", len(shape))], dtype=np.int64)

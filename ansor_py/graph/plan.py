@@ -9,9 +9,12 @@ and the weights (by byte offset). The plan is plain data that is stored as JSON 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+import numpy as np
 
 from ansor_py.errors import ModelError
 
@@ -50,6 +53,11 @@ class Port:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def bytes(self) -> int:
+        """Number of bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,17 @@ class Plan:
     schedules: Mapping[str, str]
     fallback: Fallback | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """The bytes that a run needs, by what for."""
+        return {
+            "inputs": sum(port.bytes for port in self.inputs),
+            "outputs": sum(port.bytes for port in self.outputs),
+            "intermediates": self.arena_bytes,
+            "weights": self.weights_bytes,
+            "workspace": self.workspace_bytes,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
