@@ -52,9 +52,10 @@ def compile(
     `records` (a file, or `Record`s) give the best measured schedule of each task; tasks without one get the default
     schedule. `threads` is how many a run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With
     `fallback`, nodes that cannot be compiled run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them);
-    without it they are an error. `workers` is the number of compiling child processes (default: one a core; 0: compile in
-    this process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled, RecordError for
-    records of another target or number of threads, TargetError for a nonsensical target.
+    without it they are an error. Operators with a library kernel (`CompiledModel.library_nodes`) are always accepted.
+    `workers` is the number of compiling child processes (default: one a core; 0: compile in this process). `progress` is told
+    what happens. Raises ModelError for a model that cannot be compiled, RecordError for records of another target or number
+    of threads, TargetError for a nonsensical target.
     """
     parts = partition_model(model, shapes, fallback=fallback)
     return compile_partition(parts, records, threads, target, workers=workers, progress=progress)
@@ -88,8 +89,8 @@ def compile_partition(
 
 
 def _fallback_models(parts: Partition) -> list[bytes]:
-    """The ONNX models of the opaque nodes, in order of execution."""
-    return [step.model for step in execution_order(parts) if not isinstance(step, Subgraph)]
+    """The ONNX models of the nodes that are left to the evaluator, in order of execution."""
+    return [step.model for step in execution_order(parts) if not isinstance(step, Subgraph) and not step.library]
 
 
 @dataclass(frozen=True, eq=False)

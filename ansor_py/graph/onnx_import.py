@@ -4,7 +4,8 @@ One walk over the nodes in topological order. A node whose inputs are all known 
 (`Shape`, `Gather`, `Concat`, ... into `Reshape`) never reaches the graph; inputs that must be known (a `Reshape`'s shape)
 become attributes; the shape of every other value is that of its tensor expression. Operators without an expression are
 replaced by their ONNX function body if they have one. What cannot be compiled then becomes an opaque node, which ONNX's
-reference evaluator runs, if `fallback` allows it.
+reference evaluator runs, if `fallback` allows it. Operators with a library kernel (TopK) are opaque nodes as well, always
+allowed.
 
     graph = import_model("m.onnx", shapes={"batch": 1})
 """
@@ -32,10 +33,11 @@ from onnx import (
 from ansor_py.errors import ModelError, StaticInputError
 from ansor_py.graph.function_bodies import expand_function, function_of
 from ansor_py.graph.ir import Array, AttributeValue, Graph, OpaqueNode, OperatorNode, Value, rebuild
+from ansor_py.graph.library_kernels import kernel_of
 from ansor_py.graph.model_file import check_model, infer_shapes, node_title, read_model
 from ansor_py.graph.onnx_nodes import attributes_of, dtype_name, supported_dtype
 from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, describe, expression_of, registered
-from ansor_py.graph.opaque_nodes import Context, evaluate_opaque, make_opaque
+from ansor_py.graph.opaque_nodes import Context, MadeNode, evaluate_opaque, make_library, make_opaque
 from ansor_py.graph.passes.constant_folding import FOLDED_ONLY, NONDETERMINISTIC, evaluate
 from ansor_py.graph.scalar_results import shape_of_single
 from ansor_py.graph.subgraphs import inlined_branch, operators_in, subgraphs_of, values_read
@@ -134,6 +136,8 @@ class _Walk:
             return
         if looks_at_shape:
             self._add_shape(operators[0])
+        elif kernel_of(proto.op_type, proto.domain):
+            self._add_library(proto, operators[0].name, versions)
         elif registered(proto.op_type) and _domain(proto.domain) == "":
             for operator in operators:
                 self._add_operator(operator)
@@ -156,7 +160,7 @@ class _Walk:
 
     def _refuse_dynamic(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
         for name in proto.input:
-            if name in self.dynamic:
+            if name in self.dynamic and not kernel_of(proto.op_type, proto.domain):
                 opset = versions.get(_domain(proto.domain), 0)
                 raise ModelError(
                     f"node '{title}' (operator {proto.op_type}, opset {opset}) reads '{name}', which is not a numeric tensor "
@@ -178,11 +182,8 @@ class _Walk:
 
     def _add_opaque(self, proto: NodeProto, title: str, reason: str, versions: Mapping[str, int]) -> None:
         """A node for the reference evaluator, or its results if all that it reads is known."""
-        read = {name: self.values[name] for name in values_read(proto) if name in self.values}
-        constants = {name: value.constant for name, value in read.items() if value.constant is not None}
-        types = {name: _type_proto(value) for name, value in read.items()}
-        types.update((name, self.dynamic[name]) for name in values_read(proto) if name in self.dynamic)
         context = Context(versions, tuple(self.functions.values()), self.ir_version)
+        types, constants = self._known_of(proto)
         made = make_opaque(proto, self._unique(title), reason, context, types, constants)
         if len(constants) == len(made.node.inputs) and not operators_in(proto) & NONDETERMINISTIC:
             results = evaluate_opaque(made.node, constants)
@@ -190,6 +191,31 @@ class _Walk:
                 for name, array in results.items():
                     self.add_constant(name, np.asarray(array), title)
                 return
+        self._add_made(made)
+
+    def _add_library(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
+        """A node for its library kernel. Inputs that decide a shape and are not known are wanted."""
+        context = Context(versions, (), self.ir_version)
+        types, constants = self._known_of(proto)
+        made = make_library(proto, title, context, types, constants)
+        self._add_made(made)
+        kernel = kernel_of(proto.op_type)
+        assert kernel is not None
+        if any(name in self.dynamic for name in made.node.outputs.values()):
+            for index in kernel.shape_inputs:
+                name = made.node.inputs.get(str(index))
+                if name is not None and name not in constants:
+                    self.wanted |= self._origins(name)
+
+    def _known_of(self, proto: NodeProto) -> tuple[dict[str, TypeProto], dict[str, Array]]:
+        """The types of what a node reads, and the arrays that are known."""
+        read = {name: self.values[name] for name in values_read(proto) if name in self.values}
+        types = {name: _type_proto(value) for name, value in read.items()}
+        types.update((name, self.dynamic[name]) for name in values_read(proto) if name in self.dynamic)
+        return types, {name: value.constant for name, value in read.items() if value.constant is not None}
+
+    def _add_made(self, made: MadeNode) -> None:
+        """An opaque node and the values that it computes."""
         for name in made.node.outputs.values():
             known = _static_value(name, self.types.get(name)) or _static_value(name, made.types.get(name))
             if known is not None:
@@ -214,7 +240,7 @@ class _Walk:
         return name
 
     def _known(self, node: OperatorNode) -> bool:
-        return all(self.values[name].constant is not None for name in node.reads)
+        return all(name in self.values and self.values[name].constant is not None for name in node.reads)
 
     def _fold(self, node: OperatorNode) -> bool:
         array = evaluate(node, [self.values[name].constant if name else None for name in node.inputs])

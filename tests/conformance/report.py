@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 from expected import expected_failures, problems
-from suite import KINDS, SUITES, Case, Outcome, counts_for_the_bar, load_cases, run_case
+from suite import KINDS, SUITES, Case, Kind, Outcome, counts_for_the_bar, load_cases, run_case
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 COUNTS = "## Counts"
@@ -22,6 +22,7 @@ _SHOWN_REASONS = 60
 
 MEANINGS = {
     "compiled": "native kernels compute it; passes while ONNX's reference evaluator is made to raise",
+    "library": "passes without the evaluator; library kernels, NumPy code of ours between native segments, do a part of it",
     "known": "every input has to be known at compile time, so the result is known before anything runs",
     "evaluated": "compiled, but the reference evaluator folded a constant of it at compile time",
     "fallback": "passes, with nodes run by the reference evaluator",
@@ -62,9 +63,17 @@ def page(results: list[Result], expected: Mapping[str, str]) -> str:
         "",
         *_bar(results),
         "",
+        "## Computed by library kernels, by operator",
+        "",
+        "Selecting and sorting take more than their standard algorithm's time as loops over all elements; code of this package",
+        "does it with NumPy between native segments. `--no-fallback` accepts these nodes; they are neither compiled nor left",
+        "to the evaluator.",
+        "",
+        *_table(("operators computed by library kernels", "cases"), _operators_of(results, "library")),
+        "",
         "## Run by fallback, by operator",
         "",
-        *_table(("operators run by ONNX's reference evaluator", "cases"), _fallback_operators(results)),
+        *_table(("operators run by ONNX's reference evaluator", "cases"), _operators_of(results, "fallback")),
         "",
         "## Failed, by reason",
         "",
@@ -99,8 +108,8 @@ def _bar(results: list[Result]) -> list[str]:
     ]
 
 
-def _fallback_operators(results: list[Result]) -> Counter[str]:
-    return Counter(", ".join(r.outcome.nodes) for r in results if r.outcome.kind == "fallback")
+def _operators_of(results: list[Result], kind: Kind) -> Counter[str]:
+    return Counter(", ".join(r.outcome.nodes) for r in results if r.outcome.kind == kind)
 
 
 def _table(head: tuple[str, str], counts: Counter[str]) -> list[str]:

@@ -18,7 +18,8 @@ import numpy as np
 from ansor_py.errors import ModelError
 from ansor_py.graph.ir import ANSOR_DOMAIN, Array, AttributeValue, Graph, OperatorNode, Value, rebuild
 from ansor_py.graph.known_values import known_result
-from ansor_py.graph.onnx_ops.registry import definition_of, registered
+from ansor_py.graph.library_kernels import LibraryCall, kernel_of, run_kernel
+from ansor_py.graph.onnx_ops.registry import definition_of, describe, registered
 
 # Operators with random results: never folded.
 NONDETERMINISTIC = frozenset(
@@ -57,6 +58,9 @@ def evaluate(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None
         result = quick(node, inputs)
         if result is not None:
             return result
+    if kernel_of(node.op_type, node.domain):
+        call = LibraryCall(describe(node), node.opset, node.attributes, inputs)  # type: ignore[arg-type]  # no arrays among them
+        return run_kernel(node.op_type, call)[node.output_index]
     simple = known_result(node, inputs)
     return simple if simple is not None else _reference_result(node, inputs)
 

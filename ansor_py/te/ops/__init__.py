@@ -91,7 +91,7 @@ from ansor_py.te.ops.pooling import (
     max_pool2d,
     max_pool_indices,
 )
-from ansor_py.te.ops.position import argmax, argmin, hardmax, top_k, top_k_indices
+from ansor_py.te.ops.position import argmax, argmin, hardmax
 from ansor_py.te.ops.quantization import centred, dequantize, quantize
 from ansor_py.te.ops.reduction import (
     log_softmax,
@@ -242,8 +242,6 @@ __all__ = [
     "tanh",
     "thresholded_relu",
     "tile",
-    "top_k",
-    "top_k_indices",
     "transpose",
     "trilu",
     "truncated_divide",

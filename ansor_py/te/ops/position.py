@@ -2,14 +2,13 @@
 
 i = argmax(x, axis=1)                      # int64; of equal ones the first
 i = argmin(x, axis=-1, keepdims=False, last=True)
-v = top_k(x, 5, axis=-1)                   # the five largest elements; top_k_indices says where they are
 y = hardmax(x, axis=-1)                    # 1 at the first largest element, else 0
 """
 
 from __future__ import annotations
 
 from ansor_py.te import tensor as te_tensor
-from ansor_py.te.expr import INDEX, Axis, Expr, cast, const, equal, logical_and, logical_or, reduction_identity, select
+from ansor_py.te.expr import INDEX, Axis, Expr, cast, const, equal, select
 from ansor_py.te.ops.checks import axes_of, normalized_axis, require
 from ansor_py.te.ops.elementwise import map_elements
 from ansor_py.te.ops.layout import reshape
@@ -56,35 +55,6 @@ def hardmax(x: Tensor, axis: int = -1, name: str = "hardmax") -> Tensor:
     axes = axes_of(x.shape)
     row: list[Expr] = [const(0, INDEX) if i == along else a for i, a in enumerate(axes)]
     return tensor_from_body(name, axes, cast(equal(best[tuple(row)], axes[along]), x.dtype))
-
-
-def top_k(x: Tensor, k: int, axis: int = -1, largest: bool = True, name: str = "top_k") -> Tensor:
-    """The k largest (or smallest) elements along `axis`, the most extreme one first."""
-    along, rank, axes = _ranked(x, k, axis, largest, name)
-    r = reduce_axis(x.shape[along], "r")
-    element = (*axes[:along], r, *axes[along + 1 :])
-    worst = reduction_identity("max", x.dtype)
-    return tensor_from_body(name, axes, te_tensor.reduce_max(select(equal(rank[element], axes[along]), x[element], worst), r))
-
-
-def top_k_indices(x: Tensor, k: int, axis: int = -1, largest: bool = True, name: str = "top_k_indices") -> Tensor:
-    """The positions (int64) of the elements of `top_k`; of equal ones the first comes first."""
-    along, rank, axes = _ranked(x, k, axis, largest, name)
-    r = reduce_axis(x.shape[along], "r")
-    here = equal(rank[(*axes[:along], r, *axes[along + 1 :])], axes[along])
-    return tensor_from_body(name, axes, te_tensor.reduce_max(select(here, r, const(0, INDEX)), r))
-
-
-def _ranked(x: Tensor, k: int, axis: int, largest: bool, name: str) -> tuple[int, Tensor, tuple[Axis, ...]]:
-    """The axis, for every element the number of those that come before it, and axes over the result."""
-    along = normalized_axis(name, axis, x)
-    require(0 <= k <= x.shape[along], name, f"there are no {k} elements along axis {axis}", x)
-    axes, other = axes_of(x.shape), reduce_axis(x.shape[along], "k")
-    this, that = x[axes], x[(*axes[:along], other, *axes[along + 1 :])]
-    ahead = that > this if largest else that < this
-    before = logical_or(ahead, logical_and(equal(that, this), other < axes[along]))
-    rank = tensor_from_body(f"{name}_rank", axes, te_tensor.reduce_sum(cast(before, INDEX), other))
-    return along, rank, axes_of((*x.shape[:along], k, *x.shape[along + 1 :]))
 
 
 @operator("argmax", example="argmax:512,1024,axis=1")
