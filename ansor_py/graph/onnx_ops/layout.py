@@ -63,6 +63,12 @@ def concat(call: OperatorCall) -> Tensor:
     return ops.concat([call.tensor(index) for index in range(len(call.inputs))], call.axis(1))
 
 
+@onnx_op("Join", pattern=Pattern.OPAQUE)
+def join(call: OperatorCall) -> Tensor:
+    """A Concat that is a kernel of its own; made by the splitting pass, not an ONNX operator."""
+    return concat(call)
+
+
 @onnx_op("Slice", pattern=Pattern.INJECTIVE, static={1: "starts", 2: "ends", 3: "axes", 4: "steps"})
 def strided_slice(call: OperatorCall) -> Tensor:
     """Ranges of some dimensions, with steps."""
