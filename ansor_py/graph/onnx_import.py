@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import (
@@ -32,7 +32,7 @@ from onnx import (
 
 from ansor_py.errors import ModelError, StaticInputError
 from ansor_py.graph.function_bodies import expand_function, function_of
-from ansor_py.graph.ir import Array, AttributeValue, Graph, OpaqueNode, OperatorNode, Value, rebuild
+from ansor_py.graph.ir import Array, Graph, OpaqueNode, OperatorNode, Value, rebuild
 from ansor_py.graph.library_kernels import kernel_of
 from ansor_py.graph.model_file import check_model, infer_shapes, node_title, read_model
 from ansor_py.graph.onnx_nodes import attributes_of, dtype_name, supported_dtype
@@ -40,6 +40,7 @@ from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, descri
 from ansor_py.graph.opaque_nodes import Context, MadeNode, evaluate_opaque, make_library, make_opaque
 from ansor_py.graph.passes.constant_folding import FOLDED_ONLY, NONDETERMINISTIC, evaluate
 from ansor_py.graph.scalar_results import shape_of_single
+from ansor_py.graph.static_inputs import resolve_static_inputs
 from ansor_py.graph.subgraphs import inlined_branch, operators_in, subgraphs_of, values_read
 from ansor_py.te.expr import DTYPE_BYTES
 from ansor_py.te.tensor import Tensor, placeholder
@@ -142,7 +143,7 @@ class _Walk:
             for operator in operators:
                 self._add_operator(operator)
         else:
-            self._add_function(proto, operators[0], opset)
+            self._add_function(proto, operators[0], opset, versions)
 
     def _add_with_subgraphs(self, proto: NodeProto, title: str, versions: Mapping[str, int], opset: int) -> None:
         """A node with subgraphs: the branch of an If whose condition is known, or the node's function body."""
@@ -150,7 +151,7 @@ class _Walk:
         if condition is None:
             outputs = [name for name in proto.output if name]
             node = OperatorNode(title, proto.op_type, tuple(proto.input), outputs[0], {}, _domain(proto.domain), opset)
-            self._add_function(proto, node, opset)
+            self._add_function(proto, node, opset, versions)
             return
         tensors, nodes = inlined_branch(proto, bool(condition.reshape(-1)[0]), f"{title}/")
         for tensor in tensors:
@@ -185,13 +186,19 @@ class _Walk:
         context = Context(versions, tuple(self.functions.values()), self.ir_version)
         types, constants = self._known_of(proto)
         made = make_opaque(proto, self._unique(title), reason, context, types, constants)
-        if len(constants) == len(made.node.inputs) and not operators_in(proto) & NONDETERMINISTIC:
-            results = evaluate_opaque(made.node, constants)
-            if all(isinstance(array, np.ndarray) and str(array.dtype) in DTYPE_BYTES for array in results.values()):
-                for name, array in results.items():
-                    self.add_constant(name, np.asarray(array), title)
-                return
-        self._add_made(made)
+        if not self._evaluate_now(made, proto, constants, title):
+            self._add_made(made)
+
+    def _evaluate_now(self, made: MadeNode, proto: NodeProto, constants: Mapping[str, Array], title: str) -> bool:
+        """Whether all that a node reads is known, and so are its results now: arrays of supported dtypes."""
+        if len(constants) < len(made.node.inputs) or operators_in(proto) & NONDETERMINISTIC:
+            return False
+        results = evaluate_opaque(made.node, constants)
+        if not all(isinstance(array, np.ndarray) and str(array.dtype) in DTYPE_BYTES for array in results.values()):
+            return False
+        for name, array in results.items():
+            self.add_constant(name, np.asarray(array), title)
+        return True
 
     def _add_library(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
         """A node for its library kernel. Inputs that decide a shape and are not known are wanted."""
@@ -243,7 +250,8 @@ class _Walk:
         return all(name in self.values and self.values[name].constant is not None for name in node.reads)
 
     def _fold(self, node: OperatorNode) -> bool:
-        array = evaluate(node, [self.values[name].constant if name else None for name in node.inputs])
+        known = [self.values[name].constant if name else None for name in node.inputs]
+        array = evaluate(node, known, self.inferred.get(node.output))
         if array is None:
             return False
         self.add_constant(node.output, array, describe(node))
@@ -284,7 +292,7 @@ class _Walk:
         self.values[node.output] = Value(node.output, shape, result.dtype)
         self.nodes.append(resolved)
 
-    def _add_function(self, proto: NodeProto, node: OperatorNode, opset: int) -> None:
+    def _add_function(self, proto: NodeProto, node: OperatorNode, opset: int, versions: Mapping[str, int]) -> None:
         types = [_type_proto(self.values[name]) if name else TypeProto() for name in proto.input]
         function = function_of(proto, opset, types, self.functions)
         if function is None:
@@ -296,6 +304,12 @@ class _Walk:
                 )
             if self.fallback:
                 raise ModelError(f"{describe(node)} has neither a tensor expression nor a function body")
+            if self._known(node):
+                context = Context(versions, tuple(self.functions.values()), self.ir_version)
+                kinds, constants = self._known_of(proto)
+                made = make_opaque(proto, node.name, f"{describe(node)} is not supported", context, kinds, constants)
+                if self._evaluate_now(made, proto, constants, node.name):
+                    return
             definition_of(node)  # raises the error that lists the supported operators
             raise ModelError(f"{describe(node)} is not supported")
         stated = {_domain(entry.domain): entry.version for entry in function.opset_import}
@@ -304,32 +318,6 @@ class _Walk:
         separable = (proto.domain, proto.op_type) in self.functions
         for index, inner in enumerate(expand_function(proto, function, f"{node.name}/")):
             self.add(inner, node_title(inner, index), inner_opsets, whole=separable)
-
-
-def resolve_static_inputs(node: OperatorNode, values: Mapping[str, Value]) -> OperatorNode:
-    """The node with inputs that have to be known turned into attributes. Raises StaticInputError where one is not known.
-
-    Optional ones become attributes where they are known and one number.
-    """
-    definition = definition_of(node)
-    inputs = list(node.inputs)
-    attributes: dict[str, AttributeValue] = dict(node.attributes)
-    for index, name in {**definition.static, **definition.optional_static}.items():
-        if index >= len(inputs) or not inputs[index]:
-            continue
-        array = values[inputs[index]].constant
-        if array is not None and (index in definition.static or array.size == 1):
-            attributes[name] = array
-            inputs[index] = ""
-        elif index in definition.static:
-            raise StaticInputError(
-                f"{describe(node)}: its input '{inputs[index]}' ({name}) is computed while the model runs; "
-                "it has to be known when the model is compiled",
-                inputs[index],
-            )
-    while inputs and not inputs[-1]:
-        inputs.pop()
-    return replace(node, inputs=tuple(inputs), attributes=attributes)
 
 
 def _stand_in(value: Value) -> Tensor:

@@ -9,6 +9,7 @@ from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_nodes import dtype_name
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
 from ansor_py.te import ops
+from ansor_py.te.ops.indexing import progression_length
 from ansor_py.te.tensor import Tensor
 
 
@@ -92,8 +93,8 @@ def einsum(call: OperatorCall) -> Tensor:
 @onnx_op("Range", pattern=Pattern.INJECTIVE, static={0: "start", 1: "limit", 2: "delta"})
 def numbers(call: OperatorCall) -> Tensor:
     """Numbers at equal distances; all three inputs have to be known."""
-    start, limit, delta = (np.asarray(call.node.attributes[name]).reshape(()) for name in ("start", "limit", "delta"))
+    dtype = str(np.asarray(call.node.attributes["start"]).dtype)
+    start, limit, delta = (call.scalar(name) for name in ("start", "limit", "delta"))
     if delta == 0:
         raise ModelError(f"{describe(call.node)}: the distance of the numbers is 0")
-    count = max(int(np.ceil((limit - start) / delta)), 0)
-    return ops.arithmetic_progression(count, start.item(), delta.item(), str(start.dtype))
+    return ops.arithmetic_progression(progression_length(start, limit, delta), start, delta, dtype)

@@ -63,6 +63,10 @@ class OperatorCall:
         """A float attribute (also from a static scalar input)."""
         return float(self._scalar(name, default))
 
+    def scalar(self, name: str, default: float | None = None) -> float:
+        """A number of the first input's dtype: an integer stays one, exact however large it is."""
+        return self._scalar(name, default)
+
     def text(self, name: str, default: str) -> str:
         """A string attribute."""
         return str(self.node.attributes.get(name, default))
