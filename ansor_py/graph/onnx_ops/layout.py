@@ -113,7 +113,7 @@ def pad(call: OperatorCall) -> Tensor:
         return ops.pad_repeating(call.x, before, after, mode)
     value = call.optional(2)
     if value is None:
-        return ops.pad(call.x, before, after, call.number("value", 0.0))
+        return ops.pad(call.x, before, after, call.scalar("value", 0))
     return _padded_with(call.x, before, after, value)
 
 
