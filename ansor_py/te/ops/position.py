@@ -1,6 +1,6 @@
 """Where the largest or smallest element along an axis is, and which it is, as one.
 
-i = argmax(x, axis=1)                      # int64; of equal ones the first
+i = argmax(x, axis=1)                      # int64; of equal ones the first, and NaN before all else
 i = argmin(x, axis=-1, keepdims=False, last=True)
 y = hardmax(x, axis=-1)                    # 1 at the first largest element, else 0
 """
@@ -8,7 +8,7 @@ y = hardmax(x, axis=-1)                    # 1 at the first largest element, els
 from __future__ import annotations
 
 from ansor_py.te import tensor as te_tensor
-from ansor_py.te.expr import INDEX, Axis, Expr, cast, const, equal, select
+from ansor_py.te.expr import FLOAT_DTYPES, INDEX, Axis, Expr, cast, compare, const, equal, logical_or, select
 from ansor_py.te.ops.checks import axes_of, normalized_axis, require
 from ansor_py.te.ops.elementwise import map_elements
 from ansor_py.te.ops.layout import reshape
@@ -30,7 +30,7 @@ def argmin(x: Tensor, axis: int = 0, keepdims: bool = False, last: bool = False,
 
 
 def _position(x: Tensor, axis: int, keepdims: bool, last: bool, name: str, largest: bool) -> Tensor:
-    """The extreme value first, then the extreme of the positions where it is; there is none only in a row with NaN."""
+    """The extreme value first, then the extreme of the positions where it is. A NaN is the extreme, whichever is wanted."""
     along = normalized_axis(name, axis, x)
     require(x.shape[along] > 0, name, f"axis {axis} has no elements", x)
     extreme = (reduce_max if largest else reduce_min)(x, along, keepdims=True, name=f"{name}_value")
@@ -38,7 +38,7 @@ def _position(x: Tensor, axis: int, keepdims: bool, last: bool, name: str, large
     row = axes_of(x.shape)
     outer = [Axis(a.name, 1) if i == along else a for i, a in enumerate(row)]
     element = (*outer[:along], k, *outer[along + 1 :])
-    here = equal(x[element], extreme[tuple(outer)])
+    here = equal_or_nan(x[element], extreme[tuple(outer)])
     missing = 0 if last else x.shape[along] - 1
     reduce = te_tensor.reduce_max if last else te_tensor.reduce_min
     # Positions in half the bits: as many of them as elements fit a vector.
@@ -46,6 +46,12 @@ def _position(x: Tensor, axis: int, keepdims: bool, last: bool, name: str, large
     place = tensor_from_body(f"{name}_place", outer, reduce(select(here, cast(k, kind), const(missing, kind)), k))
     found = map_elements(place, lambda value: cast(value, INDEX), name)
     return found if keepdims else reshape(found, [e for i, e in enumerate(x.shape) if i != along], f"{name}_flat")
+
+
+def equal_or_nan(value: Expr, extreme: Expr) -> Expr:
+    """Whether an element is the extreme of those that it belongs to: NaN, which equals nothing, is it where there is one."""
+    same = equal(value, extreme)
+    return logical_or(same, compare("ne", value, value)) if value.dtype in FLOAT_DTYPES else same
 
 
 def hardmax(x: Tensor, axis: int = -1, name: str = "hardmax") -> Tensor:
