@@ -30,12 +30,13 @@ from onnx import (
     numpy_helper,
 )
 
-from ansor_py.errors import ModelError, StaticInputError
+from ansor_py.errors import ModelError, RefusedModelError, StaticInputError
 from ansor_py.graph.function_bodies import expand_function, function_of
 from ansor_py.graph.ir import Array, Graph, OpaqueNode, OperatorNode, Value, rebuild
 from ansor_py.graph.library_kernels import kernel_of
 from ansor_py.graph.model_file import check_model, infer_shapes, node_title, read_model
-from ansor_py.graph.onnx_nodes import attributes_of, dtype_name, supported_dtype
+from ansor_py.graph.old_versions import modernised
+from ansor_py.graph.onnx_nodes import attributes_of, default_attributes, dtype_name, supported_dtype
 from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, describe, expression_of, registered
 from ansor_py.graph.opaque_nodes import Context, MadeNode, evaluate_opaque, make_library, make_opaque
 from ansor_py.graph.passes.constant_folding import FOLDED_ONLY, NONDETERMINISTIC, evaluate
@@ -113,6 +114,8 @@ class _Walk:
         try:
             self._refuse_dynamic(proto, title, versions)
             self._add(proto, title, versions)
+        except RefusedModelError:
+            raise
         except ModelError as error:
             if isinstance(error, StaticInputError):
                 error.origins |= self._origins(error.value)
@@ -130,6 +133,13 @@ class _Walk:
         if subgraphs_of(proto):
             self._add_with_subgraphs(proto, title, versions, opset)
             return
+        if _domain(proto.domain) == "" and opset:
+            read = {name: self.values[name].shape for name in proto.input if name in self.values}
+            replaced = modernised(proto, title, opset, read)
+            if replaced is not None:
+                for index, node in enumerate(replaced.nodes):
+                    self._add(node, node_title(node, index), {**versions, "": replaced.opset})
+                return
         operators = list(self._operators(proto, title, opset))
         looks_at_shape = proto.op_type in ("Shape", "Size") and _domain(proto.domain) == ""
         known = not looks_at_shape and all(self._known(operator) for operator in operators)
@@ -233,6 +243,7 @@ class _Walk:
 
     def _operators(self, proto: NodeProto, title: str, opset: int) -> Iterator[OperatorNode]:
         attributes = attributes_of(proto, f"node '{title}' (operator {proto.op_type}, opset {opset})")
+        attributes = {**default_attributes(proto.op_type, opset, _domain(proto.domain)), **attributes}
         domain, inputs, count = _domain(proto.domain), tuple(proto.input), len(proto.output)
         for index, output in enumerate(proto.output):
             if output:

@@ -30,7 +30,7 @@ from onnx import (
 from ansor_py.errors import ModelError
 from ansor_py.graph.ir import Array, OpaqueNode
 from ansor_py.graph.library_kernels import Attribute
-from ansor_py.graph.onnx_nodes import attributes_of
+from ansor_py.graph.onnx_nodes import attributes_of, default_attributes
 from ansor_py.graph.reference import evaluator_of
 from ansor_py.graph.subgraphs import operators_in, values_read
 
@@ -90,7 +90,8 @@ def make_library(
     """The node for its library kernel; arguments as of `make_opaque`. Raises ModelError for an attribute that is an array."""
     opset = context.opsets.get("", 0)
     attributes: dict[str, Attribute] = {}
-    for name, value in attributes_of(proto, f"node '{title}' (operator {proto.op_type}, opset {opset})").items():
+    given = attributes_of(proto, f"node '{title}' (operator {proto.op_type}, opset {opset})")
+    for name, value in {**default_attributes(proto.op_type, opset), **given}.items():
         if isinstance(value, np.ndarray):
             raise ModelError(f"node '{title}' (operator {proto.op_type}) has a tensor as attribute '{name}'")
         attributes[name] = value

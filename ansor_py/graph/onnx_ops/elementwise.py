@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, RefusedModelError
 from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_nodes import dtype_name
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
@@ -179,10 +179,15 @@ def _converted(x: Tensor, dtype: str) -> Tensor:
 
 @onnx_op("Dropout", pattern=Pattern.ELEMENTWISE, static={1: "ratio", 2: "training_mode"})
 def dropout(call: OperatorCall) -> Tensor:
-    """Nothing, at inference; its mask is all true."""
+    """Nothing, at inference; its mask is all true (before opset 10 all 1, of the input's dtype)."""
     is_random = call.number("ratio", 0.5) != 0
+    if call.opset < 7 and is_random and not call.integer("is_test", 0):
+        raise RefusedModelError(
+            f"{describe(call.node)} is in training mode ('is_test' is not 1); export the model for inference"
+        )
     if call.has("training_mode") and call.integer("training_mode") and is_random:
         raise ModelError(f"{describe(call.node)} is in training mode; export the model for inference")
     if call.node.output_index == 1:
-        return ops.map_elements(call.x, lambda v: expr.const(True, "bool"), "dropout_mask")
+        kind = "bool" if call.opset >= 10 else call.x.dtype
+        return ops.map_elements(call.x, lambda v: expr.const(1, kind), "dropout_mask")
     return ops.map_elements(call.x, lambda v: v, "dropout")

@@ -52,9 +52,12 @@ def reverse_sequence(call: OperatorCall) -> Tensor:
     return ops.reverse_sequence(call.x, call.tensor(1), call.integer("batch_axis", 1), call.integer("time_axis", 0))
 
 
-@onnx_op("Tile", pattern=Pattern.INJECTIVE, static={1: "repeats"})
+@onnx_op("Tile", pattern=Pattern.INJECTIVE, static={1: "repeats", 2: "axis"})
 def tile(call: OperatorCall) -> Tensor:
-    """Repeated along each dimension."""
+    """Repeated along each dimension; before opset 6 along one."""
+    if call.opset < 6:
+        axis = call.axis(0)
+        return ops.tile(call.x, [call.integer("repeats") if i == axis else 1 for i in range(len(call.x.shape))])
     return ops.tile(call.x, call.integers("repeats"))
 
 

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ansor_py.errors import AnsorError, ModelError
+from ansor_py.errors import AnsorError, BroadcastError, ModelError, RefusedModelError
 from ansor_py.graph.ir import OperatorNode, Pattern
 from ansor_py.te.expr import Axis
 from ansor_py.te.tensor import Compute, Tensor, tensor_from_body
@@ -178,6 +178,8 @@ def expression_of(node: OperatorNode, inputs: Sequence[Tensor | None]) -> Tensor
         return result
     except ModelError:
         raise
+    except BroadcastError as error:
+        raise RefusedModelError(f"{describe(node)}: {error}; correct the model's shapes") from error
     except AnsorError as error:
         raise ModelError(f"{describe(node)}: {error}") from error
 
