@@ -30,6 +30,30 @@ MEANINGS = {
 }
 
 
+RULES = """\
+## Where the standard leaves a choice
+
+The same at compile time and at run time: what is known when a model is compiled is computed by the compiled operators' own
+definitions with NumPy, never by an evaluator.
+
+* Not a number: wherever an extreme is looked for, NaN wins, and the first one of several (`Max`, `Min`, `ReduceMax`,
+  `ReduceMin`, `ArgMax`, `ArgMin`, `MaxPool` with its indices, `GlobalMaxPool`, `Hardmax`); with `select_last_index` the last
+  one. `TopK` takes NaN for larger than everything: first with `largest=1`, last with `largest=0`; of equal elements, and of
+  several NaN, the first comes first, also with `sorted=0`. `Clip` and `Relu` let NaN pass, and a limit that is NaN gives NaN. A
+  row of `Softmax` or `LogSoftmax` with NaN in it is NaN.
+* Integers: arithmetic wraps around, nothing goes through floats. `Pow` of integers is exact up to the 63rd power, modulo the
+  dtype; a negative power is 0 but for 1 and -1. `Div` rounds towards zero; a quotient by 0 is unspecified and no fault.
+* `Cast` of floats to integers cuts off what is behind the point, saturates beyond the dtype, and makes 0 of NaN; of integers to
+  integers it keeps the low bits.
+* `Range` has ceil((limit - start) / delta) elements, of the numbers that the dtype holds with the quotient in float64:
+  0, 0.3, 0.1 give 4 in float32 and 3 in float64.
+* Old versions of an operator mean what their text says, or are refused with one error that names operator, version and
+  remedy, with fallback too: `broadcast` and `axis` before opset 7, equal shapes of `Sum`, `Max`, `Min` and `Mean` before
+  opset 8, one slope a channel of `PRelu` before opset 7, limits of float32 of `Clip` from opset 6 to 10, rows of all axes
+  from `axis` on of the softmax family before opset 13. `Dropout` and `BatchNormalization` before opset 7 without `is_test`
+  are in training mode and refused.""".splitlines()
+
+
 @dataclass(frozen=True)
 class Result:
     """A case and what became of it."""
@@ -62,6 +86,8 @@ def page(results: list[Result], expected: Mapping[str, str]) -> str:
         *_counts(results),
         "",
         *_bar(results),
+        "",
+        *RULES,
         "",
         "## Computed by library kernels, by operator",
         "",
