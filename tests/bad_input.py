@@ -249,6 +249,18 @@ def _no_fallback(folder: Path) -> list[str]:
 
 
 @mistake(
+    "an old model whose operands do not fit together",
+    "DIR/m.onnx: node 'sum' (operator Add, opset 6): shapes [2, 3] and [3] differ, and 'broadcast' is not set; correct the "
+    "model, or convert it to a newer opset with onnx.version_converter",
+)
+def _old_broadcast(folder: Path) -> list[str]:
+    node = helper.make_node("Add", ["x", "b"], ["y"], name="sum")
+    model = _model([node], [_value("x", 2, 3), _value("b", 3)], [_value("y", 2, 3)])
+    model.opset_import[0].version = 6
+    return _saved(folder, model)
+
+
+@mistake(
     "an operator that ONNX does not have",
     "DIR/m.onnx: node 'foo' (operator mine.Foo, opset 1) has neither a tensor expression nor a function body; and ONNX's "
     "reference evaluator cannot run it either",

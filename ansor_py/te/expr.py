@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Union
@@ -92,7 +93,16 @@ class Const(Expr):
     dtype: str
 
     def __str__(self) -> str:
-        return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
+        return _float_text(self.value, self.dtype) if isinstance(self.value, float) else str(self.value)
+
+
+def _float_text(value: float, dtype: str) -> str:
+    """The shortest text, of six digits or more, that means the same number of the dtype: texts identify computations."""
+    for digits in (6, 7, 8, 9, 15, 16):
+        text = f"{value:.{digits}g}"
+        if converted(float(text), dtype) == value:
+            return text
+    return f"{value:.17g}"
 
 
 @dataclass(frozen=True)
@@ -260,9 +270,8 @@ _FOLD: dict[str, Callable[[float, float], float]] = {
     "mul": operator.mul,
     "floordiv": operator.floordiv,
     "mod": operator.mod,
-    "min": min,
-    "max": max,
-    "pow": operator.pow,
+    "min": lambda a, b: a if a < b or a != a else b,  # NaN in either operand wins
+    "max": lambda a, b: a if a > b or a != a else b,
     "and": lambda a, b: bool(a and b),
     "or": lambda a, b: bool(a or b),
 }
@@ -285,18 +294,44 @@ def reduction_identity(combiner: str, dtype: str) -> Const:
         return Const(-math.inf if combiner == "max" else math.inf, dtype)
     if dtype == "bool":
         return Const(combiner == "min", dtype)
-    bits = DTYPE_BYTES[dtype] * 8
-    low, high = (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    low, high = integer_limits(dtype)
     return Const(low if combiner == "max" else high, dtype)
 
 
 def const(value: int | float | bool, dtype: str) -> Const:
-    """A literal of the given dtype, the value converted to it."""
+    """A literal of the given dtype, the value converted to it as `converted` says."""
     if dtype not in DTYPE_BYTES:
         raise ExpressionError(f"unknown dtype '{dtype}'; known are {', '.join(DTYPE_BYTES)}")
-    if dtype in FLOAT_DTYPES:
-        return Const(float(value), dtype)
-    return Const(bool(value) if dtype == "bool" else int(value), dtype)
+    return Const(converted(value, dtype), dtype)
+
+
+def converted(value: int | float | bool, dtype: str) -> int | float | bool:
+    """A number as the dtype holds it: floats rounded, integers exact and wrapped around as machine arithmetic does.
+
+    Raises ExpressionError for a float that is no whole number where an integer is wanted; `cast` cuts off what is behind the
+    point.
+    """
+    if dtype == "bool":
+        return bool(value)
+    if dtype == "float64":
+        return float(value)
+    if dtype == "float32":
+        wide = float(value)
+        try:
+            return float(struct.unpack("<f", struct.pack("<f", wide))[0])
+        except OverflowError:
+            return math.copysign(math.inf, wide)
+    low, high = integer_limits(dtype)
+    if isinstance(value, float) and not value.is_integer():
+        raise ExpressionError(f"{value} is no number of dtype {dtype}")
+    whole = int(value)
+    return whole if low <= whole <= high else (whole - low) % (high - low + 1) + low
+
+
+def integer_limits(dtype: str) -> tuple[int, int]:
+    """The smallest and the largest number of an integer dtype."""
+    bits = DTYPE_BYTES[dtype] * 8
+    return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def as_expr(value: Operand, dtype: str) -> Expr:
@@ -334,6 +369,10 @@ def binary(op: str, left: Operand, right: Operand) -> Expr:
         return a
     if op == "mod" and one_b and is_int:
         return const(0, a.dtype)
+    if op in ("min", "max"):
+        for this in (a, b):
+            if isinstance(this, Const) and this.value != this.value:  # NaN wins
+                return this
     if op in ("and", "or"):
         for this, other in ((a, b), (b, a)):
             if isinstance(this, Const):
@@ -402,10 +441,16 @@ def call(function: str, *arguments: Expr) -> Expr:
 
 
 def cast(value: Expr, dtype: str) -> Expr:
-    """Convert to another dtype."""
+    """Convert to another dtype; floats to integers towards zero, limited to what fits, and NaN to 0."""
     if value.dtype == dtype:
         return value
-    return const(value.value, dtype) if isinstance(value, Const) else Cast(value, dtype)
+    if not isinstance(value, Const):
+        return Cast(value, dtype)
+    number = value.value
+    if isinstance(number, float) and dtype not in FLOAT_DTYPES and dtype != "bool":
+        low, high = integer_limits(dtype)
+        number = 0 if math.isnan(number) else low if number < low else high if number > high else int(number)
+    return const(number, dtype)
 
 
 def children(expr: Expr) -> tuple[Expr, ...]:

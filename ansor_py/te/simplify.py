@@ -10,6 +10,7 @@ minimum or maximum that cannot be resolved. Divisions and comparisons are decide
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
@@ -90,7 +91,8 @@ class Simplifier:
 
     def linear_interval(self, value: Linear) -> Interval:
         """The interval of a normal form."""
-        low = high = float(value.constant)
+        low: float = value.constant  # exact: an integer as long as no bound is infinite
+        high: float = value.constant
         for atom, coefficient in value.terms:
             a, b = self._atom_interval(atom)
             low += coefficient * (a if coefficient > 0 else b)
@@ -126,9 +128,16 @@ class Simplifier:
     def _opaque(self, expr: Expr) -> Linear:
         return Linear((), int(expr.value)) if isinstance(expr, Const) else Linear(((expr, 1),), 0)
 
+    def _may_wrap(self, *values: Linear) -> bool:
+        """Whether data of unknown size is among the terms: sums of it are machine arithmetic, not that of whole numbers."""
+        atoms = {atom for value in values for atom, _ in value.terms if not isinstance(atom, Var)}
+        return any(math.isinf(bound) for atom in atoms for bound in self._atom_interval(atom))
+
     def _floordiv(self, value: Linear, divisor: int) -> Linear:
         if divisor == 1:
             return value
+        if self._may_wrap(value):
+            return self._opaque(binary("floordiv", self._to_expr(value, INDEX), divisor))
         quotient = Linear(tuple((a, c // divisor) for a, c in value.terms if c % divisor == 0), value.constant // divisor)
         rest = Linear(tuple((a, c) for a, c in value.terms if c % divisor), value.constant % divisor)
         low, high = self.linear_interval(rest)
@@ -145,6 +154,8 @@ class Simplifier:
         return quotient.plus(self._opaque(binary("floordiv", self._to_expr(rest, INDEX), divisor)))
 
     def _mod(self, value: Linear, divisor: int) -> Linear:
+        if self._may_wrap(value):
+            return self._opaque(binary("mod", self._to_expr(value, INDEX), divisor))
         rest = Linear(tuple((a, c % divisor) for a, c in value.terms if c % divisor), value.constant % divisor)
         low, high = self.linear_interval(rest)
         if low >= 0 and high < divisor:
@@ -156,11 +167,12 @@ class Simplifier:
         return self._opaque(binary("mod", self._to_expr(whole, INDEX), divisor))
 
     def _extreme(self, op: str, left: Linear, right: Linear) -> Linear:
-        low, high = self.linear_interval(left.plus(right, -1))
-        if high <= 0:
-            return left if op == "min" else right
-        if low >= 0:
-            return right if op == "min" else left
+        if not self._may_wrap(left, right):
+            low, high = self.linear_interval(left.plus(right, -1))
+            if high <= 0:
+                return left if op == "min" else right
+            if low >= 0:
+                return right if op == "min" else left
         return self._opaque(binary(op, self._to_expr(left, INDEX), self._to_expr(right, INDEX)))
 
     def recombine(self, value: Linear) -> Linear:
@@ -197,8 +209,8 @@ class Simplifier:
         return UNBOUNDED
 
     def _compare(self, expr: Compare) -> Expr:
-        difference = self.linear(expr.left).plus(self.linear(expr.right), -1)
-        low, high = self.linear_interval(difference)
+        left, right = self.linear(expr.left), self.linear(expr.right)
+        low, high = UNBOUNDED if self._may_wrap(left, right) else self.linear_interval(left.plus(right, -1))
         decided: dict[str, tuple[bool, bool]] = {
             "lt": (high < 0, low >= 0),
             "le": (high <= 0, low > 0),

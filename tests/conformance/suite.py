@@ -1,6 +1,7 @@
 """ONNX's backend tests run against `AnsorBackend`, each with a verdict on how it was computed.
 
 compiled     passes with fallback off and with ONNX's reference evaluator made to raise: native kernels did all of it
+library      passes like that, but library kernels (NumPy code of this package between native segments) do a part of it
 known        all of its inputs have to be known at compile time, and so is its result; nothing is left to run
 evaluated    compiled, but the reference evaluator folded a constant of it at compile time
 fallback     passes, with nodes run by the reference evaluator
@@ -32,8 +33,8 @@ from ansor_py.errors import AnsorError
 from ansor_py.graph.backend import AnsorBackend, AnsorRep
 from ansor_py.te.expr import DTYPE_BYTES
 
-Kind = Literal["compiled", "known", "evaluated", "fallback", "failed"]
-KINDS: tuple[Kind, ...] = ("compiled", "known", "evaluated", "fallback", "failed")
+Kind = Literal["compiled", "library", "known", "evaluated", "fallback", "failed"]
+KINDS: tuple[Kind, ...] = ("compiled", "library", "known", "evaluated", "fallback", "failed")
 SUITES = ("NodeModel", "SimpleModel", "PyTorchOperatorModel", "PyTorchConvertedModel")
 # Operators of control flow, strings, sequences and optional values.
 _OUTSIDE = {
@@ -58,7 +59,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case. `nodes` are the operators that the evaluator ran, `reason` says why or what failed."""
+    """What became of a case. `nodes` are the operators that the evaluator or library kernels ran; `reason` says why the
+    evaluator ran, or what failed."""
 
     kind: Kind
     reason: str = ""
@@ -103,6 +105,9 @@ def run_case(case: Case) -> Outcome:
     try:
         with forbidden_evaluator():
             attempt(case, fallback=False)
+        library = [node.op_type for model in RecordingBackend.prepared for v in model.variants for node in v.library_nodes]
+        if library:
+            return Outcome("library", nodes=tuple(dict.fromkeys(library)))
         return Outcome("known" if _nothing_runs(RecordingBackend.prepared) else "compiled")
     except Exception as error:
         first = error

@@ -92,8 +92,8 @@ def _as_affine(graph: Graph, node: OperatorNode) -> _Affine | None:
 
 def _batch_normalisation(graph: Graph, node: OperatorNode) -> _Affine | None:
     parameters = [graph.constant(name) for name in node.inputs[1:5]]
-    if any(array is None for array in parameters) or node.attributes.get("training_mode", 0):
-        return None
+    if any(array is None or array.ndim != 1 for array in parameters) or node.attributes.get("training_mode", 0):
+        return None  # with more dimensions they are of elements, not of channels
     scale, shift, mean, variance = (_floats(array) for array in parameters if array is not None)
     epsilon = float(np.float32(node.attributes.get("epsilon", 1e-5)))  # type: ignore[arg-type]
     factor = scale / np.sqrt(variance + epsilon)
