@@ -35,7 +35,7 @@ class FallbackEvaluator:
         try:
             results = self._evaluator(index).run(None, feed)
         except Exception as error:  # the evaluator raises whatever the operator's NumPy code raises
-            raise ModelError(f"{node}: ONNX's reference evaluator cannot run it: {error}") from error
+            raise ModelError(f"{node} cannot be evaluated: {error}") from error
         for slot, result in zip(node.outputs, results, strict=True):
             if slot.location is None:
                 held[slot.value] = result

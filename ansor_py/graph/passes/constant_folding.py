@@ -103,12 +103,13 @@ _QUICK: dict[str, Callable[[OperatorNode, Sequence[Array | None]], Array | None]
 }
 
 
-def _reference_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Array:
-    from onnx import helper
-    from onnx.reference import ReferenceEvaluator
+def _reference_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None:
+    """By an evaluator; None for what it does not honour and a kernel does."""
+    from onnx import defs, helper
 
+    from ansor_py.graph.fallback_limits import refusal
     from ansor_py.graph.onnx_nodes import node_proto
-    from ansor_py.graph.reference import corrected_operators
+    from ansor_py.graph.reference import evaluator_of
 
     inputs, attributes = _as_in_the_model(node, inputs)
     outputs = [f"out{index}" for index in range(node.output_count)]
@@ -123,8 +124,11 @@ def _reference_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Arr
         [proto],
         [helper.make_opsetid(node.domain, node.opset)],
     )
+    compiled = registered(node.op_type) and not node.domain
+    if compiled and refusal(proto, defs.get_schema(node.op_type, node.opset)) is not None:
+        return None
     try:
-        (result,) = ReferenceEvaluator(function, new_ops=corrected_operators(node.opset)).run(None, given, attributes={})
+        (result,) = evaluator_of(function).run(None, given, attributes={})
     except Exception as error:  # the evaluator raises whatever the operator's NumPy code raises
         raise ModelError(f"constant node '{node.name}' (operator {node.op_type}) cannot be evaluated: {error}") from error
     return np.asarray(result)
