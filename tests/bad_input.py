@@ -305,6 +305,20 @@ def _computed_twice(folder: Path) -> list[str]:
 
 
 @mistake(
+    "an attribute that no evaluator of an uncompiled operator honours",
+    "DIR/m.onnx: node 'regress' (operator ai.onnx.ml.LinearRegressor, opset 3) has neither a tensor expression nor a function "
+    "body; and node 'regress' (operator ai.onnx.ml.LinearRegressor, opset 3) cannot be evaluated: its evaluator does not "
+    "honour attribute 'post_transform' other than NONE; export the model without it",
+)
+def _ignored_attribute(folder: Path) -> list[str]:
+    attributes = {"coefficients": [1.0, 2.0], "post_transform": "LOGISTIC"}
+    node = helper.make_node("LinearRegressor", ["x"], ["y"], name="regress", domain="ai.onnx.ml", **attributes)
+    model = _model([node], [_value("x", 3, 2)], [_value("y", 3, 1)])
+    model.opset_import.add(domain="ai.onnx.ml", version=3)
+    return _saved(folder, model)
+
+
+@mistake(
     "an opset of the future",
     "DIR/m.onnx: the model uses opset 999, and the installed onnx … knows up to …; install a newer onnx",
 )

@@ -67,12 +67,14 @@ def make_opaque(
 ) -> MadeNode:
     """The node as a model of its own. `types` are those of the values it reads, as far as they are known.
 
-    Raises ModelError for an operator that ONNX's reference evaluator does not have either, and ShapeConflictError for one
-    that has no meaning for the shapes that it reads.
+    Raises ModelError for an operator that ONNX's reference evaluator does not have either and for what it would ignore,
+    ShapeConflictError for one that has no meaning for the shapes that it reads.
     """
     model = _model_of(proto, title, context, types)
     try:
         evaluator_of(model)
+    except ModelError as error:  # something that no evaluator honours
+        raise ModelError(f"{reason}; and {error}") from error
     except Exception as error:  # whatever the evaluator raises while it looks up implementations
         raise ModelError(f"{reason}; and ONNX's reference evaluator cannot run it either") from error
     outputs = [name for name in proto.output if name]
@@ -120,6 +122,7 @@ def _model_of(proto: NodeProto, title: str, context: Context, types: Mapping[str
     inputs = [_value_info(name, types.get(name)) for name in values_read(proto)]
     outputs = [_value_info(name, None) for name in proto.output if name]
     graph = helper.make_graph([proto], title, inputs, outputs)
+    graph.node[0].name = title
     opsets = [helper.make_opsetid(domain, version) for domain, version in context.opsets.items()]
     uses_functions = any(function.name in operators_in(proto) for function in context.functions)
     functions = list(context.functions) if uses_functions else []

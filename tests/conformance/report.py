@@ -16,6 +16,8 @@ import onnx
 from expected import expected_failures, problems
 from suite import KINDS, SUITES, Case, Kind, Outcome, counts_for_the_bar, load_cases, run_case
 
+from ansor_py.graph.fallback_limits import reviews
+
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 COUNTS = "## Counts"
 _SHOWN_REASONS = 60
@@ -24,8 +26,8 @@ MEANINGS = {
     "compiled": "native kernels compute it; passes while ONNX's reference evaluator is made to raise",
     "library": "passes without the evaluator; library kernels, NumPy code of ours between native segments, do a part of it",
     "known": "every input has to be known at compile time, so the result is known before anything runs",
-    "evaluated": "compiled, but the reference evaluator folded a constant of it at compile time",
-    "fallback": "passes, with nodes run by the reference evaluator",
+    "evaluated": "compiled, but the evaluator folded a constant of it at compile time",
+    "fallback": "passes, with nodes run by the evaluator",
     "failed": "expected failures, each with its reason below",
 }
 
@@ -99,14 +101,43 @@ def page(results: list[Result], expected: Mapping[str, str]) -> str:
         "",
         "## Run by fallback, by operator",
         "",
-        *_table(("operators run by ONNX's reference evaluator", "cases"), _operators_of(results, "fallback")),
+        *_table(("operators run by the evaluator", "cases"), _operators_of(results, "fallback")),
+        "",
+        _ignored(results),
         "",
         "## Failed, by reason",
         "",
         *_table(("reason", "cases"), Counter(expected.get(r.case.name, "unexpected") for r in results if _failed(r))),
         "",
+        *limits_section(),
+        "",
     ]
     return "\n".join(lines)
+
+
+def limits_section() -> list[str]:
+    """Every operator of the standard: what evaluates it where it is not compiled, and what is refused."""
+    rows = [
+        "## What the evaluator honours, by operator",
+        "",
+        "Nodes without a compiled form, constants, and nodes inside of graphs and functions are evaluated: by ONNX's reference",
+        "evaluator (`onnx`), or by `ansor_py.graph.evaluators` (`ansor_py`) where that does not follow the standard.",
+        "Every version of every operator was compared with the standard's text, attribute by attribute and input by input.",
+        "What neither honours is refused: an error names the node, what it is about, and the remedy. The table is",
+        "`ansor_py/graph/fallback_limits.py`.",
+        "",
+        "| operator | versions | evaluated by | refused | what ONNX's class does |",
+        "|---|---|---|---|---|",
+    ]
+    for row in reviews():
+        refused = "; ".join(row.refused) or "honoured"
+        rows.append(f"| {row.operator} | {', '.join(map(str, row.versions))} | {row.evaluator} | {refused} | {row.replaced} |")
+    return rows
+
+
+def _ignored(results: list[Result]) -> str:
+    count = sum(result.outcome.ignored for result in results)
+    return f"Cases that pass by an evaluator known to ignore an attribute, an input or a version: {count}."
 
 
 def _failed(result: Result) -> bool:
