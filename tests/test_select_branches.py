@@ -17,7 +17,7 @@ from ansor_py.codegen.select_branches import placement
 from ansor_py.measure import MeasureInput, create_measurer
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.target import Target
-from ansor_py.te.expr import Axis, Expr, maximum
+from ansor_py.te.expr import INDEX, Axis, Expr, maximum
 from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Tensor
 from te_interpreter import evaluate
@@ -25,6 +25,7 @@ from te_interpreter import evaluate
 TARGET = Target.detect().with_cores(1)
 SIZE, MARGIN = 64, 3  # elements of x, and how far an index goes beyond them on either side
 X = te.placeholder((SIZE,), name="x")
+TABLE = te.placeholder((SIZE,), dtype=INDEX, name="table")
 I = Axis("i", SIZE + 2 * MARGIN)  # noqa: E741
 
 
@@ -54,12 +55,26 @@ def in_the_condition_as_well() -> Expr:
     return te.select(x > 0.0, x, x * 0.1) + te.select(x > 0.5, 1.0 - x, x)
 
 
+def looked_up() -> Expr:
+    """An index is read as well, and neither it nor what it points at exists everywhere."""
+    value = X[TABLE[I - MARGIN]] * 2.0
+    points_inside = te.logical_and(TABLE[I - MARGIN] >= 0, TABLE[I - MARGIN] < SIZE)
+    taken = te.select(inside(), te.select(points_inside, value, 3.0), 0.0)
+    return taken + te.select(te.logical_and(inside(), I > 30), te.select(points_inside, -value, 1.0), 2.0)
+
+
+def a_row_of_a_table() -> Expr:
+    """Lanes past the last element of a vector must not look for their index either."""
+    return te.select(inside(), X[te.minimum(maximum(TABLE[I - MARGIN], 0), SIZE - 1)], 0.0)
+
+
 def once_each() -> Expr:
     return te.select(inside(), here(), 0.0) + te.select(inside(2), here(2), 1.0)
 
 
 FORMULAS: dict[str, Callable[[], Expr]] = {
-    item.__name__: item for item in (two_branches, branches_in_branches, in_the_condition_as_well, once_each)
+    item.__name__: item
+    for item in (two_branches, branches_in_branches, in_the_condition_as_well, looked_up, a_row_of_a_table, once_each)
 }
 
 
@@ -73,9 +88,10 @@ def test_results_are_right_and_nothing_else_is_read(name: str) -> None:
     output = tensor(FORMULAS[name])
     dag = ComputeDAG.from_outputs(output)
     steps = default_steps(dag, TARGET, 1)
-    data = np.random.default_rng(0).uniform(-1, 1, SIZE).astype(np.float32)
-    [got] = LoadedKernel(build_kernel(dag, steps, TARGET, 1)).run([data])
-    np.testing.assert_allclose(got, evaluate(output, {"x": data}), rtol=1e-6, atol=1e-6)
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.uniform(-1, 1, SIZE).astype(np.float32), "table": rng.integers(-9, SIZE + 9, SIZE)}
+    [got] = LoadedKernel(build_kernel(dag, steps, TARGET, 1)).run([feeds[tensor.name] for tensor in dag.inputs])
+    np.testing.assert_allclose(got, evaluate(output, feeds), rtol=1e-6, atol=1e-6)
     with create_measurer("process", target=TARGET, threads=1) as measurer:
         [result] = measurer.measure([MeasureInput(dag.workload_key, dag, steps, TARGET, threads=1)])
     assert result.error == "none", result.error_text
@@ -97,9 +113,8 @@ def test_only_what_is_common_leaves_its_branch() -> None:
     assert not placement(once, simplifier).exists
     common = placement(two_branches(), simplifier)
     assert len(common.exists) == 2
-    assert {str(condition) for condition in common.exists.values()} == {
-        f"(((i + -{MARGIN}) >= 0) && ((i + -{MARGIN}) < {SIZE}))"
-    }
+    exists = f"(((i + -{MARGIN}) >= 0) && ((i + -{MARGIN}) < {SIZE}))"
+    assert [[str(condition) for condition in needed] for needed in common.exists.values()] == [[exists], [exists]]
     in_range = Simplifier({"i": (MARGIN, SIZE)})
     assert not placement(two_branches(), in_range).exists
 

@@ -82,6 +82,8 @@ class AddressEmitter(ABC):
         self.coordinates: dict[str, Coordinate] = {}
         self.lane_variable: str | None = None
         self.lanes = 0
+        # Where the element exists whose address is computed: an index that is itself read may not exist elsewhere.
+        self.exists: Value | None = None
         self._scopes = [_Scope(text.place())]
         # How many scopes enclose the one in which a name was defined, for names that are known from its start on.
         self._depths = dict.fromkeys(pointers.values(), 0)
@@ -145,7 +147,7 @@ class AddressEmitter(ABC):
             at = self.coordinates[atom.name]
             return at.name, at.offset
         if not isinstance(atom, Binary) or atom.has_reads:
-            return self.value(atom, None).name, 0
+            return self.value(atom, self.exists if atom.has_reads else None).name, 0
         key = (id(atom), *(self.coordinates[name] for name in self.variables_of(atom)))
         known = next((scope.known[key] for scope in reversed(self._scopes) if key in scope.known), None)
         if known is None:

@@ -116,8 +116,9 @@ class ExpressionEmitter(AddressEmitter):
             case Var():
                 return self.registers[expr.name] if expr.name in self.registers else self._lane_numbers(expr)
             case Read():
-                exists = self._whole[0].exists.get(id(expr))
-                return self._read(expr, predicate if exists is None else self.both(predicate, (yield exists, None)))
+                for condition in self._whole[0].exists.get(id(expr), ()):
+                    predicate = self.both(predicate, (yield condition, predicate))
+                return self._read(expr, predicate)
             case Select():
                 return (yield from self._select(expr, predicate))
         operands: list[Value] = []
@@ -294,6 +295,12 @@ class ExpressionEmitter(AddressEmitter):
         return self._read(Read(tensor, indices), predicate)
 
     def _read(self, read: Read, predicate: Value | None) -> Value:
+        around, self.exists = self.exists, predicate
+        value = self._loaded(read, predicate)
+        self.exists = around
+        return value
+
+    def _loaded(self, read: Read, predicate: Value | None) -> Value:
         flat = self.flat_index(read.tensor, read.indices)
         stride = self.lane_stride(flat) if self.lanes else 0
         dtype, kind = read.dtype, memory_type(read.dtype)
@@ -336,7 +343,7 @@ class ExpressionEmitter(AddressEmitter):
             )
         total: Value | None = None
         for atom, coefficient in flat.terms:
-            value = self.value(atom, None)
+            value = self.value(atom, self.exists if atom.has_reads else None)
             term = self.binary(Binary("mul", atom, atom), value, Value(str(coefficient), INDEX))
             total = term if total is None else self.binary(Binary("add", atom, atom), total, term)
         assert total is not None

@@ -14,17 +14,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ansor_py.te.expr import Expr, Read, Select, logical_and
+from ansor_py.te.expr import Expr, Read, Select, logical_and, reads_of
 from ansor_py.te.simplify import Simplifier
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Of one expression: the nodes (by identity) that are computed where the whole expression is, whatever uses them, and those
-    of the reads in them that need a condition of their own: the element exists."""
+    """Of one expression: the nodes (by identity) that are computed where the whole expression is, whatever uses them, and
+    conditions for those of the reads in them whose element may not exist, each to be looked at where those before it hold."""
 
     outside: frozenset[int] = frozenset()
-    exists: dict[int, Expr] = field(default_factory=dict)
+    exists: dict[int, tuple[Expr, ...]] = field(default_factory=dict)
 
 
 def placement(expr: Expr, simplifier: Simplifier) -> Placement:
@@ -38,7 +38,7 @@ def placement(expr: Expr, simplifier: Simplifier) -> Placement:
     reads = [node for node in _nodes(common, into_branches=True) if isinstance(node, Read) and id(node) not in certain]
     conditions = {id(read): _existence(read, simplifier) for read in reads}
     outside = frozenset(certain.union(map(id, common)))
-    return Placement(outside, {key: condition for key, condition in conditions.items() if condition is not None})
+    return Placement(outside, {key: needed for key, needed in conditions.items() if needed})
 
 
 def _nodes(roots: list[Expr], into_branches: bool) -> Iterator[Expr]:
@@ -57,11 +57,13 @@ def _nodes(roots: list[Expr], into_branches: bool) -> Iterator[Expr]:
             pending.extend(node.operands)
 
 
-def _existence(read: Read, simplifier: Simplifier) -> Expr | None:
-    """The condition that an element exists; None if it always does."""
-    conditions: list[Expr] = []
+def _existence(read: Read, simplifier: Simplifier) -> tuple[Expr, ...]:
+    """What must hold for an element to exist: indices that are read exist themselves, and no index leaves the tensor."""
+    inner = [item for index in read.indices if index.has_reads for item in reads_of(index)]
+    needed = [condition for item in inner for condition in _existence(item, simplifier)]
+    bounds: list[Expr] = []
     for index, extent in zip(read.indices, read.tensor.shape, strict=True):
         low, high = simplifier.interval(index)
-        conditions += [index >= 0] if low < 0 else []
-        conditions += [index < extent] if high >= extent else []
-    return logical_and(*conditions) if conditions else None
+        bounds += [index >= 0] if low < 0 else []
+        bounds += [index < extent] if high >= extent else []
+    return (*needed, logical_and(*bounds)) if bounds else tuple(needed)
