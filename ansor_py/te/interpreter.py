@@ -92,6 +92,7 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
     "sin": np.sin,
     "cos": np.cos,
     "atan": np.arctan,
+    "fmod": np.fmod,
 }
 
 
