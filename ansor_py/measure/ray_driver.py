@@ -24,7 +24,7 @@ from ansor_py.measure.ray_pool import FREE_SECONDS, RayPool, connect, find_nodes
 
 # Everything is to end within ten seconds of a fault.
 SILENCE_SECONDS = 5.0
-REACH_SECONDS = 10.0  # for connecting to a cluster
+REACH_SECONDS = 10.0  # for connecting to a cluster, and for handing it all workers
 WAIT_SECONDS, BUSY_WAIT_SECONDS = 1.0, 0.2  # for messages while nothing is measured, for results otherwise
 TELL_SECONDS, PROBE_SECONDS = 1.0, 2.0
 
@@ -123,7 +123,7 @@ def _start(begin: Begin, tell: Tell) -> tuple[Any, BatchMeasurer]:
     connect(ray, address)
     tell("asking Ray for its CPUs", SILENCE_SECONDS + FREE_SECONDS)
     nodes = find_nodes(ray, begin.threads, local=address is None)
-    tell("starting workers of Ray", SILENCE_SECONDS)
+    tell("starting workers of Ray", REACH_SECONDS)
     return ray, BatchMeasurer(RayPool(ray, nodes, begin.threads, options), options)
 
 
