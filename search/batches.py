@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from ansor_py.errors import MeasureError
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult
 from ansor_py.search.phases import PhaseTimer, covered_seconds
 
@@ -40,7 +41,7 @@ class BatchRunner:
     def run(self, inputs: Sequence[MeasureInput], finished: Callable[[int, MeasureResult], None]) -> None:
         """Measure all inputs; `finished` gets the place in the batch and the result of each as it comes in.
 
-        After KeyboardInterrupt (which is passed on) it still gets what the measurer had finished.
+        After KeyboardInterrupt or MeasureError (which are passed on) it still gets what the measurer had finished.
         """
         if not inputs:
             return
@@ -58,9 +59,10 @@ class BatchRunner:
                 places.update((number, place) for place, number in enumerate(self._measurer.submit(inputs)))
                 while places:
                     collect(None)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, MeasureError):
             if places:
-                collect(0)
+                with suppress(MeasureError):  # an interrupted measurer may be broken as well
+                    collect(0)
             raise
         finally:
             self._attribute(results)

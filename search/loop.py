@@ -8,17 +8,18 @@ from __future__ import annotations
 import platform
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py import __version__
-from ansor_py.cost_model.interface import CostModel, create_cost_model
+from ansor_py.cost_model.interface import create_cost_model
+from ansor_py.errors import AnsorWarning, MeasureError
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record, completed_record
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
@@ -28,7 +29,7 @@ from ansor_py.search.objectives import Network, check_objective, describe_networ
 from ansor_py.search.phases import PhaseTimer
 from ansor_py.search.progress import Progress
 from ansor_py.search.restored import usable_records
-from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TuningResult, count_errors
+from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TrialSink, TuningResult, count_errors
 from ansor_py.search.retiming import PASSES, retime
 from ansor_py.search.round_times import DEFAULTS, RETIMING, RoundTimer, RoundTimes
 from ansor_py.search.scheduler import choose_task
@@ -36,25 +37,6 @@ from ansor_py.search.stopping import ALL_ENDED, StopConditions
 from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch, open_searches
 from ansor_py.search.transfer import transferred_programs
 from ansor_py.search.tuning_options import TuningOptions
-
-
-class TrialSink(Protocol):
-    """Takes the trials of each round, such as a `RunDirectory`."""
-
-    def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
-        """Trials that were just measured."""
-
-    def add_points(self, points: Sequence[CurvePoint]) -> None:
-        """Points of restored trials."""
-
-    def add_round(self, times: RoundTimes) -> None:
-        """A round is over."""
-
-    def add_accuracy(self, accuracy: RoundAccuracy) -> None:
-        """How well the cost model knew the programs of a round."""
-
-    def save_cost_model(self, model: CostModel) -> None:
-        """The search is over, and this is what it has learned."""
 
 
 class Search:
@@ -135,6 +117,7 @@ class Search:
         """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt ends it early.
 
         When one holds from the start there are no trials; the best programs of an earlier search are measured again.
+        A MeasureError is passed on; what was measured before it is kept, and with another measurer the search goes on.
         """
         self._stopped = self._reason_to_stop()
         if self._stopped and not self._records:
@@ -156,19 +139,34 @@ class Search:
         except KeyboardInterrupt:
             self._interrupted = True
             self._stopped = "interrupted"
+        except MeasureError as error:
+            self._stopped = f"measuring broke down: {error}"
+            self._end_broken_round()
+            raise
         finally:
             with uninterrupted():
                 records = self._write()
                 for record in records:
                     self._search_of(record).observe([record])
                 if self._interrupted:
-                    self._close_round(
-                        self._searches[self._current].task.name if self._current is not None else DEFAULTS,
-                        self._round,
-                        len(records),
-                    )
+                    self._close_round(self._task_name(), self._round, len(records))
                 if self._sink is not None:
                     self._sink.save_cost_model(self._model)
+
+    def _end_broken_round(self) -> None:
+        """Keep and learn what was measured before the measurer broke down; another one may go on after it."""
+        with uninterrupted():
+            records = self._write()
+            for search in self._searches:
+                if mine := [record for record in records if self._search_of(record) is search]:
+                    search.observe_round(mine)
+            self._close_round(self._task_name(), self._round, len(records))
+            self._round += 1
+
+    def note(self, text: str) -> None:
+        """Tell the user something now and in the result."""
+        self._notes.append(text)
+        warnings.warn(text, AnsorWarning, stacklevel=2)
 
     def result(self) -> TuningResult:
         """What is known now."""
@@ -370,6 +368,9 @@ class Search:
 
     def _search_of(self, record: Record) -> TaskSearch:
         return self._by_key[record.workload_key]
+
+    def _task_name(self) -> str:
+        return self._searches[self._current].task.name if self._current is not None else DEFAULTS
 
     def _elapsed(self) -> float:
         return self._seconds_before + self._timer.elapsed()

@@ -12,8 +12,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from ansor_py.errors import OptionError
+from ansor_py.cost_model.interface import CostModel
+from ansor_py.errors import MeasureError, OptionError
 from ansor_py.measure.records import Record
 from ansor_py.schedule.task import Task
 from ansor_py.search.accuracy import RoundAccuracy
@@ -107,6 +109,14 @@ class TuningResult:
         return count_errors(self.records)
 
 
+class BrokenSearchError(MeasureError):
+    """Measuring broke down in the middle of a search; `result` is what was known by then."""
+
+    def __init__(self, message: str, result: TuningResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+
 def weighted_seconds(tasks: Sequence[TaskResult]) -> float | None:
     """Sum over the tasks of weight times latency, or None while a task has no latency."""
     latencies = [item.latency for item in tasks]
@@ -156,3 +166,22 @@ class CurveBuilder:
                 return None
             total += weight * latency
         return total * 1e3
+
+
+class TrialSink(Protocol):
+    """Takes the trials of each round, such as a `RunDirectory`."""
+
+    def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
+        """Trials that were just measured."""
+
+    def add_points(self, points: Sequence[CurvePoint]) -> None:
+        """Points of restored trials."""
+
+    def add_round(self, times: RoundTimes) -> None:
+        """A round is over."""
+
+    def add_accuracy(self, accuracy: RoundAccuracy) -> None:
+        """How well the cost model knew the programs of a round."""
+
+    def save_cost_model(self, model: CostModel) -> None:
+        """The search is over, and this is what it has learned."""

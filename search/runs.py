@@ -3,7 +3,7 @@
 Usually that is one model or one operator; `--together` makes one run, with one search, of all that the command line names.
 This is the top layer with `__main__.py`: it may import graphs, and nothing else imports it.
 
-    interrupted = Run("squeezenet.onnx", [ModelSubject("squeezenet.onnx")], Path("runs/x"), settings, console).execute()
+    outcome = Run("squeezenet.onnx", [ModelSubject("squeezenet.onnx")], Path("runs/x"), settings, console).execute()
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import MeasureError, OptionError
 from ansor_py.search.settings import folder_names
-from ansor_py.search.subjects import ModelSubject, Settings, Subject, say, total
+from ansor_py.search.subjects import ModelSubject, Settings, Subject, say, say_error, total
 
 if TYPE_CHECKING:
     from ansor_py.schedule.task import Task
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ansor_py.search.phases import PhaseTimer
     from ansor_py.search.results import TuningResult
     from ansor_py.search.run_directory import RunDirectory
+
+
+Outcome = Literal["done", "interrupted", "broken"]
 
 
 class Run:
@@ -37,10 +40,14 @@ class Run:
         self._settings = settings
         self._console = console
 
-    def execute(self) -> bool:
-        """Tune and write the run directory. Returns whether the user interrupted it."""
+    def execute(self) -> Outcome:
+        """Tune and write the run directory.
+
+        When measuring breaks down after the first trials the error is said at once, and what was measured is made use of.
+        """
         from ansor_py.search.objectives import check_objective, describe_networks
         from ansor_py.search.phases import PhaseTimer
+        from ansor_py.search.results import BrokenSearchError
         from ansor_py.search.tuning import merge_tasks
 
         timer = PhaseTimer()
@@ -56,15 +63,22 @@ class Run:
         with self._open(tasks) as run:
             for subject in self._subjects:
                 subject.prepare(timer, self._console)
-            result = self._search(tasks, run, timer)
+            broken = False
+            try:
+                result = self._search(tasks, run, timer)
+            except BrokenSearchError as error:
+                if not any(round.trials for round in error.result.rounds):
+                    raise
+                result, broken = error.result, True
+                say_error(MeasureError(f"{error}; what was measured is kept, continue by --resume"))
             for subject in self._subjects:
                 subject.take(result, timer)
             self._write_summary(run, result, networks, timer)  # in case that what follows fails
             for subject, model in zip(self._subjects, self._model_paths(run), strict=True):
                 subject.finish(model, timer, self._console)
             self._write_summary(run, result, networks, timer)
-            self._say_result(run, result)
-        return result.interrupted
+            self._say_result(run, result, broken)
+        return "broken" if broken else "interrupted" if result.interrupted else "done"
 
     def _check_records(self, tasks: Sequence[Task]) -> None:
         """Complain before there is a run directory when a virtual runner knows nothing of a task."""
@@ -118,6 +132,7 @@ class Run:
                 sink=run,
                 restored=run.restored,
                 networks=networks,
+                fallback_runner=self._settings.fallback_runner,
             )
 
     def _model_paths(self, run: RunDirectory) -> list[Path]:
@@ -145,7 +160,7 @@ class Run:
             ]
         run.write_summary(summary)
 
-    def _say_result(self, run: RunDirectory, result: TuningResult) -> None:
+    def _say_result(self, run: RunDirectory, result: TuningResult, broken: bool) -> None:
         """What came out."""
         from ansor_py.search.progress import duration, milliseconds
 
@@ -157,8 +172,9 @@ class Run:
                 words += f" ({subject.untuned / subject.tuned:.2f} times as fast)"
             say(self._console, words)
         if result.records:
+            reason = "measuring broke down" if broken else f"stopped after: {result.stopped}"
             words = f"{len(result.records)} trials in {duration(result.search_seconds)}"
-            say(self._console, f"{words}; {'interrupted' if result.interrupted else f'stopped after: {result.stopped}'}")
+            say(self._console, f"{words}; {'interrupted' if result.interrupted else reason}")
         say(self._console, f"run directory: {run.path}")
 
 

@@ -16,14 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import MeasureError, OptionError
 from ansor_py.measure import Measurer, Record, create_measurer, find_measurer
 from ansor_py.schedule.task import Task
-from ansor_py.search.loop import Search, TrialSink
+from ansor_py.search.loop import Search
 from ansor_py.search.objectives import Network
 from ansor_py.search.progress import Progress
-from ansor_py.search.results import TuningResult
+from ansor_py.search.results import BrokenSearchError, TrialSink, TuningResult
 from ansor_py.search.tuning_options import TuningOptions
 
 
@@ -50,6 +51,7 @@ def tune_tasks(
     restored: Sequence[Record] = (),
     clock: Callable[[], float] | None = None,
     networks: Sequence[Network] = (),
+    fallback_runner: str | None = None,
 ) -> TuningResult:
     """Search for the fastest programs of several tasks on one target.
 
@@ -57,8 +59,9 @@ def tune_tasks(
     `observer` is told of the progress, `sink` gets records and curve round by round, `restored` are the records of an
     earlier search that is continued. `networks` says which tasks belong to which of several networks that are tuned together;
     without it all tasks are of one, with their weights. `clock` returns seconds; a virtual runner brings its own.
-    KeyboardInterrupt ends the search early (`result.interrupted`). Raises OptionError for tasks of different targets, unknown
-    names and tasks of which there are no records to replay, MeasureError when measuring itself breaks down.
+    KeyboardInterrupt ends the search early (`result.interrupted`). When measuring itself breaks down, the search goes on with
+    `fallback_runner` if there is one, and otherwise raises BrokenSearchError, a MeasureError whose `result` is what was known.
+    Raises OptionError for tasks of different targets, unknown names and tasks of which there are no records to replay.
     """
     options = options or TuningOptions()
     if not tasks:
@@ -67,20 +70,27 @@ def tune_tasks(
         raise OptionError("the tasks are for different targets; tune them one target at a time")
     tasks = merge_tasks(tasks)
 
-    def create() -> Measurer:
+    def create(runner: str) -> Measurer:
         return create_measurer(runner, target=tasks[0].target, threads=tasks[0].target.cores, options=options.measure)
 
     with ExitStack() as stack:
         if measurer is None and find_measurer(runner).virtual:
-            measurer = stack.enter_context(create())
+            measurer = stack.enter_context(create(runner))
         search = Search(tasks, options, observer or _ignore, sink, clock, networks, measurer)
         search.restore(restored)
-
-        def open_measurer() -> AbstractContextManager[Measurer]:
-            return create() if measurer is None else nullcontext(measurer)
-
-        search.run(open_measurer)
-        return search.result()
+        openers: list[Callable[[], AbstractContextManager[Measurer]]] = [
+            partial(create, runner) if measurer is None else partial(nullcontext, measurer)
+        ]
+        if fallback_runner is not None:
+            openers.append(partial(create, fallback_runner))
+        while True:
+            try:
+                search.run(openers.pop(0))
+                return search.result()
+            except MeasureError as error:
+                if not openers:
+                    raise BrokenSearchError(str(error), search.result()) from error
+                search.note(f"{error}; the search goes on with --runner {fallback_runner}")
 
 
 def merge_tasks(tasks: Iterable[Task]) -> list[Task]:
