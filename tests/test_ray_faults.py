@@ -24,7 +24,7 @@ from ansor_py.search.run_directory import read_curve
 from process_tree import descendants, wait_until_gone
 from test_command_line import summary_of
 from test_measure_backends import OPTIONS, TARGET, errors, programs
-from test_run_faults import FINISHED, LONG, started, wait_for_trials
+from test_run_faults import FINISHED, LONG, OPERATOR, finished_run, started, wait_for_trials
 
 # What is struck, by what, and what is said. Two searches further down lose a raylet that is killed and a GCS that is stopped.
 FAULTS = {
@@ -137,3 +137,29 @@ def test_a_search_that_loses_ray_goes_on_with_another_runner(tmp_path: Path) -> 
     summary = summary_of(run)
     assert (summary["trials"], summary["stopped"]) == (40, "40 trials")
     assert any(what in note for note in summary["notes"])
+
+
+def test_a_resume_that_finds_no_ray_leaves_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    before = finished_run(run)
+    capsys.readouterr()
+    words = [*OPERATOR, "--runner", "ray", "--ray-address", "127.0.0.1", "--trials", "12", "--out", str(run), "--resume"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the Ray cluster at '127.0.0.1' cannot be reached: ")
+    assert said.count("\n") == 1
+    after = {item.name: item.read_bytes() for item in run.iterdir()}
+    assert set(after) == FINISHED
+    for name in ("model.ansor", "summary.json", "records.jsonl", "curve.csv"):
+        assert after[name] == before[name]
+
+
+def test_a_search_that_finds_no_ray_uses_another_runner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    words = [*OPERATOR, "--runner", "ray", "--ray-address", "127.0.0.1:1", "--fallback-runner", "inline", "--trials", "8"]
+    assert main([*words, "--out", str(run)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("warning: the Ray cluster at '127.0.0.1:1' cannot be reached: ")
+    assert said.endswith("the search goes on with --runner inline\n")
+    assert said.count("\n") == 1
+    assert len(read_records(run / "records.jsonl")[0]) == 8
