@@ -9,10 +9,18 @@ that the command line can print it as one line and stop with exit status 2. Anyt
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class AnsorError(Exception):
-    """Base of all errors that are reported to the user as one line."""
+    """Base of all errors that are reported to the user as one line.
+
+    `result` is what a search had measured when the error ended it, a `TuningResult`; None elsewhere.
+    """
+
+    result: Any = None
 
 
 class AnsorWarning(UserWarning):
@@ -59,6 +67,10 @@ class StaticInputError(ModelError):
         self.origins: frozenset[str] = frozenset()
 
 
+class ShapeConflictError(ModelError):
+    """An operator that has no meaning for what it reads, by its expression and by the standard's inference."""
+
+
 class FeedError(AnsorError):
     """Inputs given to a compiled model with a wrong name, shape or dtype."""
 
@@ -71,12 +83,46 @@ class RecordError(AnsorError):
     """A records file that cannot be used."""
 
 
+class SizeError(AnsorError):
+    """Something too large: for 64-bit addresses and counts, or for the memory of this machine."""
+
+
 class OptionError(AnsorError):
     """A command-line or configuration value that makes no sense."""
 
 
 class NoSpaceError(OptionError):
     """A policy that has no programs for a task, such as templates for an operator without one."""
+
+
+class PlugInError(OptionError):
+    """Code that was plugged in (a cost model, a policy, an objective, ...) failed or gave what it must not give."""
+
+
+@contextmanager
+def plug_in(what: str, *passing: type[Exception]) -> Iterator[None]:
+    """Code that may be a user's own runs in the block: whatever it raises is a PlugInError that begins with `what`.
+
+    Also a `sys.exit`, but not Ctrl-C, and no error that is `passing`. Of an error of this package, which speaks for itself, the
+    message is kept.
+    """
+    passed: tuple[type[Exception], ...] = (PlugInError, *passing)
+    try:
+        yield
+    except passed:
+        raise
+    except AnsorError as error:
+        raise PlugInError(str(error)) from error
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise PlugInError(f"{what} failed{_place(error)}: {text}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Where in the file of the plugged-in function an error arose, for messages; empty if it arose outside of it."""
+    frames = traceback.extract_tb(error.__traceback__)[2:]  # after the guard's own and that of its block
+    line = line_of_error(error, frames[0].filename) if frames else None
+    return f" in {frames[0].filename}, line {line}" if line is not None else ""
 
 
 def line_of_error(error: BaseException, file: str) -> int | None:

@@ -25,7 +25,7 @@ import ansor_py.cost_model.feature_machine
 import ansor_py.cost_model.feature_roofline
 import ansor_py.cost_model.feature_statement
 import ansor_py.cost_model.feature_tile  # noqa: F401  # the imports register the groups
-from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, feature_count
+from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, feature_count, feature_names
 from ansor_py.cost_model.feature_machine import statement_bytes
 from ansor_py.cost_model.interface import FeatureBatch
 from ansor_py.cost_model.statement_arrays import (
@@ -39,6 +39,7 @@ from ansor_py.cost_model.statement_arrays import (
     stage_of,
     statement_arrays,
 )
+from ansor_py.errors import PlugInError, plug_in
 from ansor_py.lower.affine import Number
 from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
 from ansor_py.schedule.sketch import Genes, Population, Sketch
@@ -52,7 +53,8 @@ CHUNK = 1024
 def extract_features(population: Population, target: Target) -> FeatureBatch:
     """Features of all programs, rows in the order of the population and, in a program, of its stages (producers first).
 
-    Raises ScheduleError if a structure that occurs is illegal (a stage attached where not all of its consumers are).
+    Raises ScheduleError if a structure that occurs is illegal (a stage attached where not all of its consumers are), and
+    PlugInError for a feature group that fails or gives a negative or undefined number.
     """
     groups = population.groups()
     counts = np.zeros(len(population), dtype=np.int64)
@@ -105,12 +107,16 @@ def _statements(
 
 
 def _columns(statement: StatementArrays, target: Target, count: int) -> NDArray[np.float32]:
-    """float32[features, programs] of one statement, scaled; `count` features."""
+    """float32[features, programs] of one statement, scaled; `count` features. Raises PlugInError that names a feature group."""
     columns = np.empty((count, statement.programs), dtype=np.float32)
     start = 0
     for group in FEATURE_GROUPS:
-        group.compute(statement, target, columns[start : start + len(group.fields)])
+        with plug_in(f"feature group '{group.name}'"):
+            group.compute(statement, target, columns[start : start + len(group.fields)])
         start += len(group.fields)
+    if not np.all((columns >= 0) & (columns < np.inf)):
+        wrong = int(np.flatnonzero(~np.all((columns >= 0) & (columns < np.inf), axis=1))[0])
+        raise PlugInError(f"feature '{feature_names()[wrong]}' is not a finite number of at least 0 for some program")
     columns += 1
     return np.log2(columns, out=columns)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
-from ansor_py.errors import OptionError
+from ansor_py.errors import OptionError, PlugInError, plug_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,15 @@ def cost_model(name: str) -> Callable[[FactoryType], FactoryType]:
 
 
 def create_cost_model(name: str, seed: int | np.random.Generator = 0, options: ModelOptions = DEFAULT_MODEL) -> CostModel:
-    """A new model by name, its random numbers from a seed or a generator; raises OptionError that lists the known models."""
+    """A new model by name, its random numbers from a seed or a generator.
+
+    Raises OptionError that lists the known models, PlugInError for one that cannot be made or lacks a method.
+    """
     if name not in COST_MODELS:
         raise OptionError(f"unknown cost model '{name}'; known are {', '.join(sorted(COST_MODELS))}")
-    return COST_MODELS[name](np.random.default_rng(seed), options)
+    with plug_in(f"cost model '{name}': its construction"):
+        model = COST_MODELS[name](np.random.default_rng(seed), options)
+    for method in ("predict", "update"):
+        if not callable(getattr(model, method, None)):
+            raise PlugInError(f"cost model '{name}': {type(model).__name__} has no method '{method}'")
+    return model

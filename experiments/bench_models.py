@@ -30,7 +30,7 @@ from ansor_py.search.settings import free_folder
 from ansor_py.target import Target
 from light_models import TOLERANCE, Check, Checker, LightModel, check_shipped, light_model, search, worst
 from machine import cpu_line, origin, target_option
-from markdown_page import command_line, markdown_table, number
+from markdown_page import command_line, markdown_table, number, split_sections, text_of
 
 PAGE = """# The light models of the onnx wheel
 
@@ -207,7 +207,8 @@ def main(
             document = {**origin(target), "threads": target.cores, "rows": [asdict(row) for row in rows]}
             json_file.write_text(json.dumps(document, indent=2) + "\n")
         if markdown is not None:
-            markdown.write_text(page(rows, trials, target, note), encoding="utf-8")
+            _, *others = split_sections(text_of(markdown))  # sections by other scripts
+            markdown.write_text("\n".join([page(rows, trials, target, note), *others]), encoding="utf-8")
     print(cpu_line(target))
     Console(width=140).print(terminal_table(rows))
     sys.exit(0 if not failed and all(row.correct for row in rows) else 1)

@@ -13,13 +13,31 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_NOT_SHOWN = ("--markdown", "--json", "--chart", "--out", "--note")
+_NOT_SHOWN = ("--markdown", "--json", "--chart", "--out", "--note", "--cache")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = (0,)) -> str:
     """A Markdown table; the columns `texts` are aligned to the left, the others (numbers) to the right."""
     marks = ["---" if index in texts else "---:" for index in range(len(header))]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, marks, *rows))
+
+
+def text_of(path: Path) -> str:
+    """What a page holds; nothing if it is not there yet."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def with_section(page: str, section: str) -> str:
+    """The page with a section, which begins with `## TITLE`, in place of the one of the same title, or at the end."""
+    title = section.partition("\n")[0]
+    parts = [part for part in split_sections(page) if part.partition("\n")[0] != title]
+    return "\n\n".join(part.strip("\n") for part in (*parts, section) if part.strip()) + "\n"
+
+
+def split_sections(page: str) -> list[str]:
+    """What stands before the first section, and the sections."""
+    first, *rest = f"\n{page}".split("\n## ")
+    return [first.removeprefix("\n"), *(f"## {part}" for part in rest)]
 
 
 def command_line() -> str:

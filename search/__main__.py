@@ -253,10 +253,10 @@ def _main(arguments: Sequence[str] | None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except click.ClickException as error:
-        say_error(OptionError(error.format_message()))
+        say_error(error.format_message())
         return USAGE_ERROR
     except AnsorError as error:
-        say_error(error)
+        say_error(str(error))
         return USAGE_ERROR
 
 

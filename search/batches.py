@@ -6,12 +6,14 @@ runner.run(inputs, finished=lambda place, result: print(place, result.cost))
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from ansor_py.errors import MeasureError
+from ansor_py.errors import AnsorError, MeasureError, PlugInError, plug_in
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult
+from ansor_py.measure.records import LEAST_SECONDS
 from ansor_py.search.phases import PhaseTimer, covered_seconds
 
 _WAITING = "waiting"  # a phase that is divided into build, run and other when the batch is over
@@ -41,7 +43,7 @@ class BatchRunner:
     def run(self, inputs: Sequence[MeasureInput], finished: Callable[[int, MeasureResult], None]) -> None:
         """Measure all inputs; `finished` gets the place in the batch and the result of each as it comes in.
 
-        After KeyboardInterrupt or MeasureError (which are passed on) it still gets what the measurer had finished.
+        After KeyboardInterrupt and MeasureError (which are passed on) it still gets what the measurer had finished.
         """
         if not inputs:
             return
@@ -49,14 +51,21 @@ class BatchRunner:
         places: dict[int, int] = {}
 
         def collect(timeout: float | None) -> None:
-            for result in self._measurer.poll(timeout):
+            with plug_in("the runner: poll", AnsorError):
+                given = list(self._measurer.poll(timeout))
+                if not given and timeout is None and not self._measurer.outstanding:
+                    raise PlugInError(f"the runner: poll gave nothing, although {len(places)} programs have no result yet")
+            for result in given:
+                _check(result, places)
                 with uninterrupted():
                     results.append(result)
                     finished(places.pop(result.id), result)
 
         try:
             with self._timer.phase(_WAITING):
-                places.update((number, place) for place, number in enumerate(self._measurer.submit(inputs)))
+                with plug_in("the runner: submit", AnsorError):
+                    numbers = list(self._measurer.submit(inputs))
+                places.update((number, place) for place, number in enumerate(numbers))
                 while places:
                     collect(None)
         except (KeyboardInterrupt, MeasureError):
@@ -73,3 +82,13 @@ class BatchRunner:
         ran = [(result.run_started, result.run_finished) for result in results]
         run = covered_seconds(ran)
         self._timer.divide(_WAITING, {"run": run, "build": covered_seconds(built + ran) - run})
+
+
+def _check(result: MeasureResult, waiting: Container[int]) -> None:
+    """Raise PlugInError for a result that nobody waits for, and for costs that are no times."""
+    if not isinstance(result, MeasureResult) or result.id not in waiting:
+        raise PlugInError(f"the runner: poll gave {result!r:.60}, which is no result of a program that was submitted")
+    if not all(LEAST_SECONDS <= cost < math.inf for cost in result.costs) or (result.valid and not result.costs):
+        raise PlugInError(
+            f"the runner: poll gave costs {result.costs!r:.60}; they must be seconds of at least {LEAST_SECONDS:g}"
+        )

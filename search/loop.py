@@ -17,10 +17,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py import __version__
+from ansor_py.cost_model.checked_model import checked_model
 from ansor_py.cost_model.interface import create_cost_model
-from ansor_py.errors import AnsorWarning, MeasureError
-from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record, completed_record
+from ansor_py.errors import AnsorError, AnsorWarning, MeasureError, PlugInError
+from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.accuracy import RoundAccuracy
@@ -29,13 +29,14 @@ from ansor_py.search.objectives import Network, check_objective, describe_networ
 from ansor_py.search.phases import PhaseTimer
 from ansor_py.search.progress import Progress
 from ansor_py.search.restored import usable_records
-from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TrialSink, TuningResult, count_errors
+from ansor_py.search.results import CurveBuilder, CurvePoint, TaskResult, TuningResult, count_errors
 from ansor_py.search.retiming import PASSES, retime
 from ansor_py.search.round_times import DEFAULTS, RETIMING, RoundTimer, RoundTimes
 from ansor_py.search.scheduler import choose_task
 from ansor_py.search.stopping import ALL_ENDED, StopConditions
-from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch, open_searches
+from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch, open_searches, trial_record
 from ansor_py.search.transfer import transferred_programs
+from ansor_py.search.trial_sink import TrialSink
 from ansor_py.search.tuning_options import TuningOptions
 
 
@@ -63,7 +64,8 @@ class Search:
         self._objective = check_objective(options.objective, self._networks)
         self._conditions = StopConditions(options.trials, options.time_budget, self._networks.targets)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
-        self._model = create_cost_model(options.cost_model, options.seed, options.search.model)
+        model = create_cost_model(options.cost_model, options.seed, options.search.model)
+        self._model = checked_model(options.cost_model, model)
         if options.cost_model_from is not None:
             known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search)
             self._model.update(known.batch, known.costs, known.tasks)
@@ -86,6 +88,8 @@ class Search:
         self._accuracy: list[RoundAccuracy] = []
         self._stopped = ""
         self._interrupted = False
+        self._unlearned: list[Record] = []  # of a round that did not end
+        self.failure: AnsorError | None = None  # which ended the search
         self._notes: list[str] = []
 
     @property
@@ -114,20 +118,22 @@ class Search:
             self._sink.add_points(self._curve)
 
     def run(self, open_measurer: Callable[[], AbstractContextManager[Measurer]]) -> None:
-        """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt ends it early.
+        """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt and a `failure` end it early.
 
         When one holds from the start there are no trials; the best programs of an earlier search are measured again.
-        A MeasureError is passed on; what was measured before it is kept, and with another measurer the search goes on.
         """
         self._stopped = self._reason_to_stop()
         if self._stopped and not self._records:
             return
         try:
+            unlearned, self._unlearned = self._unlearned, []
+            for search, records in self._by_search(unlearned):
+                search.learn(records)
             with open_measurer() as measurer:
                 runner = BatchRunner(measurer, self._timer)
                 if not self._stopped:
                     self._measure_defaults(runner)
-                    self._close_round(DEFAULTS, 0, self.trials - self._trials_before)
+                    self._close_round(DEFAULTS, 0)
                     self._stopped = self._reason_to_stop()
                 while not self._stopped:
                     chosen = self._choose()
@@ -135,38 +141,38 @@ class Search:
                         self._run_round(chosen, runner)
                     self._stopped = self._reason_to_stop() if chosen is not None else ALL_ENDED
                 self._retime(runner)
-            self._close_round(RETIMING, self._round, 0)
+            self._close_round(RETIMING, self._round)
         except KeyboardInterrupt:
             self._interrupted = True
             self._stopped = "interrupted"
-        except MeasureError as error:
-            self._stopped = f"measuring broke down: {error}"
-            self._end_broken_round()
-            raise
+        except (PlugInError, MeasureError) as error:
+            self._interrupted = True
+            self._stopped, self.failure = f"error: {error}", error
         finally:
             with uninterrupted():
-                records = self._write()
-                for record in records:
-                    self._search_of(record).observe([record])
+                self._unlearned = self._write()
+                for search, records in self._by_search(self._unlearned):
+                    search.close_round(records)
                 if self._interrupted:
-                    self._close_round(self._task_name(), self._round, len(records))
-                if self._sink is not None:
-                    self._sink.save_cost_model(self._model)
+                    current = self._searches[self._current].task.name if self._current is not None else DEFAULTS
+                    self._close_round(current, self._round)
+                self._save_cost_model()
 
-    def _end_broken_round(self) -> None:
-        """Keep and learn what was measured before the measurer broke down; another one may go on after it."""
-        with uninterrupted():
-            records = self._write()
-            for search in self._searches:
-                if mine := [record for record in records if self._search_of(record) is search]:
-                    search.observe_round(mine)
-            self._close_round(self._task_name(), self._round, len(records))
-            self._round += 1
-
-    def note(self, text: str) -> None:
-        """Tell the user something now and in the result."""
+    def recover(self, runner: str) -> None:
+        """After a failure of measuring, make ready to `run` with the measurer of another runner."""
+        text = f"{self.failure}; the search goes on with --runner {runner}"
         self._notes.append(text)
         warnings.warn(text, AnsorWarning, stacklevel=2)
+        self._interrupted, self.failure = False, None
+        self._round += 1
+
+    def _save_cost_model(self) -> None:
+        if self._sink is None:
+            return
+        try:
+            self._sink.save_cost_model(self._model)
+        except PlugInError as error:
+            self.failure = self.failure or error
 
     def result(self) -> TuningResult:
         """What is known now."""
@@ -213,8 +219,9 @@ class Search:
         programs = PASSES * sum(len(search.contenders()) for search in self._searches)
         return last.seconds + programs * last.measuring_seconds / last.trials
 
-    def _close_round(self, task: str, round: int, trials: int) -> None:
+    def _close_round(self, task: str, round: int) -> None:
         """Note where the seconds since the end of the round before went."""
+        trials = self.trials - self._trials_before - sum(earlier.trials for earlier in self._rounds)
         scored = sum(search.scorer.scored for search in self._searches)
         self._rounds.append(self._round_timer.close(round, task, trials, scored))
         if self._sink is not None:
@@ -235,8 +242,11 @@ class Search:
             if result is not None and result.valid:
                 search.default_seconds = result.cost
         with uninterrupted():
-            for record in self._write():
-                self._search_of(record).observe_round([record])
+            records = self._write()
+            for record in records:
+                self._search_of(record).close_round([record])
+        for record in records:
+            self._search_of(record).learn([record])
         self._choose_reference()
         self._report("default schedules measured", round_done=True)
         self._round = max(self._round, 1)
@@ -256,9 +266,10 @@ class Search:
         self._report("learning")
         with uninterrupted():
             records = self._write()
-            self._note_accuracy(search.observe_round(records))
+            search.close_round(records)
+        self._note_accuracy(search.learn(records))  # may be interrupted, as the model may be a user's own
         self._report("round done", round_done=True)
-        self._close_round(search.task.name, self._round, len(records))
+        self._close_round(search.task.name, self._round)
         self._round += 1
 
     def _note_accuracy(self, accuracy: RoundAccuracy) -> None:
@@ -313,27 +324,8 @@ class Search:
 
     def _record(self, search: TaskSearch, program: Program, result: MeasureResult) -> Record:
         """What is known of a trial; `_write` numbers it."""
-        task = search.task
-        record = Record(
-            workload_key=task.workload_key,
-            target=str(task.target),
-            threads=task.target.cores,
-            trial=-1,
-            steps=tuple(step.to_json() for step in program.steps),
-            task=task.name,
-            round=self._round,
-            seed=self._options.seed,
-            sketch_id=program.sketch_id,
-            sketch=program.sketch,
-            genes=program.genes,
-            parent=program.parent,
-            operator=program.operator,
-            predicted=program.predicted,
-            elapsed=self._elapsed(),
-            host=self._host,
-            engine=__version__,
-        )
-        return completed_record(record, result)
+        record = trial_record(search.task, program, result)
+        return replace(record, round=self._round, seed=self._options.seed, elapsed=self._elapsed(), host=self._host)
 
     def _write(self) -> list[Record]:
         """Number the finished trials in the order in which they were proposed, and hand them and their curve to the sink."""
@@ -366,11 +358,13 @@ class Search:
             search = self._searches[min(known)[1]]
             self._reference = replace(self._input(search, search.default_program().steps), cut_seconds=None)
 
+    def _by_search(self, records: Sequence[Record]) -> list[tuple[TaskSearch, list[Record]]]:
+        """The records of every task that has some."""
+        groups = [(search, [record for record in records if self._search_of(record) is search]) for search in self._searches]
+        return [(search, group) for search, group in groups if group]
+
     def _search_of(self, record: Record) -> TaskSearch:
         return self._by_key[record.workload_key]
-
-    def _task_name(self) -> str:
-        return self._searches[self._current].task.name if self._current is not None else DEFAULTS
 
     def _elapsed(self) -> float:
         return self._seconds_before + self._timer.elapsed()

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.errors import PlugInError, plug_in
 from ansor_py.schedule.sketch import Genes, HoleKind
 from ansor_py.schedule.state import Gene
 from ansor_py.search.space import Space
@@ -36,8 +37,23 @@ def mutation(name: str) -> Callable[[MutationType], MutationType]:
 
 
 def mutate(space: Space, name: str, genes: Genes, rng: np.random.Generator) -> Genes | None:
-    """Children of the rows by one operator, int32[n, holes], unchecked; None if the sketch has nothing of the kind."""
-    return MUTATIONS[name](space, genes, rng)
+    """Children of the rows by one operator, int32[n, holes], legal or not; None if the sketch has nothing of the kind.
+
+    Raises PlugInError for an operator that fails or gives something else.
+    """
+    with plug_in(f"mutation '{name}'"):
+        children = MUTATIONS[name](space, genes, rng)
+        if children is None:
+            return None
+        changed = np.asarray(children)
+        if changed.shape != genes.shape or not np.issubdtype(changed.dtype, np.integer):
+            raise PlugInError(
+                f"mutation '{name}' gave {changed.dtype}{list(changed.shape)} for rows {list(genes.shape)}; "
+                "it must give as many rows of whole numbers, or None"
+            )
+        if np.any((changed < 0) | (changed >= space.sketch.sizes)):
+            raise PlugInError(f"mutation '{name}' gave a gene outside of the choices of its hole")
+        return changed.astype(np.int32, copy=False)
 
 
 @mutation("tile_neighbour")

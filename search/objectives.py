@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.errors import AnsorError, OptionError
+from ansor_py.errors import OptionError, PlugInError, plug_in
 from ansor_py.schedule.task import Task
 from ansor_py.search.user_code import load_function
 
@@ -157,16 +157,14 @@ def describe_networks(
 
 
 def evaluate(objective: Objective, latencies: Floats, networks: Networks) -> float:
-    """The value of an objective. Raises OptionError when it fails or is not a finite number."""
-    name = getattr(objective, "__name__", "?")
-    try:
-        value = float(objective(latencies, networks))
-    except AnsorError:
-        raise
-    except Exception as error:  # the user's code may do anything
-        raise OptionError(f"objective '{name}' failed: {type(error).__name__}: {error}") from error
+    """The value of an objective. Raises PlugInError when it fails or is not a finite number."""
+    name = getattr(objective, "__name__", type(objective).__name__)
+    given = latencies.copy()
+    given.setflags(write=False)  # what an objective changes, the task scheduler would go on with
+    with plug_in(f"objective '{name}'"):
+        value = float(objective(given, networks))
     if not math.isfinite(value):
-        raise OptionError(f"objective '{name}' gave {value} for latencies of {latencies.tolist()} s; it must be finite")
+        raise PlugInError(f"objective '{name}' gave {value} for latencies of {latencies.tolist()} s; it must be finite")
     return value
 
 

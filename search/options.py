@@ -128,5 +128,6 @@ class SearchOptions:
             raise OptionError(f"search option 'template_search' is one of {known}, not '{self.template_search}'")
         if self.max_padding < 1:
             raise OptionError(f"search option 'max_padding' must be at least 1, not {self.max_padding}")
-        if any(weight < 0 for weight in self.mutation_weights.values()):
-            raise OptionError("search option 'mutation_weights': a weight is negative")
+        for name, weight in self.mutation_weights.items():
+            if not 0 <= weight < math.inf:
+                raise OptionError(f"search option 'mutation_weights.{name}' is {weight}; a weight is finite and not negative")

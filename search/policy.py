@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import NoSpaceError, OptionError, PlugInError, plug_in
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.search.candidates import Candidates, Observation
@@ -104,10 +104,18 @@ def policy(name: str, sketches: SketchSource = derived_sketches) -> Callable[[Fa
 def sketches_for(name: str, dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
     """The search space in which the policy of that name works on a task.
 
-    Raises OptionError that lists the names, and NoSpaceError if the policy has no programs for such a task.
+    Raises OptionError that lists the names, NoSpaceError if the policy has no programs for such a task, and PlugInError for a
+    source that fails.
     """
     find_policy(name)
-    return SKETCH_SOURCES[name](dag, target, options)
+    source = SKETCH_SOURCES[name]
+    if source is derived_sketches:
+        return derived_sketches(dag, target, options)  # whose errors name the rule
+    with plug_in(f"policy '{name}': its search space", NoSpaceError):
+        sketches = list(source(dag, target, options))
+    if not sketches or not all(isinstance(sketch, Sketch) for sketch in sketches):
+        raise PlugInError(f"policy '{name}': its search space is {sketches!s:.60}; it must be one sketch or more")
+    return sketches
 
 
 def create_policy(

@@ -12,10 +12,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from ansor_py.cost_model.interface import CostModel
-from ansor_py.errors import MeasureError, OptionError
+from ansor_py.errors import OptionError
 from ansor_py.measure.records import Record
 from ansor_py.schedule.task import Task
 from ansor_py.search.accuracy import RoundAccuracy
@@ -66,7 +64,7 @@ class TuningResult:
     """Everything a search found. `programs_scored` counts candidates for which the cost model was asked.
 
     `phases` are seconds by phase and add up to `search_seconds`; `drift` the latency of one fixed program, measured in each
-    round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C. `rounds` tell where their seconds went
+    round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C or an error. `rounds` tell where their seconds went
     and `accuracy` how well the cost model knew their programs.
     """
 
@@ -107,14 +105,6 @@ class TuningResult:
     def errors(self) -> dict[str, int]:
         """Number of failed trials by kind of error."""
         return count_errors(self.records)
-
-
-class BrokenSearchError(MeasureError):
-    """Measuring broke down in the middle of a search; `result` is what was known by then."""
-
-    def __init__(self, message: str, result: TuningResult) -> None:
-        super().__init__(message)
-        self.result = result
 
 
 def weighted_seconds(tasks: Sequence[TaskResult]) -> float | None:
@@ -166,22 +156,3 @@ class CurveBuilder:
                 return None
             total += weight * latency
         return total * 1e3
-
-
-class TrialSink(Protocol):
-    """Takes the trials of each round, such as a `RunDirectory`."""
-
-    def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
-        """Trials that were just measured."""
-
-    def add_points(self, points: Sequence[CurvePoint]) -> None:
-        """Points of restored trials."""
-
-    def add_round(self, times: RoundTimes) -> None:
-        """A round is over."""
-
-    def add_accuracy(self, accuracy: RoundAccuracy) -> None:
-        """How well the cost model knew the programs of a round."""
-
-    def save_cost_model(self, model: CostModel) -> None:
-        """The search is over, and this is what it has learned."""

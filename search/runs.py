@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from ansor_py.errors import MeasureError, OptionError
+from ansor_py.errors import MeasureError, OptionError, PlugInError
 from ansor_py.search.settings import folder_names
 from ansor_py.search.subjects import ModelSubject, Settings, Subject, say, say_error, total
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ansor_py.search.run_directory import RunDirectory
 
 
-Outcome = Literal["done", "interrupted", "broken"]
+Outcome = Literal["done", "interrupted", "failed"]
 
 
 class Run:
@@ -43,12 +43,11 @@ class Run:
     def execute(self) -> Outcome:
         """Tune and write the run directory.
 
-        When measuring breaks down after the first trials the error is said at once, and what was measured is made use of.
+        An error that ends the search after its first trials is said at once, and what was measured is made use of.
         """
         from ansor_py.search.objectives import check_objective, describe_networks
         from ansor_py.search.phases import PhaseTimer
-        from ansor_py.search.results import BrokenSearchError
-        from ansor_py.search.tuning import merge_tasks
+        from ansor_py.search.tuning import check_memory, merge_tasks
 
         timer = PhaseTimer()
         for subject in self._subjects:
@@ -60,25 +59,19 @@ class Run:
         )
         check_objective(options.objective, networks)
         self._check_records(tasks)
+        check_memory(tasks, self._settings.runner, options)
         with self._open(tasks) as run:
             for subject in self._subjects:
                 subject.prepare(timer, self._console)
-            broken = False
-            try:
-                result = self._search(tasks, run, timer)
-            except BrokenSearchError as error:
-                if not any(round.trials for round in error.result.rounds):
-                    raise
-                result, broken = error.result, True
-                say_error(MeasureError(f"{error}; what was measured is kept, continue by --resume"))
+            result, outcome = self._search(tasks, run, timer)
             for subject in self._subjects:
                 subject.take(result, timer)
             self._write_summary(run, result, networks, timer)  # in case that what follows fails
             for subject, model in zip(self._subjects, self._model_paths(run), strict=True):
                 subject.finish(model, timer, self._console)
             self._write_summary(run, result, networks, timer)
-            self._say_result(run, result, broken)
-        return "broken" if broken else "interrupted" if result.interrupted else "done"
+            self._say_result(run, result)
+        return outcome
 
     def _check_records(self, tasks: Sequence[Task]) -> None:
         """Complain before there is a run directory when a virtual runner knows nothing of a task."""
@@ -111,29 +104,39 @@ class Run:
             say(self._console, f"{path}: continuing after {trials} trials" if trials else f"{path}: nothing to continue")
         return run
 
-    def _search(self, tasks: Sequence[Task], run: RunDirectory, timer: PhaseTimer) -> TuningResult:
-        """The search with its progress on the screen; an empty result when there is nothing to measure and nothing was."""
+    def _search(self, tasks: Sequence[Task], run: RunDirectory, timer: PhaseTimer) -> tuple[TuningResult, Outcome]:
+        """The search with its progress on the screen, and how it ended.
+
+        The result is empty when there is nothing to measure and nothing was.
+        """
         from ansor_py.search.progress import create_progress
         from ansor_py.search.results import TaskResult, TuningResult
         from ansor_py.search.tuning import tune_tasks
 
         options = self._settings.tuning
         if not tasks or (options.trials == 0 and not run.restored):
-            return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {})
+            return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {}), "done"
         if options.time_budget is not None and not self._settings.virtual:
             options = replace(options, time_budget=options.time_budget - time_outside(timer))
         networks = [subject.network for subject in self._subjects]
-        with create_progress(self._console) as progress:
-            return tune_tasks(
-                tasks,
-                options,
-                self._settings.runner,
-                observer=progress.show,
-                sink=run,
-                restored=run.restored,
-                networks=networks,
-                fallback_runner=self._settings.fallback_runner,
-            )
+        try:
+            with create_progress(self._console) as progress:
+                result = tune_tasks(
+                    tasks,
+                    options,
+                    self._settings.runner,
+                    observer=progress.show,
+                    sink=run,
+                    restored=run.restored,
+                    networks=networks,
+                    fallback_runner=self._settings.fallback_runner,
+                )
+        except (PlugInError, MeasureError) as error:
+            if error.result is None or not any(round.trials for round in error.result.rounds):
+                raise
+            say_error(f"{error}; what was measured is kept, continue by --resume")
+            return error.result, "failed"
+        return result, "interrupted" if result.interrupted else "done"
 
     def _model_paths(self, run: RunDirectory) -> list[Path]:
         """`model.ansor`, or one file for each of several."""
@@ -160,7 +163,7 @@ class Run:
             ]
         run.write_summary(summary)
 
-    def _say_result(self, run: RunDirectory, result: TuningResult, broken: bool) -> None:
+    def _say_result(self, run: RunDirectory, result: TuningResult) -> None:
         """What came out."""
         from ansor_py.search.progress import duration, milliseconds
 
@@ -172,9 +175,8 @@ class Run:
                 words += f" ({subject.untuned / subject.tuned:.2f} times as fast)"
             say(self._console, words)
         if result.records:
-            reason = "measuring broke down" if broken else f"stopped after: {result.stopped}"
             words = f"{len(result.records)} trials in {duration(result.search_seconds)}"
-            say(self._console, f"{words}; {'interrupted' if result.interrupted else reason}")
+            say(self._console, f"{words}; {'interrupted' if result.interrupted else f'stopped after: {result.stopped}'}")
         say(self._console, f"run directory: {run.path}")
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import OptionError, PlugInError, plug_in
 from ansor_py.schedule.dag import ComputeDAG
 
 GOLDEN_RATIO = 1.618  # FLOP counts within one power of it are similar
@@ -120,7 +120,8 @@ def choose_task(
     """The index of the task to give the next round, or None when all are dead.
 
     Warm-up comes first: every task gets one round, in order. A task without any valid program is then tried again until the
-    tuning loop declares it dead, because an objective has no value without it. Raises OptionError for an unknown strategy.
+    tuning loop declares it dead, because an objective has no value without it. Raises OptionError for an unknown strategy,
+    PlugInError for one that fails or chooses what cannot be chosen.
     """
     decide = find_strategy(strategy)
     alive = [index for index, task in enumerate(tasks) if not task.dead]
@@ -132,7 +133,12 @@ def choose_task(
     for index in alive:
         if not math.isfinite(tasks[index].latency):
             return index
-    return decide(tasks, value, options or SchedulerOptions(), rng)
+    with plug_in(f"task scheduler '{strategy}'"):
+        chosen = decide(tuple(tasks), value, options or SchedulerOptions(), rng)
+        if isinstance(chosen, bool) or not isinstance(chosen, (int, np.integer)) or chosen not in alive:
+            listed = ", ".join(map(str, alive))
+            raise PlugInError(f"task scheduler '{strategy}' chose {chosen!r:.60}; it must choose a task that goes on: {listed}")
+        return int(chosen)
 
 
 @register_strategy("gradient")

@@ -69,6 +69,8 @@ def parse_shapes(assignments: Sequence[str]) -> Shapes:
         name, _, value = text.rpartition("=")
         if not name or not re.fullmatch(r"\d+([x,]\d+)*", value):
             raise OptionError(f"--shape '{text}': write NAME=EXTENT for a dimension or NAME=1x3x224x224 for an input")
+        if re.search(r"\d{19}", value):
+            raise OptionError(f"--shape '{text[:80]}': an extent has at most 18 digits")
         extents = [int(extent) for extent in re.split("[x,]", value)]
         shapes[name] = extents if len(extents) > 1 else extents[0]
     return shapes

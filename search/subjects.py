@@ -109,7 +109,9 @@ class ModelSubject(Subject):
 
     def load(self, settings: Settings, timer: PhaseTimer) -> None:
         """Import and partition the model."""
+        from ansor_py.codegen.machine_memory import require_memory
         from ansor_py.graph import extract_tasks, partition_model
+        from ansor_py.graph.planning import least_memory
 
         self._settings = settings
         with timer.phase("import"):
@@ -123,6 +125,7 @@ class ModelSubject(Subject):
                 f"{self.name}: input '{self.parts.graph.dynamic_inputs[0]}' is not a numeric tensor, so the model cannot be "
                 "benchmarked; compile it from Python by ansor_py.compile"
             )
+        require_memory(least_memory(self.parts), self.name)
 
     def prepare(self, timer: PhaseTimer, console: Console) -> None:
         """Compile and benchmark the default schedules; with a virtual runner nothing is run."""
@@ -131,6 +134,8 @@ class ModelSubject(Subject):
         target = self._settings.target
         with timer.phase("compile"):
             self._models = [compile_partition(self.parts, None, target.cores, target)]
+        for note in self._models[0].notes:
+            say(console, f"{self.name}: note: {note}")
         _list_fallback(self.name, self._models[0], console)
         if self._settings.virtual:
             say(console, f"{self.name}: {len(self.tasks)} tasks on {target.summary()}")
@@ -183,11 +188,15 @@ class OperatorSubject(Subject):
 
     def load(self, settings: Settings, timer: PhaseTimer) -> None:
         """Make the task."""
+        from ansor_py.codegen.machine_memory import require_memory
+        from ansor_py.graph.task_model import least_memory_of_task
         from ansor_py.schedule.task import Task
 
         self._settings = settings
         with timer.phase("import"):
-            self.tasks = [Task.from_spec(self.name, settings.target)]
+            task = Task.from_spec(self.name, settings.target)
+            require_memory(least_memory_of_task(task.dag), f"'{self.name}'")
+            self.tasks = [task]
 
     def prepare(self, timer: PhaseTimer, console: Console) -> None:
         """The search measures the default schedule."""
@@ -232,9 +241,9 @@ def say(console: Console, text: str) -> None:
     console.print(Text(text), soft_wrap=True)
 
 
-def say_error(error: Exception) -> None:
+def say_error(text: str) -> None:
     """One line on standard error."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _list_fallback(name: str, model: CompiledModel, console: Console) -> None:

@@ -2,7 +2,8 @@
 
 [search] = open_searches([task], options, model, timer, pool)
 programs = search.propose(16)          # concrete programs to measure; the tuning loop measures them
-search.observe_round(records)          # what came out, in the order of their trial numbers
+search.close_round(records)            # what came out, in the order of their trial numbers
+search.learn(records)                  # for cost model and policy
 search.progress()                      # what the task scheduler wants to know
 """
 
@@ -14,18 +15,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ansor_py import __version__
 from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import AnsorError, NoSpaceError
 from ansor_py.measure.build import error_text
+from ansor_py.measure.interface import MeasureResult, completed_record
 from ansor_py.measure.records import Record
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.accuracy import RoundAccuracy, round_accuracy
 from ansor_py.search.candidates import Candidates, Observation
+from ansor_py.search.checked_policy import checked_policy
 from ansor_py.search.phases import PhaseTimer
-from ansor_py.search.policy import Policy, create_policy, sketches_for
+from ansor_py.search.policy import Policy, sketches_for
 from ansor_py.search.pooled_policy import PooledPolicy
 from ansor_py.search.results import TaskResult
 from ansor_py.search.retiming import contenders_of
@@ -108,23 +112,23 @@ class TaskSearch:
     def restore(self, records: Sequence[Record]) -> None:
         """Take up an earlier search: its records count as measured, in the rounds in which they were."""
         for number in sorted({record.round for record in records}):
-            self._close_round([record for record in records if record.round == number])
+            self.close_round([record for record in records if record.round == number])
         self._teach(records)
 
-    def observe_round(self, records: Sequence[Record]) -> RoundAccuracy:
-        """A round is over; returns how well the cost model knew its programs. The first one is the default schedule alone."""
-        self._close_round(records)
-        judged = self._teach(records)
-        best = self.best.cost if self.best is not None else math.inf
-        return round_accuracy(records[0].round if records else 0, self.task.name, judged.scores, judged.costs, best)
-
-    def _close_round(self, records: Sequence[Record]) -> None:
-        self.observe(records)
+    def close_round(self, records: Sequence[Record]) -> None:
+        """A round is over, or as much of it as there will be. The first one is the default schedule alone."""
+        self._observe(records)
         if not self._history or any(record.operator != DEFAULT_OPERATOR for record in records):
             self._history.append(self.best.cost if self.best is not None else math.inf)
         self._count_failures(records)
         if self._early_stopping and self.best is not None and self._trials_since_best >= self._early_stopping:
             self.ended = self.ended or f"no better program in {self._trials_since_best} trials"
+
+    def learn(self, records: Sequence[Record]) -> RoundAccuracy:
+        """Show a round's programs to cost model and policy; returns how well the model knew them. Raises PlugInError."""
+        judged = self._teach(records)
+        best = self.best.cost if self.best is not None else math.inf
+        return round_accuracy(records[0].round if records else 0, self.task.name, judged.scores, judged.costs, best)
 
     def _teach(self, records: Sequence[Record]) -> Judged:
         """Show programs to policy and cost model, as far as today's sketches contain them."""
@@ -133,8 +137,7 @@ class TaskSearch:
         self.policy.observe(known)
         return judged
 
-    def observe(self, records: Sequence[Record]) -> None:
-        """Note measured programs without closing a round or learning from them (the round was interrupted)."""
+    def _observe(self, records: Sequence[Record]) -> None:
         self.records.extend(records)
         for record in records:
             if record.operator == DEFAULT_OPERATOR and record.valid:
@@ -185,6 +188,26 @@ class TaskSearch:
             )
 
 
+def trial_record(task: Task, program: Program, result: MeasureResult) -> Record:
+    """What is known of a measured program by itself; the tuning loop adds when it was measured."""
+    record = Record(
+        workload_key=task.workload_key,
+        target=str(task.target),
+        threads=task.target.cores,
+        trial=-1,
+        steps=tuple(step.to_json() for step in program.steps),
+        task=task.name,
+        sketch_id=program.sketch_id,
+        sketch=program.sketch,
+        genes=program.genes,
+        parent=program.parent,
+        operator=program.operator,
+        predicted=program.predicted,
+        engine=__version__,
+    )
+    return completed_record(record, result)
+
+
 class NothingToTry:
     """What stands for the policy of a task for which the chosen one has no programs."""
 
@@ -229,7 +252,7 @@ def open_searches(
 def _policy_of(number: int, task: Task, options: TuningOptions, scorer: Scorer, pool: Sequence[Record] | None) -> Policy:
     rng = np.random.default_rng([options.seed, number, 1])
     sketches = sketches_for(options.policy, task.dag, task.target, options.search)
-    policy: Policy = create_policy(options.policy, sketches, task.target, scorer, rng, options.search)
+    policy: Policy = checked_policy(options.policy, sketches, task.target, scorer, rng, options.search)
     return policy if pool is None else PooledPolicy(policy, scorer, pool)
 
 

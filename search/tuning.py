@@ -18,13 +18,16 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 
+from ansor_py.codegen.machine_memory import require_memory
 from ansor_py.errors import MeasureError, OptionError
 from ansor_py.measure import Measurer, Record, create_measurer, find_measurer
+from ansor_py.measure.reference import memory_to_measure
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop import Search
 from ansor_py.search.objectives import Network
 from ansor_py.search.progress import Progress
-from ansor_py.search.results import BrokenSearchError, TrialSink, TuningResult
+from ansor_py.search.results import TuningResult
+from ansor_py.search.trial_sink import TrialSink
 from ansor_py.search.tuning_options import TuningOptions
 
 
@@ -59,9 +62,11 @@ def tune_tasks(
     `observer` is told of the progress, `sink` gets records and curve round by round, `restored` are the records of an
     earlier search that is continued. `networks` says which tasks belong to which of several networks that are tuned together;
     without it all tasks are of one, with their weights. `clock` returns seconds; a virtual runner brings its own.
-    KeyboardInterrupt ends the search early (`result.interrupted`). When measuring itself breaks down, the search goes on with
-    `fallback_runner` if there is one, and otherwise raises BrokenSearchError, a MeasureError whose `result` is what was known.
-    Raises OptionError for tasks of different targets, unknown names and tasks of which there are no records to replay.
+    KeyboardInterrupt ends the search early (`result.interrupted`). Raises OptionError for tasks of different targets, unknown
+    names and tasks of which there are no records to replay, SizeError for a task that needs more memory than there is.
+    A cost model, policy, mutation, task scheduler or objective that fails is a PlugInError, measuring that breaks down a
+    MeasureError; both end the search as an interruption does, and their `result` is what was measured. With `fallback_runner`
+    the search goes on with that one when measuring breaks down.
     """
     options = options or TuningOptions()
     if not tasks:
@@ -69,6 +74,8 @@ def tune_tasks(
     if len({str(task.target) for task in tasks}) > 1:
         raise OptionError("the tasks are for different targets; tune them one target at a time")
     tasks = merge_tasks(tasks)
+    if measurer is None:
+        check_memory(tasks, runner, options)
 
     def create(runner: str) -> Measurer:
         return create_measurer(runner, target=tasks[0].target, threads=tasks[0].target.cores, options=options.measure)
@@ -78,19 +85,27 @@ def tune_tasks(
             measurer = stack.enter_context(create(runner))
         search = Search(tasks, options, observer or _ignore, sink, clock, networks, measurer)
         search.restore(restored)
-        openers: list[Callable[[], AbstractContextManager[Measurer]]] = [
-            partial(create, runner) if measurer is None else partial(nullcontext, measurer)
-        ]
-        if fallback_runner is not None:
-            openers.append(partial(create, fallback_runner))
-        while True:
-            try:
-                search.run(openers.pop(0))
-                return search.result()
-            except MeasureError as error:
-                if not openers:
-                    raise BrokenSearchError(str(error), search.result()) from error
-                search.note(f"{error}; the search goes on with --runner {fallback_runner}")
+
+        def open_measurer() -> AbstractContextManager[Measurer]:
+            return create(runner) if measurer is None else nullcontext(measurer)
+
+        search.run(open_measurer)
+        if isinstance(search.failure, MeasureError) and fallback_runner is not None:
+            search.recover(fallback_runner)
+            search.run(partial(create, fallback_runner))
+        result = search.result()
+        if search.failure is not None:
+            search.failure.result = result
+            raise search.failure
+        return result
+
+
+def check_memory(tasks: Iterable[Task], runner: str, options: TuningOptions) -> None:
+    """Raise SizeError for a task that cannot be measured on this machine; what a cluster's machines have is not known."""
+    if find_measurer(runner).virtual or options.measure.ray_address is not None:
+        return
+    for task in tasks:
+        require_memory(memory_to_measure(task.dag), f"measuring '{task.name}'")
 
 
 def merge_tasks(tasks: Iterable[Task]) -> list[Task]:

@@ -47,7 +47,7 @@ def load_module(place: str, what: str) -> ModuleType:
         specification.loader.exec_module(module)
     except AnsorError:
         raise
-    except Exception as error:  # the user's code may do anything
+    except (Exception, SystemExit) as error:  # the user's code may do anything
         line = line_of_error(error, str(Path(place).resolve()))
         where = f", line {line}," if line is not None else ""
         text = error.msg if isinstance(error, SyntaxError) else error

@@ -9,11 +9,12 @@ complete a program (paper, section 4.2), as holes: vector loops, compute locatio
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import get_args
 
-from ansor_py.errors import AnsorError, OptionError, line_of_error
+from ansor_py.errors import AnsorError, OptionError, PlugInError, line_of_error, plug_in
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.sketch_rules import (  # noqa: F401  # the rules register themselves
@@ -52,15 +53,25 @@ def generate_sketches(
 
     `rules` is a preset's name, or rules (by name or as objects) in the order in which they are tried, `options` are their
     constants. Raises OptionError for an unknown name, if some stage is met by no rule, and for an error in a rule of the
-    user's.
+    user's or in what comes of one.
     """
-    complete = derive(dag, target, find_rules(rules), options)
+    found = find_rules(rules)
+    complete = derive(dag, target, found, options)
+    own = [f"'{item.name}' ({_file_of(item)})" for item in found if not _is_built_in(item)]
+    if not own:
+        return [_completed(partial) for partial in complete]
     sketches = []
     for partial in complete:
-        for annotate in ANNOTATIONS:
-            partial = annotate(partial)
-        sketches.append(partial.finish())
+        with plug_in(f"the completion of sketch '{' '.join(partial.label)}' of sketch rules {', '.join(own)}"):
+            sketches.append(_completed(partial))
     return sketches
+
+
+def _completed(partial: PartialSketch) -> Sketch:
+    """The sketch with the holes of the annotations."""
+    for annotate in ANNOTATIONS:
+        partial = annotate(partial)
+    return partial.finish()
 
 
 def find_rules(rules: str | Sequence[str | Rule]) -> list[Rule]:
@@ -74,7 +85,8 @@ def find_rules(rules: str | Sequence[str | Rule]) -> list[Rule]:
         if isinstance(item, str):
             if item not in RULES:
                 raise OptionError(f"unknown sketch rule '{item}'; known are {', '.join(sorted(RULES))}")
-            item = RULES[item]()
+            with plug_in(f"sketch rule '{item}': its construction"):
+                item = RULES[item]()
         found.append(item)
     return found
 
@@ -111,22 +123,48 @@ def derive(
 
 def _try_rule(item: Rule, partial: PartialSketch, number: int) -> tuple[Verdict, list[Derived]]:
     """What a rule says of a stage and what it makes of it. An error in a user's rule is one line that names its place."""
+    if _is_built_in(item):
+        verdict = item.condition(partial, number)
+        return verdict, item.apply(partial, number) if verdict != "skip" else []
     try:
         verdict = item.condition(partial, number)
-        made = item.apply(partial, number) if verdict != "skip" else []
+        made = list(item.apply(partial, number)) if verdict != "skip" else []
         if verdict not in get_args(Verdict):
-            raise OptionError(f"condition gave {verdict!r}; it must give one of {', '.join(get_args(Verdict))}")
-        for sketch, following in made:
-            if not isinstance(sketch, PartialSketch) or not following < len(sketch.state.stages):
-                raise OptionError("apply must give pairs of a PartialSketch and the number of the stage to go on with")
-    except Exception as error:  # a rule of the user's may do anything
-        if type(item).__module__.startswith(f"{__package__}."):
-            raise
-        file = type(item).condition.__code__.co_filename
+            raise PlugInError(f"condition gave {verdict!r:.60}; it must give one of {', '.join(get_args(Verdict))}")
+        for derived in made:
+            _check_derived(derived, partial)
+    except (Exception, SystemExit) as error:  # a rule of the user's may do anything
+        file = _file_of(item)
         line = line_of_error(error, file)
         place = f"{file}, line {line}: " if line is not None else f"{file}: "
         kind = "" if isinstance(error, AnsorError) else f"{type(error).__name__}: "
-        raise OptionError(
+        raise PlugInError(
             f"{place}sketch rule '{item.name}' failed on stage '{partial.stage(number).name}': {kind}{error}"
         ) from error
     return verdict, made
+
+
+def _check_derived(derived: object, partial: PartialSketch) -> None:
+    """Raise PlugInError unless it is a sketch of the same DAG and the number of one of its stages, or -1 for no further one."""
+    pair = derived if isinstance(derived, tuple) and len(derived) == 2 else (None, None)
+    sketch, following = pair
+    if not isinstance(sketch, PartialSketch) or type(following) is not int:
+        raise PlugInError(
+            f"apply gave {derived!r:.60}; it must give pairs of a PartialSketch and the number of the stage to go on with"
+        )
+    if sketch.dag is not partial.dag:
+        raise PlugInError("apply gave a sketch of another compute DAG")
+    if not -1 <= following < len(sketch.state.stages):
+        raise PlugInError(
+            f"apply gave {following} as the stage to go on with; there are stages 0 to {len(sketch.state.stages) - 1}, and -1 "
+            "says that the sketch is complete"
+        )
+
+
+def _is_built_in(item: Rule) -> bool:
+    return type(item).__module__.startswith(f"{__package__}.")
+
+
+def _file_of(item: Rule) -> str:
+    """The file that defines a rule, for messages."""
+    return getattr(sys.modules.get(type(item).__module__), "__file__", None) or type(item).__module__

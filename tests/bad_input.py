@@ -261,6 +261,38 @@ def _custom_operator(folder: Path) -> list[str]:
 
 
 @mistake(
+    "operators of an unknown version",
+    "DIR/m.onnx: node 'relu' (operator Relu): the model does not say which version of the standard operators it uses; add it "
+    "to opset_import",
+)
+def _no_opset(folder: Path) -> list[str]:
+    model = good_model(2, 3)
+    del model.opset_import[:]
+    return _saved(folder, model)
+
+
+@mistake(
+    "an attribute that the operator does not have",
+    "DIR/m.onnx: node 'relu' (operator Relu, opset 17) has an attribute 'alpha', which the operator does not have in this "
+    "version",
+)
+def _unknown_attribute(folder: Path) -> list[str]:
+    model = good_model(2, 3)
+    model.graph.node[0].attribute.append(helper.make_attribute("alpha", 0.5))
+    return _saved(folder, model)
+
+
+@mistake(
+    "a value that is computed twice",
+    "DIR/m.onnx: value 'y' is defined more than once",
+)
+def _computed_twice(folder: Path) -> list[str]:
+    model = good_model(2, 3)
+    model.graph.node.append(model.graph.node[0])
+    return _saved(folder, model)
+
+
+@mistake(
     "an opset of the future",
     "DIR/m.onnx: the model uses opset 999, and the installed onnx … knows up to …; install a newer onnx",
 )
@@ -335,6 +367,45 @@ def _few_extents(folder: Path) -> list[str]:
 @mistake("--op with an extent of zero", "operator 'matmul': extents must be at least 1, got 0, 4, 4")
 def _zero_extent(folder: Path) -> list[str]:
     return ["--op", "matmul:0,4,4"]
+
+
+@mistake(
+    "--op for which there is no memory",
+    "'matmul:1000000,1000000,1000000' needs 10.9 TiB of memory (inputs 7.28 TiB, outputs 3.64 TiB); there are …; make it "
+    "smaller",
+)
+def _no_memory(folder: Path) -> list[str]:
+    return ["--op", "matmul:1000000,1000000,1000000"]
+
+
+@mistake(
+    "--op with an extent beyond 64 bits",
+    "operator 'matmul:99999999999999999999,4,4': 99999999999999999999 is too large; nothing has more than 2^60 elements",
+)
+def _too_large_extent(folder: Path) -> list[str]:
+    return ["--op", "matmul:99999999999999999999,4,4"]
+
+
+@mistake(
+    "--op with more iterations than can be counted",
+    "operator 'matmul:10000000,10000000,100000000': tensor 'C', float32[10000000, 10000000] with a "
+    "reduction over k=100000000, takes 10000000000000000000000 iterations; 64-bit arithmetic has room for 2^60",
+)
+def _too_many_iterations(folder: Path) -> list[str]:
+    return ["--op", "matmul:10000000,10000000,100000000"]
+
+
+@mistake(
+    "--shape for which there is no memory",
+    "DIR/m.onnx needs 21.8 TiB of memory (inputs 10.9 TiB, outputs 10.9 TiB); there are …; make it smaller",
+)
+def _shape_without_memory(folder: Path) -> list[str]:
+    return [*_saved(folder, good_model("batch", 3)), "--shape", "batch=1000000000000"]
+
+
+@mistake("--shape with an extent beyond 64 bits", "--shape 'batch=9999999999999999999': an extent has at most 18 digits")
+def _too_large_shape(folder: Path) -> list[str]:
+    return [*_saved(folder, good_model("batch", 3)), "--shape", "batch=9999999999999999999"]
 
 
 @mistake("a batch file with an unknown key", "'DIR/batch.toml': there is no option 'trails'; known are batch, …")
@@ -481,13 +552,21 @@ def _unwritable_archive(folder: Path) -> None:
 
 @mistake(
     "a node whose result has another shape than the model states",
-    "node 'find' (operator NonZero, opset 17): its result 'y' is int64[1, 1], but the model states int64[1, 2]",
+    "node 'choice' (operator If, opset 17): its result 'a' is float32[2], but the model states float32[1, 3]",
     "python",
 )
 def _lying_shape(folder: Path) -> None:
-    node = helper.make_node("NonZero", ["x"], ["y"], name="find")
-    model = _model([node], [_value("x", 2)], [_value("y", 1, 2, kind=TensorProto.INT64)])
-    compile(model, threads=1, workers=0).run({"x": np.array([0, 1], np.float32)})
+    then, other = (
+        helper.make_graph([helper.make_node("Identity", [name], ["b"])], "branch", [], [_value("b")]) for name in ("x", "z")
+    )
+    nodes = [
+        helper.make_node("If", ["c"], ["a"], name="choice", then_branch=then, else_branch=other),
+        helper.make_node("Relu", ["a"], ["y"], name="relu"),
+    ]
+    inputs = [_value("x", 2), _value("z", 1, 3), _value("c", kind=TensorProto.BOOL)]
+    model = _model(nodes, inputs, [_value("y", 1, 3)])
+    model.graph.value_info.append(_value("a", 1, 3))
+    compile(model, threads=1, workers=0).run({"x": floats(2), "z": floats(1, 3), "c": np.array(True)})
 
 
 # Not errors.
@@ -497,6 +576,30 @@ def _lying_shape(folder: Path) -> None:
 def _zero_dimension(folder: Path) -> list[str]:
     result = compile(good_model(0, 3), threads=1, workers=0).run({"x": floats(0, 3)})["y"]
     return [f"an output of shape {list(result.shape)}"]
+
+
+@mistake(
+    "an output without a shape",
+    "note: onnx.checker: Field 'shape' of 'type' is required but missing.",
+    "notice",
+)
+def _no_shape(folder: Path) -> list[str]:
+    model, told = good_model(2, 3), list[str]()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    compile(model, threads=1, workers=0, progress=told.append)
+    return told
+
+
+@mistake(
+    "a shape that is stated wrongly",
+    "note: the model states wrong types, which are not used: 'y' is float32[2, 3], not float32[3, 2]",
+    "notice",
+)
+def _wrong_shape(folder: Path) -> list[str]:
+    model, told = good_model(2, 3), list[str]()
+    model.graph.output[0].CopyFrom(_value("y", 3, 2))
+    compile(model, threads=1, workers=0, progress=told.append)
+    return told
 
 
 @mistake(

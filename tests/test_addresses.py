@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from ansor_py import te
 from ansor_py.codegen.addresses import Coordinate
 from ansor_py.codegen.expressions import ExpressionEmitter
@@ -14,6 +16,7 @@ from ansor_py.schedule.steps import Reorder, Split
 from ansor_py.target import Target
 from ansor_py.te.expr import Var
 from ansor_py.te.simplify import Simplifier
+from targets import structure_targets
 
 
 def test_a_place_takes_instructions_when_the_text_has_gone_on() -> None:
@@ -27,11 +30,12 @@ def test_a_place_takes_instructions_when_the_text_has_gone_on() -> None:
     assert list(text.written()) == ["  first", "  %v1 = add i64 1, 2", "  last", "  after"]
 
 
-def test_products_of_outer_variables_are_computed_outside_of_inner_loops() -> None:
+@pytest.mark.parametrize("target", structure_targets())
+def test_products_of_outer_variables_are_computed_outside_of_inner_loops(target: Target) -> None:
     product = te.matmul(24, 40, 56)
     stage = product.name
     steps = [Split(stage, "i", (4,)), Split(stage, "k", (8,)), Reorder(stage, ("i.0", "k.0", "j", "k.1", "i.1"))]
-    text = kernel_text(ComputeDAG.from_outputs(product), steps, Target.parse("x86-64 cpu=haswell"), 1)
+    text = kernel_text(ComputeDAG.from_outputs(product), steps, target, 1)
     index, checked = "", 0
     for line in text.splitlines():
         if re.match(r"\w+:$", line):

@@ -30,9 +30,10 @@ from ansor_py.schedule.steps import (
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from random_schedules import random_state
+from targets import executed_targets
 from te_interpreter import evaluate, random_feeds
 
-TARGET = Target.detect()
+on_executed_targets = pytest.mark.parametrize("target", executed_targets())
 
 
 def conv2d_bias_relu(stride: int = 1) -> Tensor:
@@ -63,21 +64,22 @@ WORKLOADS: dict[str, Callable[[], Tensor]] = {
 }
 
 
-def check(dag: ComputeDAG, steps: tuple[Step, ...], threads: int) -> None:
+def check(dag: ComputeDAG, steps: tuple[Step, ...], target: Target, threads: int) -> None:
     feeds = random_feeds(dag.outputs, seed=1)
-    compiled = build_kernel(dag, steps, TARGET, threads)
+    compiled = build_kernel(dag, steps, target, threads)
     outputs = LoadedKernel(compiled).run([feeds[tensor] for tensor in dag.inputs])
     for tensor, output in zip(dag.outputs, outputs, strict=True):
         np.testing.assert_allclose(output, evaluate(tensor, feeds, widen=True), rtol=2e-4, atol=2e-5)
 
 
+@on_executed_targets
 @pytest.mark.parametrize("name", WORKLOADS)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_random_schedules_compute_the_right_result(name: str, seed: int) -> None:
+def test_random_schedules_compute_the_right_result(name: str, target: Target, seed: int) -> None:
     dag = ComputeDAG.from_outputs(WORKLOADS[name]())
     state = random_state(dag, np.random.default_rng(seed))
-    check(dag, state.steps, threads=1 + seed % 2)
+    check(dag, state.steps, target, threads=1 + seed % 2)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -89,12 +91,16 @@ def test_replaying_json_gives_the_identical_program(name: str, seed: int) -> Non
     steps = tuple(step_from_json(json.loads(json.dumps(step.to_json()))) for step in state.steps)
     assert steps == state.steps
     assert str(State.initial(dag).replay(steps)) == str(state)
-    assert kernel_text(dag, steps, TARGET, 2) == kernel_text(dag, state.steps, TARGET, 2)
+    target = Target.parse("x86-64 cpu=haswell")
+    assert kernel_text(dag, steps, target, 2) == kernel_text(dag, state.steps, target, 2)
 
 
+@on_executed_targets
 @pytest.mark.parametrize("combine", [te.reduce_max, te.reduce_min, te.reduce_sum, te.reduce_prod])
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_a_fused_reduction_with_tails_skips_what_is_past_the_end(combine: Callable[..., Tensor], dtype: str) -> None:
+def test_a_fused_reduction_with_tails_skips_what_is_past_the_end(
+    combine: Callable[..., Tensor], dtype: str, target: Target
+) -> None:
     """The positions of the tail are `//` and `%` of the fused loop, which no loop extent can express."""
     dag = ComputeDAG.from_outputs(combine(te.placeholder((7, 5), dtype, name="x"), (0,), name="r"))
     steps = (
@@ -105,39 +111,43 @@ def test_a_fused_reduction_with_tails_skips_what_is_past_the_end(combine: Callab
         Pragma("r", 64),
     )
     x = -1 - np.arange(35, dtype=dtype).reshape(7, 5) % 3
-    output = LoadedKernel(build_kernel(dag, steps, TARGET, 1)).run([x])[0]
+    output = LoadedKernel(build_kernel(dag, steps, target, 1)).run([x])[0]
     function = {te.reduce_max: np.max, te.reduce_min: np.min, te.reduce_sum: np.sum, te.reduce_prod: np.prod}[combine]
     np.testing.assert_array_equal(output, function(x, axis=0))
 
 
+@on_executed_targets
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_a_stage_with_a_new_layout_may_be_inlined(size: int) -> None:
+def test_a_stage_with_a_new_layout_may_be_inlined(size: int, target: Target) -> None:
     moved = te.reshape(te.exp(te.placeholder((6, 10), name="x")), (4, 15), name="moved")
     dag = ComputeDAG.from_outputs(te.relu(te.transpose(moved, (1, 0))))
     layout = TransformLayout("moved", (("i1", size),), ("i0", "i1.inner", "i1.outer"))
-    check(dag, (layout, ComputeInline("moved")), threads=1)
+    check(dag, (layout, ComputeInline("moved")), target, threads=1)
 
 
-def test_a_tensor_without_elements_is_not_computed() -> None:
+@on_executed_targets
+def test_a_tensor_without_elements_is_not_computed(target: Target) -> None:
     x = te.placeholder((0, 4), name="x")
     dag = ComputeDAG.from_outputs([te.exp(x), te.relu(te.concat([te.exp(x), te.placeholder((3, 4), name="y")], 0))])
     y = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
-    for steps in ((), default_steps(dag, TARGET, 2)):
-        nothing, some = LoadedKernel(build_kernel(dag, steps, TARGET, 2)).run([np.zeros((0, 4), np.float32), y])
+    for steps in ((), default_steps(dag, target, 2)):
+        nothing, some = LoadedKernel(build_kernel(dag, steps, target, 2)).run([np.zeros((0, 4), np.float32), y])
         assert nothing.shape == (0, 4)
         np.testing.assert_array_equal(some, np.maximum(y, 0))
 
 
+@on_executed_targets
 @pytest.mark.parametrize("spec", [operator.example for operator in te.operators().values()])
-def test_default_schedules_of_all_operators(spec: str) -> None:
+def test_default_schedules_of_all_operators(spec: str, target: Target) -> None:
     dag = ComputeDAG.from_outputs(te.from_spec(spec))
     feeds = random_feeds(dag.outputs, seed=1, low=0.1, high=2.0)
-    compiled = build_kernel(dag, default_steps(dag, TARGET, 2), TARGET, 2)
+    compiled = build_kernel(dag, default_steps(dag, target, 2), target, 2)
     outputs = LoadedKernel(compiled).run([feeds[tensor] for tensor in dag.inputs])
     np.testing.assert_allclose(outputs[0], evaluate(dag.outputs[0], feeds, widen=True), rtol=1e-3, atol=1e-4)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@on_executed_targets
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(
     channels=st.integers(1, 40),
     width=st.integers(1, 20),
@@ -146,7 +156,7 @@ def test_default_schedules_of_all_operators(spec: str) -> None:
     reduction=st.sampled_from((1, 3, 8)),
 )
 def test_tiles_whose_lanes_are_not_contiguous_in_memory(
-    channels: int, width: int, lanes_tile: int, rows: int, reduction: int
+    channels: int, width: int, lanes_tile: int, rows: int, reduction: int, target: Target
 ) -> None:
     """Results are transposed in registers; with a part of the reduction outside the tile they are loaded again first."""
     data, weight = te.placeholder((8, width), name="data"), te.placeholder((8, channels), name="weight")
@@ -161,16 +171,19 @@ def test_tiles_whose_lanes_are_not_contiguous_in_memory(
         Reorder("C", ("c.0", "x.0", "k.0", "k.1", "x.1", "c.1")),
         Vectorize("C", "c.1"),
     )
-    check(dag, steps, threads=1)
+    check(dag, steps, target, threads=1)
 
 
+@on_executed_targets
 @pytest.mark.parametrize("steps", [(), (Vectorize("m", "k"),)], ids=["scalar", "lanes"])
 @pytest.mark.parametrize("place", [0, 5, 36])
 @pytest.mark.parametrize("reduce", [te.reduce_max, te.reduce_min])
-def test_nan_is_the_maximum_of_what_holds_one(reduce: Callable[..., Any], place: int, steps: tuple[Step, ...]) -> None:
+def test_nan_is_the_maximum_of_what_holds_one(
+    reduce: Callable[..., Any], place: int, steps: tuple[Step, ...], target: Target
+) -> None:
     x, k = te.placeholder((2, 37), name="x"), te.reduce_axis(37, "k")
     dag = ComputeDAG.from_outputs(te.compute((2,), lambda i: reduce(te.maximum(x[i, k], x[1 - i, k]), k), name="m"))
     values = np.linspace(-3, 3, 74, dtype=np.float32).reshape(2, 37)
     values[0, place] = np.nan
-    [output] = LoadedKernel(build_kernel(dag, steps, TARGET, 1)).run([values])
+    [output] = LoadedKernel(build_kernel(dag, steps, target, 1)).run([values])
     assert np.isnan(output).all()

@@ -35,8 +35,9 @@ from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.steps import Parallel, Reorder, Split, Step, Vectorize
 from ansor_py.target import Target
 from sketch_examples import conv_fused, matmul_cached, matmul_dag, random_population
+from targets import structure_targets
 
-TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
+on_four_targets = pytest.mark.parametrize("target", structure_targets("cores=2"))
 
 
 def synthetic_batch(programs: int, rng: np.random.Generator, features: int = 20, most_rows: int = 4) -> FeatureBatch:
@@ -62,19 +63,21 @@ def trained(programs: int = 300, seed: int = 0) -> tuple[CostModel, FeatureBatch
     return model, batch
 
 
-def test_fifty_programs_with_random_labels_are_fit() -> None:
+@on_four_targets
+def test_fifty_programs_with_random_labels_are_fit(target: Target) -> None:
     rng = np.random.default_rng(5)
     population = random_population(matmul_cached(matmul_dag(512, 512, 512)), 50, rng)
-    batch = extract_features(population, TARGET)
+    batch = extract_features(population, target)
     costs = rng.uniform(1e-3, 1e-1, 50)
     model = create_cost_model("lightgbm", 0)
     model.update(batch, costs, tasks_of(batch))
     assert rmse(model.predict(batch), throughput_labels(costs, tasks_of(batch))) <= 0.3
 
 
-def test_ranking_on_unseen_programs_is_better_than_random() -> None:
+@on_four_targets
+def test_ranking_on_unseen_programs_is_better_than_random(target: Target) -> None:
     population = random_population(conv_fused(), 500, np.random.default_rng(2))
-    batch = extract_features(population, TARGET)
+    batch = extract_features(population, target)
     iterations = 2.0 ** batch.rows[:, feature_names().index("iterations")]
     lanes = 2.0 ** batch.rows[:, feature_names().index("lane_utilisation")] - 1
     costs = np.add.reduceat(iterations.astype(np.float64) / np.maximum(lanes, 0.05), batch.offsets[:-1]) * 1e-9
@@ -280,7 +283,8 @@ def test_the_rank_objective_pulls_only_programs_of_one_task_apart() -> None:
     assert abs(apart[0]) < abs(gradient[0]) / 10
 
 
-def test_the_roofline_needs_no_training_and_prefers_vectors_and_cores() -> None:
+@on_four_targets
+def test_the_roofline_needs_no_training_and_prefers_vectors_and_cores(target: Target) -> None:
     dag = matmul_dag(64, 64, 64)
     tile: list[Step] = [Split("C", "i", (4,)), Split("C", "j", (32,)), Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1"))]
     programs: list[list[Step]] = [
@@ -290,7 +294,7 @@ def test_the_roofline_needs_no_training_and_prefers_vectors_and_cores() -> None:
         [*tile, Vectorize("C", "j.1"), Parallel("C", "i.0")],
     ]
     sketches = [Sketch("concrete", dag, tuple(steps), ()) for steps in programs]
-    rows = [extract_features(Population(sketch, np.zeros((1, 0), dtype=np.int32)), TARGET) for sketch in sketches]
+    rows = [extract_features(Population(sketch, np.zeros((1, 0), dtype=np.int32)), target) for sketch in sketches]
     scores = create_cost_model("roofline").predict(FeatureBatch.concatenate(rows))
     assert scores.dtype == np.float32
     assert scores[0] > 0
@@ -300,8 +304,9 @@ def test_the_roofline_needs_no_training_and_prefers_vectors_and_cores() -> None:
         create_cost_model("roofline").predict(synthetic_batch(3, np.random.default_rng(0)))
 
 
-def test_the_guided_model_is_the_roofline_until_it_has_learned_and_then_both(tmp_path: Path) -> None:
-    batch = extract_features(random_population(conv_fused(), 300, np.random.default_rng(2)), TARGET)
+@on_four_targets
+def test_the_guided_model_is_the_roofline_until_it_has_learned_and_then_both(tmp_path: Path, target: Target) -> None:
+    batch = extract_features(random_population(conv_fused(), 300, np.random.default_rng(2)), target)
     costs = np.random.default_rng(3).uniform(1e-3, 2e-3, len(batch))
     tasks = tasks_of(batch)
     guided, learned = create_cost_model("lightgbm-roofline", 7), create_cost_model("lightgbm", 7)

@@ -60,6 +60,7 @@ STUDIES = {  # scripts with the option, and the words with which they would exec
     "bench_peak": "",
     "bench_search": "--runner process",
     "demo": "",
+    "real_models": "",
     "roofline_accuracy": "",
     "scheduler_study": "--runner process",
     "simulated_correlation": "",
@@ -200,6 +201,17 @@ def test_tables_and_numbers() -> None:
     text = page([row], 200, Target.parse("host cores=2"))
     assert "| m | 9 | 3 | 4 | 1.0 | 2.0 | 8 | 4 | 2.00 | 2e-06 | – |" in text
     assert f"\n{cpu_line(Target.parse('host cores=2'))}; " in text
+
+
+def test_sections_of_a_page_are_replaced_or_added() -> None:
+    from markdown_page import split_sections, with_section
+
+    page = with_section("# Title\n\nText.\n", "## One\n\n1\n")
+    assert page == "# Title\n\nText.\n\n## One\n\n1\n"
+    page = with_section(with_section(page, "## Two\n\n2\n"), "## One\n\nother\n")
+    assert page == "# Title\n\nText.\n\n## Two\n\n2\n\n## One\n\nother\n"
+    assert split_sections(page)[1:] == ["## Two\n\n2\n", "## One\n\nother\n"]
+    assert with_section("", "## One\n") == "## One\n"
 
 
 def test_the_notebook_runs_on_a_run_directory(

@@ -145,15 +145,35 @@ def test_saved_with_the_model_and_loaded(tmp_path: Path) -> None:
     check(loaded, model, data)
 
 
-def test_a_result_of_another_shape_than_stated_is_an_error() -> None:
+def test_a_stated_shape_of_what_depends_on_data_is_not_believed() -> None:
     nodes = [helper.make_node("NonZero", ["x"], ["where"], name="find"), helper.make_node("Neg", ["where"], ["y"])]
     graph = helper.make_graph(nodes, "lying", [_float("x", 4)], [helper.make_tensor_value_info("y", TensorProto.INT64, [1, 4])])
     graph.value_info.append(helper.make_tensor_value_info("where", TensorProto.INT64, [1, 4]))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     compiled = compile(model, threads=1, workers=0)
     assert compiled.run({"x": np.ones(4, np.float32)})["y"].tolist() == [[0, -1, -2, -3]]
-    with pytest.raises(ModelError, match=r"node 'find'.*'where' is int64\[1, 2\], but the model states int64\[1, 4\]"):
-        compiled.run({"x": np.array([0, 1, 1, 0], np.float32)})
+    assert compiled.run({"x": np.array([0, 1, 1, 0], np.float32)})["y"].tolist() == [[-1, -2]]
+
+
+def test_a_result_of_another_shape_than_stated_stops_only_kernels_that_read_it() -> None:
+    """Where nothing but the model says what an operator gives, kernels are made for that."""
+    branches = [helper.make_graph([helper.make_node("Identity", [n], ["b"])], "branch", [], [_float("b")]) for n in ("x", "z")]
+    choice = helper.make_node("If", ["c"], ["a"], name="choice", then_branch=branches[0], else_branch=branches[1])
+    inputs = [_float("x", 2), _float("z", 1, 3), helper.make_tensor_value_info("c", TensorProto.BOOL, [])]
+    opsets = [helper.make_opsetid("", 17)]
+    feed = {"x": floats(2), "z": floats(1, 3)}
+
+    alone = helper.make_model(helper.make_graph([choice], "g", inputs, [_float("a", 1, 3)]), opset_imports=opsets, ir_version=8)
+    compiled = compile(alone, threads=1, workers=0)
+    for flag, name in ((True, "x"), (False, "z")):
+        np.testing.assert_array_equal(compiled.run({**feed, "c": np.array(flag)})["a"], feed[name])
+
+    read = helper.make_graph([choice, helper.make_node("Neg", ["a"], ["y"])], "g", inputs, [_float("y", 1, 3)])
+    read.value_info.append(_float("a", 1, 3))
+    compiled = compile(helper.make_model(read, opset_imports=opsets, ir_version=8), threads=1, workers=0)
+    np.testing.assert_array_equal(compiled.run({**feed, "c": np.array(False)})["y"], -feed["z"])
+    with pytest.raises(ModelError, match=r"node 'choice'.*'a' is float32\[2\], but the model states float32\[1, 3\]"):
+        compiled.run({**feed, "c": np.array(True)})
 
 
 def test_inputs_that_would_let_more_be_compiled_are_known() -> None:

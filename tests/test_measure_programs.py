@@ -17,7 +17,6 @@ from ansor_py.measure.cores import CorePlan, available_cores, needs_alternation,
 from ansor_py.measure.reference import difference, fill_input, poison, relative_tolerance
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.steps import Parallel, Reorder, Split, Step, Vectorize
-from ansor_py.schedule.task import Task
 from ansor_py.target import Target
 from test_measure_backends import OPTIONS, programs
 
@@ -44,7 +43,7 @@ def test_naive_matmul_is_numpys() -> None:
 
 
 def test_naive_conv2d_is_numpys() -> None:
-    dag = Task.from_spec("conv2d:1,3,9,9,4,3,pad=1").dag
+    dag = ComputeDAG.from_outputs(te.from_spec("conv2d:1,3,9,9,4,3,pad=1"))
     (data, weight), output = naive(dag)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(data[0], ((0, 0), (1, 1), (1, 1))), (3, 3), axis=(1, 2))
     expected = np.einsum("cyxij,fcij->fyx", windows.astype(np.float64), weight.astype(np.float64))[None]
@@ -52,7 +51,7 @@ def test_naive_conv2d_is_numpys() -> None:
 
 
 def test_naive_softmax_is_numpys() -> None:
-    dag = Task.from_spec("softmax:7,33").dag
+    dag = ComputeDAG.from_outputs(te.from_spec("softmax:7,33"))
     (data,), output = naive(dag)
     powers = np.exp(data.astype(np.float64) - data.max(axis=-1, keepdims=True))
     expected = powers / powers.sum(axis=-1, keepdims=True)
@@ -60,7 +59,7 @@ def test_naive_softmax_is_numpys() -> None:
 
 
 def test_tolerance_lets_other_orders_pass_and_missing_summands_fail() -> None:
-    dag = Task.from_spec("matmul:16,16,2048").dag
+    dag = ComputeDAG.from_outputs(te.from_spec("matmul:16,16,2048"))
     shapes = {tensor.shape for tensor in dag.inputs}
     assert shapes == {(16, 2048), (2048, 16)}
     a, b = (array.reshape(16, 2048) for array in inputs_of(dag))
@@ -129,7 +128,7 @@ def test_schedules_are_measured_and_checked() -> None:
 
 def test_wrong_schedule_is_caught() -> None:
     options = MeasureOptions(builder=build_transposed)
-    square = Task.from_spec("matmul:24,24,24").dag
+    square = ComputeDAG.from_outputs(te.from_spec("matmul:24,24,24"))
     with create_measurer("inline", target=TARGET, threads=1, options=options) as measurer:
         (result,) = measurer.measure([MeasureInput(square.workload_key, square, (), TARGET, 1)])
     assert result.error == "wrong-result"

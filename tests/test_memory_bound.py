@@ -27,17 +27,20 @@ from ansor_py.sketch_rules import generate_sketches
 from ansor_py.sketch_rules.annotate_vectorize import transposed_tiles
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
+from targets import executed_targets, structure_targets
 
-HOST = Target.detect()
-AVX512 = Target.parse("x86-64 cpu=skylake-avx512 cores=1")
+on_executed_targets = pytest.mark.parametrize("target", executed_targets())
+on_four_targets = pytest.mark.parametrize("target", structure_targets())
+# Elements that are loaded or stored one by one, on x86-64 and on AArch64.
+ELEMENTWISE = re.compile(r"gather|scatter|pinsr|insertps|movss|\.s\[|\b(ldr|str|ldp|stp)\ts\d")
 
 
 def _x(*shape: int, name: str = "x") -> Tensor:
     return te.placeholder(shape, name=name)
 
 
-def _run(dag: ComputeDAG, steps: tuple[Step, ...], inputs: list[np.ndarray], threads: int = 1) -> np.ndarray:
-    return np.asarray(LoadedKernel(build_kernel(dag, steps, HOST, threads)).run(inputs)[0])
+def _run(dag: ComputeDAG, steps: tuple[Step, ...], inputs: list[np.ndarray], target: Target, threads: int = 1) -> np.ndarray:
+    return np.asarray(LoadedKernel(build_kernel(dag, steps, target, threads)).run(inputs)[0])
 
 
 def _floats(*shape: int) -> np.ndarray:
@@ -57,56 +60,64 @@ def _tile(rows: int, columns: int) -> tuple[Step, ...]:
 # Transposition of what a tile reads.
 
 
+@on_executed_targets
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([4, 5, 8, 16, 32]), st.sampled_from([2, 4, 8, 16, 24, 32]))
-def test_transposed_tiles_of_any_shape_copy_every_element(n: int, m: int, rows: int, columns: int) -> None:
+def test_transposed_tiles_of_any_shape_copy_every_element(target: Target, n: int, m: int, rows: int, columns: int) -> None:
     x = _x(n, m)
     dag = ComputeDAG.from_outputs(te.transpose(x, name="t"))
     data = _floats(n, m)
-    np.testing.assert_array_equal(_run(dag, _tile(rows, columns), [data]), data.T)
+    np.testing.assert_array_equal(_run(dag, _tile(rows, columns), [data], target), data.T)
 
 
+@on_executed_targets
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint8", "bool"])
-def test_transposed_tiles_of_any_dtype(dtype: str) -> None:
+def test_transposed_tiles_of_any_dtype(dtype: str, target: Target) -> None:
     x = te.placeholder((37, 29), dtype, name="x")
     data = np.random.default_rng(1).integers(0, 2 if dtype == "bool" else 100, (37, 29)).astype(dtype)
     dag = ComputeDAG.from_outputs(te.transpose(x, name="t"))
-    np.testing.assert_array_equal(_run(dag, _tile(16, 16), [data]), data.T)
+    np.testing.assert_array_equal(_run(dag, _tile(16, 16), [data], target), data.T)
 
 
-def test_transposed_and_straight_reads_meet_in_one_formula() -> None:
+@on_executed_targets
+def test_transposed_and_straight_reads_meet_in_one_formula(target: Target) -> None:
     x, y, bias = _x(45, 33), _x(33, 45, name="y"), _x(33, 1, name="bias")
     turned = te.transpose(x, name="turned")
     dag = ComputeDAG.from_outputs(te.relu(te.add(te.add(turned, y), bias), name="t"))
     arrays = {"x": _floats(45, 33), "y": _floats(33, 45) + 1, "bias": _floats(33, 1) - 1}
     expected = np.maximum(arrays["x"].T + arrays["y"] + arrays["bias"], 0)
     for threads in (1, 2):
-        steps = default_steps(dag, HOST.with_cores(threads), threads)
-        got = _run(dag, steps, [arrays[tensor.name] for tensor in dag.inputs], threads)
+        steps = default_steps(dag, target.with_cores(threads), threads)
+        got = _run(dag, steps, [arrays[tensor.name] for tensor in dag.inputs], target, threads)
         np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
-def test_a_transposed_tile_gathers_nothing() -> None:
-    dag = ComputeDAG.from_outputs(te.transpose(_x(256, 256), name="t"))
-    assembly = emit_assembly(kernel_text(dag, _tile(16, 16), AVX512, 1), AVX512)
-    assert not re.search(r"vgather|vscatter|vpinsr|vmovss", assembly)
-    default = emit_assembly(kernel_text(dag, default_steps(dag, AVX512, 1), AVX512, 1), AVX512)
-    assert "vgather" not in default
+@on_four_targets
+def test_a_transposed_tile_gathers_nothing(target: Target) -> None:
+    dag, lanes = ComputeDAG.from_outputs(te.transpose(_x(256, 256), name="t")), target.lanes("float32")
+    row_by_row: tuple[Step, ...] = (Split("t", "i1", (lanes,)), Vectorize("t", "i1.1"))
+    found = [
+        bool(ELEMENTWISE.search(emit_assembly(kernel_text(dag, steps, target, 1), target)))
+        for steps in (_tile(16, 16), _tile(lanes, lanes), default_steps(dag, target, 1), row_by_row)
+    ]
+    assert found == [False, False, False, True]
 
 
-def test_tiles_offered_for_transposition_fit_the_registers() -> None:
-    tiles = transposed_tiles(512, 10, 16, (1, 2, 4))
-    assert (16, 10) in tiles
-    assert all(rows * -(-columns // 16) <= 64 for rows, columns in tiles)
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_tiles_offered_for_transposition_are_bounded(lanes: int) -> None:
+    tiles = transposed_tiles(512, 10, lanes, (1, 2, 4))
+    assert (lanes, min(lanes, 10)) in tiles
+    assert all(rows * -(-columns // lanes) <= 64 for rows, columns in tiles)
 
 
+@on_executed_targets
 @pytest.mark.parametrize("shape", [(64, 48), (61, 53), (5, 200)])
-def test_sampled_programs_of_a_permutation_are_right(shape: tuple[int, int]) -> None:
+def test_sampled_programs_of_a_permutation_are_right(shape: tuple[int, int], target: Target) -> None:
     dag = ComputeDAG.from_outputs(te.transpose(_x(*shape), name="t"))
     data = _floats(*shape)
-    for sketch in generate_sketches(dag, HOST):
-        for row in sample(Space(sketch, HOST, SearchOptions()), 6, np.random.default_rng(0)):
-            np.testing.assert_array_equal(_run(dag, sketch.concretise(row), [data], HOST.cores), data.T)
+    for sketch in generate_sketches(dag, target):
+        for row in sample(Space(sketch, target, SearchOptions()), 6, np.random.default_rng(0)):
+            np.testing.assert_array_equal(_run(dag, sketch.concretise(row), [data], target, target.cores), data.T)
 
 
 # Rows that stay in the cache, and results that wait in the output's memory.
@@ -127,21 +138,23 @@ def test_stages_of_a_softmax_are_computed_for_the_rows_at_hand(lengths: int) -> 
     assert [bounds[name].region[0] for name in ("s_sum", "s_exp", "s_max")] == [lengths] * 3
 
 
+@on_executed_targets
 @pytest.mark.parametrize("lengths", [1, 3, 4, 5])
-def test_softmax_in_the_outputs_memory_is_right(lengths: int) -> None:
+def test_softmax_in_the_outputs_memory_is_right(lengths: int, target: Target) -> None:
     dag, state = _softmax_rows(lengths)
     data = _floats(12, 40)
     exponentials = np.exp(data - data.max(axis=1, keepdims=True))
-    got = _run(dag, state.steps, [data])
+    got = _run(dag, state.steps, [data], target)
     np.testing.assert_allclose(got, exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-5)
     parallel = (*state.steps, Parallel("s", "i0.0" if lengths > 1 else "i0"))
-    np.testing.assert_array_equal(_run(dag, parallel, [data], threads=2), got)
+    np.testing.assert_array_equal(_run(dag, parallel, [data], target, threads=2), got)
 
 
-def test_exponentials_wait_in_the_output() -> None:
+@on_four_targets
+def test_exponentials_wait_in_the_output(target: Target) -> None:
     _, state = _softmax_rows()
     assert shared_storage(state, infer_bounds(state)) == {"s_exp": "s"}
-    program = lower(state, AVX512)
+    program = lower(state, target)
     assert "s_exp" not in program.buffers
     assert "s_exp[" not in str(program)
 
@@ -151,7 +164,21 @@ def test_nothing_waits_where_the_last_rows_overlap_those_before() -> None:
     assert shared_storage(state, infer_bounds(state)) == {}
 
 
-def test_nothing_waits_where_a_reader_comes_later_or_looks_elsewhere() -> None:
+@on_executed_targets
+def test_nothing_waits_where_the_rows_at_hand_lie_apart(target: Target) -> None:
+    dag = ComputeDAG.from_outputs(te.softmax(_x(12, 40), name="s"))
+    apart = (Split("s", "i0", (4,)), Reorder("s", ("i0.1", "i0.0", "i1")))  # rows 0, 4, 8, then 1, 5, 9
+    state = State.initial(dag).replay((*apart, *(ComputeAt(name, "s", "i0.1") for name in ("s_sum", "s_exp", "s_max"))))
+    assert shared_storage(state, infer_bounds(state)) == {}
+    data = _floats(12, 40)
+    exponentials = np.exp(data - data.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(
+        _run(dag, state.steps, [data], target), exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-5
+    )
+
+
+@on_executed_targets
+def test_nothing_waits_where_a_reader_comes_later_or_looks_elsewhere(target: Target) -> None:
     e = te.exp(_x(16, 32), name="e")
     first = te.multiply(e, e, name="first")
     other = te.reduce_sum(e, 1, name="later")
@@ -169,18 +196,19 @@ def test_nothing_waits_where_a_reader_comes_later_or_looks_elsewhere() -> None:
     data = _floats(16, 32)
     exponentials = np.exp(data)
     for steps in (state.steps, inside.steps):
-        got = _run(inside.dag, steps, [data])
+        got = _run(inside.dag, steps, [data], target)
         np.testing.assert_allclose(got, exponentials * exponentials.sum(axis=0), rtol=1e-5)
 
 
 # Default schedules.
 
 
+@on_four_targets
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("make", [te.softmax, te.log_softmax, lambda x: te.layer_norm(x, None)])
-def test_default_schedules_work_row_by_row(make: object, threads: int) -> None:
+def test_default_schedules_work_row_by_row(make: object, threads: int, target: Target) -> None:
     dag = ComputeDAG.from_outputs(make(_x(96, 300)))  # type: ignore[operator]
-    state = State.initial(dag).replay(default_steps(dag, HOST.with_cores(threads), threads))
+    state = State.initial(dag).replay(default_steps(dag, target.with_cores(threads), threads))
     inner = [stage for stage in state.stages if not state.is_output(stage.name) and not isinstance(stage.location, Inlined)]
     assert inner
     assert all(isinstance(stage.location, At) for stage in inner)
@@ -188,54 +216,59 @@ def test_default_schedules_work_row_by_row(make: object, threads: int) -> None:
     assert any(item.annotation == "parallel" for item in output.iterators) == (threads > 1)
 
 
-def test_an_expensive_formula_read_once_is_inlined_and_one_read_twice_is_not() -> None:
+@on_four_targets
+def test_an_expensive_formula_read_once_is_inlined_and_one_read_twice_is_not(target: Target) -> None:
     once = ComputeDAG.from_outputs(te.add(te.sigmoid(_x(64, 64), name="g"), 1.0, name="y"))
     twice = te.sigmoid(_x(64, 64), name="g")
     both = ComputeDAG.from_outputs([te.add(twice, 1.0, name="a"), te.multiply(twice, 2.0, name="b")])
     for dag, expected in ((once, True), (both, False)):
-        state = State.initial(dag).replay(default_steps(dag, HOST, 1))
+        state = State.initial(dag).replay(default_steps(dag, target, 1))
         assert isinstance(state.stage("g").location, Inlined) is expected
-        first = generate_sketches(dag, HOST)[0]
+        first = generate_sketches(dag, target)[0]
         assert ("g" in {hole.stage for hole in first.holes}) is not expected
 
 
+@on_executed_targets
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("shape", [(1, 100, 30), (1, 512, 700), (1, 65, 1)])
-def test_a_vector_times_a_matrix_by_default(shape: tuple[int, int, int], threads: int) -> None:
+def test_a_vector_times_a_matrix_by_default(shape: tuple[int, int, int], threads: int, target: Target) -> None:
     n, k, m = shape
     dag = ComputeDAG.from_outputs(te.matmul(_x(n, k), _x(k, m, name="w")))
     a, b = _floats(n, k), _floats(k, m)
     by_name = {"x": a, "w": b}
-    steps = default_steps(dag, HOST.with_cores(threads), threads)
-    got = _run(dag, steps, [by_name[tensor.name] for tensor in dag.inputs], threads)
+    steps = default_steps(dag, target.with_cores(threads), threads)
+    got = _run(dag, steps, [by_name[tensor.name] for tensor in dag.inputs], target, threads)
     np.testing.assert_allclose(got, a @ b, rtol=1e-4, atol=1e-4)
 
 
+@on_executed_targets
 @pytest.mark.parametrize("shape", [(300, 70), (64, 1000), (129, 3)])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_sums_and_maxima_over_rows_by_default(shape: tuple[int, int], threads: int) -> None:
+def test_sums_and_maxima_over_rows_by_default(shape: tuple[int, int], threads: int, target: Target) -> None:
     data = _floats(*shape)
     data[shape[0] // 2, 1] = np.nan
     for function, expected in ((te.reduce_sum, data.sum(axis=0)), (te.reduce_max, data.max(axis=0))):
         dag = ComputeDAG.from_outputs(function(_x(*shape), 0))
-        got = _run(dag, default_steps(dag, HOST.with_cores(threads), threads), [data], threads)
+        got = _run(dag, default_steps(dag, target.with_cores(threads), threads), [data], target, threads)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@on_executed_targets
 @pytest.mark.parametrize("position", [0, 17, 39])
-def test_a_maximum_over_lanes_keeps_nan(position: int) -> None:
+def test_a_maximum_over_lanes_keeps_nan(position: int, target: Target) -> None:
     data = _floats(5, 40)
     data[2, position] = np.nan
     dag = ComputeDAG.from_outputs(te.reduce_max(_x(5, 40), 1))
-    np.testing.assert_array_equal(_run(dag, default_steps(dag, HOST, 1), [data]), data.max(axis=1))
+    np.testing.assert_array_equal(_run(dag, default_steps(dag, target, 1), [data], target), data.max(axis=1))
 
 
 # The yardstick.
 
 
+@on_four_targets
 @pytest.mark.parametrize(("reads", "writes", "loads", "stores"), [(1, 1, 4, 4), (2, 1, 8, 4), (1, 2, 4, 8), (1, 0, 4, 0)])
-def test_native_loops_touch_every_stream_once(reads: int, writes: int, loads: int, stores: int) -> None:
-    text = stream_ir(AVX512, reads, writes)
-    assert len(re.findall(r"= load <16 x float>", text)) == loads
-    assert len(re.findall(r"store <16 x float> %\w+, ptr %\w+, align 64", text)) == stores
-    emit_assembly(text, AVX512)
+def test_native_loops_touch_every_stream_once(reads: int, writes: int, loads: int, stores: int, target: Target) -> None:
+    text, vector, aligned = stream_ir(target, reads, writes), f"<{target.lanes('float32')} x float>", target.vector_bytes
+    assert len(re.findall(rf"= load {vector}", text)) == loads
+    assert len(re.findall(rf"store {vector} %\w+, ptr %\w+, align {aligned}", text)) == stores
+    emit_assembly(text, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ from ansor_py.search.validity import accepts
 from ansor_py.sketch_rules.space_options import SpaceOptions
 from ansor_py.target import Target
 from ansor_py.te.ops.registry import from_spec
+from targets import structure_targets
 
-TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
+on_four_targets = pytest.mark.parametrize("target", structure_targets("cores=2"))
+# For what is the same on all of them.
+TARGET = Target.parse("x86-64 cpu=haswell cores=2")
 WORKLOADS = ("matmul:96,80,64", "conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1", "softmax:24,160")
 # Every policy, and policy `template` with every search.
 KINDS = ("evolution", "random", "beam", "limited", *(f"template {search}" for search in TEMPLATE_SEARCHES))
-ROUNDS, BATCH = 4, 24
+BATCH = 24
 
 
 def options_of(kind: str) -> SearchOptions:
@@ -38,8 +42,9 @@ def options_of(kind: str) -> SearchOptions:
     return SearchOptions(population=256, iterations=3, template_search=search, annealing_steps=12, genetic_population=BATCH)
 
 
-def sketches_of(spec: str, kind: str) -> list[Sketch]:
-    return sketches_for(kind.split()[0], ComputeDAG.from_outputs(from_spec(spec)), TARGET, options_of(kind))
+@functools.cache
+def sketches_of(spec: str, kind: str, target: Target) -> list[Sketch]:
+    return sketches_for(kind.split()[0], ComputeDAG.from_outputs(from_spec(spec)), target, options_of(kind))
 
 
 def speed(population: Population) -> NDArray[np.float64]:
@@ -63,11 +68,13 @@ class Measured:
 
 
 def tuned(
-    spec: str, kind: str, seed: int = 0, rounds: int = ROUNDS, batch_size: int = BATCH
+    spec: str, kind: str, target: Target, rounds: int, seed: int = 0, batch_size: int = BATCH
 ) -> tuple[Policy, list[list[Candidate]]]:
     """A search against the pretended speeds: its policy, and what it proposed in every round, up to the first empty one."""
     options = options_of(kind)
-    policy = create_policy(kind.split()[0], sketches_of(spec, kind), TARGET, informed, np.random.default_rng(seed), options)
+    policy = create_policy(
+        kind.split()[0], sketches_of(spec, kind, target), target, informed, np.random.default_rng(seed), options
+    )
     batches: list[list[Candidate]] = []
     for number in range(rounds):
         batch = list(policy.propose(batch_size))
@@ -89,14 +96,15 @@ def test_every_registered_policy_is_covered() -> None:
     assert set(SEARCHES) == set(TEMPLATE_SEARCHES)
 
 
+@on_four_targets
 @pytest.mark.parametrize("spec", WORKLOADS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_proposals_are_distinct_valid_and_concrete(kind: str, spec: str) -> None:
-    policy, batches = tuned(spec, kind, rounds=3)
+def test_proposals_are_distinct_valid_and_concrete(kind: str, spec: str, target: Target) -> None:
+    policy, batches = tuned(spec, kind, target, rounds=2)
     proposed = [candidate for batch in batches for candidate in batch]
     assert all(len(batch) == BATCH for batch in batches)
     assert len({(c.sketch, *map(int, c.genes)) for c in proposed}) == len(proposed)
-    spaces = [Space(sketch, TARGET, options_of(kind)) for sketch in policy.sketches]
+    spaces = [Space(sketch, target, options_of(kind)) for sketch in policy.sketches]
     for candidate in proposed:
         assert candidate.genes.dtype == np.int32
         assert accepts(spaces[candidate.sketch], candidate.genes[None, :]).all()
@@ -105,10 +113,11 @@ def test_proposals_are_distinct_valid_and_concrete(kind: str, spec: str) -> None
         assert infer_bounds(State.initial(sketch.dag).replay(sketch.concretise(candidate.genes)))
 
 
+@on_four_targets
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_seed_decides_everything(kind: str) -> None:
+def test_a_seed_decides_everything(kind: str, target: Target) -> None:
     def history(seed: int) -> list[tuple[object, ...]]:
-        _, batches = tuned(WORKLOADS[0], kind, seed, rounds=3)
+        _, batches = tuned(WORKLOADS[0], kind, target, 2, seed)
         return [(c.sketch, *map(int, c.genes), c.operator, c.parent, c.predicted) for batch in batches for c in batch]
 
     assert history(3) == history(3)
@@ -116,17 +125,18 @@ def test_a_seed_decides_everything(kind: str) -> None:
         assert history(3) != history(4)
 
 
+@on_four_targets
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_small_space_is_used_up_and_then_nothing_is_proposed(kind: str) -> None:
+def test_a_small_space_is_used_up_and_then_nothing_is_proposed(kind: str, target: Target) -> None:
     """Policies that draw may miss a few programs of a space; a grid misses none, and nobody proposes for ever."""
-    policy, batches = tuned("softmax:2,8", kind, rounds=40, batch_size=100)
+    policy, batches = tuned(f"softmax:2,{target.lanes('float32') // 2}", kind, target, rounds=40, batch_size=100)
     proposed = {(c.sketch, *map(int, c.genes)) for batch in batches for c in batch}
     assert sum(map(len, batches)) == len(proposed)
     assert not batches[-1]
     everything = set()
     for number, sketch in enumerate(policy.sketches):
         genes = combinations(sketch, 0, math.prod(map(int, sketch.sizes)))
-        valid = genes[accepts(Space(sketch, TARGET, options_of(kind)), genes)]
+        valid = genes[accepts(Space(sketch, target, options_of(kind)), genes)]
         everything |= {(number, *row) for row in valid.tolist()}
     assert proposed <= everything
     assert len(proposed) >= 0.9 * len(everything)
@@ -134,24 +144,26 @@ def test_a_small_space_is_used_up_and_then_nothing_is_proposed(kind: str) -> Non
         assert proposed == everything
 
 
+@on_four_targets
 @pytest.mark.parametrize("spec", ["matmul:96,80,64", "softmax:24,160"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("random", "template random", "template grid")])
-def test_a_search_finds_better_programs_than_chance_in_its_space(kind: str, spec: str) -> None:
+def test_a_search_finds_better_programs_than_chance_in_its_space(kind: str, spec: str, target: Target) -> None:
     def best(kind: str, seed: int) -> float:
-        policy, batches = tuned(spec, kind, seed, rounds=6)
+        policy, batches = tuned(spec, kind, target, 6, seed)
         proposed = [candidate for batch in batches for candidate in batch]
         return max(float(speed(Population(policy.sketches[c.sketch], c.genes[None, :]))[0]) for c in proposed)
 
     def best_of_chance(seed: int) -> float:
-        sketches = sketches_of(spec, kind)
-        policy = create_policy("random", sketches, TARGET, informed, np.random.default_rng(seed), options_of(kind))
+        sketches = sketches_of(spec, kind, target)
+        policy = create_policy("random", sketches, target, informed, np.random.default_rng(seed), options_of(kind))
         return max(float(speed(Population(sketches[c.sketch], c.genes[None, :]))[0]) for c in policy.propose(6 * BATCH))
 
     seeds = range(5)
     assert np.median([best(kind, seed) for seed in seeds]) > np.median([best_of_chance(seed) for seed in seeds])
 
 
-def test_a_beam_scores_no_more_than_an_evolution_and_keeps_its_width() -> None:
+@on_four_targets
+def test_a_beam_scores_no_more_than_an_evolution_and_keeps_its_width(target: Target) -> None:
     scored: list[int] = []
 
     def score(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
@@ -159,8 +171,8 @@ def test_a_beam_scores_no_more_than_an_evolution_and_keeps_its_width() -> None:
         return informed(populations)
 
     options = SearchOptions(population=512, iterations=3, beam_width=8)
-    sketches = sketches_of(WORKLOADS[1], "beam")
-    policy = create_policy("beam", sketches, TARGET, score, np.random.default_rng(0), options)
+    sketches = sketches_of(WORKLOADS[1], "beam", target)
+    policy = create_policy("beam", sketches, target, score, np.random.default_rng(0), options)
     assert len(policy.propose(8)) == 8
     assert len(scored) == max(len(sketch.holes) for sketch in sketches)
     assert sum(scored) <= 1.05 * options.population * (options.iterations + 1)
@@ -168,7 +180,8 @@ def test_a_beam_scores_no_more_than_an_evolution_and_keeps_its_width() -> None:
     assert scored[-1] <= 8 * widest
 
 
-def test_a_beam_never_sees_what_is_behind_a_bad_prefix() -> None:
+@on_four_targets
+def test_a_beam_never_sees_what_is_behind_a_bad_prefix(target: Target) -> None:
     """Programs that are only good once the last hole is decided are pruned: the weakness for which the paper avoids beams."""
 
     def misleading(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
@@ -179,15 +192,16 @@ def test_a_beam_never_sees_what_is_behind_a_bad_prefix() -> None:
         return found
 
     options = SearchOptions(population=512, iterations=3, beam_width=4)
-    sketches = sketches_of(WORKLOADS[0], "beam")
-    policy = BeamPolicy(sketches, TARGET, misleading, np.random.default_rng(0), options)
+    sketches = sketches_of(WORKLOADS[0], "beam", target)
+    policy = BeamPolicy(sketches, target, misleading, np.random.default_rng(0), options)
     best = [candidate for candidate in policy.propose(4) if candidate.operator == "beam"]
     assert best
     assert all(candidate.predicted == 1.0 for candidate in best)
 
 
-def test_an_undecided_program_is_parallel_and_otherwise_untransformed() -> None:
-    for sketch in sketches_of(WORKLOADS[1], "beam"):
+@on_four_targets
+def test_an_undecided_program_is_parallel_and_otherwise_untransformed(target: Target) -> None:
+    for sketch in sketches_of(WORKLOADS[1], "beam", target):
         for hole, gene in zip(sketch.holes, undecided(sketch), strict=True):
             choice = hole.choices[gene]
             match hole.kind:
@@ -201,33 +215,35 @@ def test_an_undecided_program_is_parallel_and_otherwise_untransformed() -> None:
                     assert choice == max(hole.choices)
 
 
+@on_four_targets
 @pytest.mark.parametrize("name", sorted({kind.split()[0] for kind in KINDS}))
-def test_the_constants_of_the_rules_reach_the_space_of_every_policy(name: str) -> None:
+def test_the_constants_of_the_rules_reach_the_space_of_every_policy(name: str, target: Target) -> None:
     options = SearchOptions(space=SpaceOptions(unroll_limits=(8,), round_sizes=(1, 5)), limited_unroll=8)
-    sketches = sketches_for(name, ComputeDAG.from_outputs(from_spec("matmul:128,128,128")), TARGET, options)
+    sketches = sketches_for(name, ComputeDAG.from_outputs(from_spec("matmul:128,128,128")), target, options)
     assert {hole.choices for sketch in sketches for hole in sketch.holes if hole.kind == "unroll"} == {(8,)}
     tiles = [hole.choices for sketch in sketches for hole in sketch.holes if hole.name == "tile C.i"]
     assert tiles
     assert all(any(5 in choice for choice in choices) for choices in tiles)
 
 
+@on_four_targets
 @pytest.mark.parametrize("spec", [*WORKLOADS, "layer_norm:32,96"])
-def test_the_limited_space_has_no_fusion_and_one_unroll_limit(spec: str) -> None:
-    sketches = sketches_of(spec, "limited")
+def test_the_limited_space_has_no_fusion_and_one_unroll_limit(spec: str, target: Target) -> None:
+    sketches = sketches_of(spec, "limited", target)
     for sketch in sketches:
         for hole in sketch.holes:
             assert hole.kind != "rfactor"
             assert hole.kind != "location" or hole.choices == (None,)
             assert hole.kind != "unroll" or hole.choices == (SearchOptions().limited_unroll,)
             assert hole.kind != "tile" or all(choice[1:] in ((), (1,)) for choice in hole.choices)
-    policy = create_policy("limited", sketches, TARGET, informed, np.random.default_rng(0), options_of("limited"))
+    policy = create_policy("limited", sketches, target, informed, np.random.default_rng(0), options_of("limited"))
     for candidate in policy.propose(BATCH):
         kinds = {type(step).__name__ for step in sketches[candidate.sketch].concretise(candidate.genes)}
         assert not kinds & {"ComputeAt", "CacheWrite", "Rfactor", "FollowSplit"}
 
 
 def test_combinations_are_all_rows_in_order() -> None:
-    sketch = sketches_of("softmax:2,8", "template")[0]
+    sketch = sketches_of("softmax:2,8", "template", TARGET)[0]
     total = math.prod(map(int, sketch.sizes))
     rows = combinations(sketch, 0, total)
     assert len(np.unique(rows, axis=0)) == total
@@ -237,13 +253,14 @@ def test_combinations_are_all_rows_in_order() -> None:
     assert np.array_equal(combinations(sketch, 5, 11), rows[5:11])
 
 
-def test_children_of_the_genetic_search_name_a_parent_and_need_no_scores() -> None:
+@on_four_targets
+def test_children_of_the_genetic_search_name_a_parent_and_need_no_scores(target: Target) -> None:
     def nothing(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
         raise AssertionError("nothing is to be scored")
 
-    sketches = sketches_of(WORKLOADS[0], "template genetic")
+    sketches = sketches_of(WORKLOADS[0], "template genetic", target)
     options = options_of("template genetic")
-    policy = create_policy("template", sketches, TARGET, nothing, np.random.default_rng(0), options)
+    policy = create_policy("template", sketches, target, nothing, np.random.default_rng(0), options)
     batch = policy.propose(BATCH)
     assert {candidate.operator for candidate in batch} == {"random"}
     policy.observe([Measured(c.sketch, tuple(c.genes), 1.0 + n, 100 + n) for n, c in enumerate(batch)])

@@ -29,10 +29,14 @@ from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.ops.registry import from_spec
 from search_fakes import FakeMeasurer
+from targets import executed_targets, structure_targets
 from te_interpreter import evaluate
 
-TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
 THREADS = 2
+on_four_targets = pytest.mark.parametrize("target", structure_targets(f"cores={THREADS}"))
+on_executed_targets = pytest.mark.parametrize("target", executed_targets(f"cores={THREADS}"))
+# For what is the same on all of them.
+TARGET = Target.parse(f"x86-64 cpu=haswell cores={THREADS}")
 
 KIND_OF = {
     "matmul:40,150,70": "matmul",
@@ -61,13 +65,13 @@ def dag_of(spec: str) -> ComputeDAG:
     return ComputeDAG.from_outputs(from_spec(spec))
 
 
-def check_programs(dag: ComputeDAG, sketches: list[Sketch], target: Target, programs: int = 2) -> None:
+def check_programs(dag: ComputeDAG, sketches: list[Sketch], target: Target) -> None:
     """Random programs of every sketch, compiled and run, compute what NumPy computes."""
     rng = np.random.default_rng(7)
     feeds = {tensor.name: rng.standard_normal(tensor.shape).astype(tensor.dtype) for tensor in dag.inputs}
     expected = evaluate(dag.outputs[0], feeds, widen=True)
     for sketch in sketches:
-        rows = sample(Space(sketch, target, SearchOptions()), programs, rng)
+        rows = sample(Space(sketch, target, SearchOptions()), 2, rng)
         assert len(rows)
         for row in rows:
             kernel = LoadedKernel(build_kernel(dag, sketch.concretise(row), target, THREADS))
@@ -76,39 +80,40 @@ def check_programs(dag: ComputeDAG, sketches: list[Sketch], target: Target, prog
             np.testing.assert_allclose(np.asarray(result, np.float64), expected, rtol=2e-4, atol=2e-4, err_msg=message)
 
 
+@on_executed_targets
 @pytest.mark.parametrize(("spec", "kind"), KIND_OF.items())
-def test_programs_of_templates_compute_what_numpy_computes(spec: str, kind: str) -> None:
+def test_programs_of_templates_compute_what_numpy_computes(spec: str, kind: str, target: Target) -> None:
     dag = dag_of(spec)
-    target = Target.detect(cores=THREADS)
     sketches = template_sketches(dag, target)
     assert all(f"template({kind})" in sketch.name for sketch in sketches)
     check_programs(dag, sketches, target)
 
 
+@on_executed_targets
 @pytest.mark.parametrize("spec", ["matmul:37,53,29", "conv2d:1,4,10,10,6,3,pad=1", "softmax:10,96"])
-def test_programs_of_the_limited_space_compute_what_numpy_computes(spec: str) -> None:
-    target = Target.detect(cores=THREADS)
+def test_programs_of_the_limited_space_compute_what_numpy_computes(spec: str, target: Target) -> None:
     check_programs(dag_of(spec), sketches_for("limited", dag_of(spec), target, SearchOptions()), target)
 
 
-def test_kinds_are_told_from_the_structure_alone() -> None:
+@on_four_targets
+def test_kinds_are_told_from_the_structure_alone(target: Target) -> None:
     """A 1x1 convolution whose image axes were merged is a product of matrices, whatever its tensors are called."""
     dag = dag_of("conv2d:1,8,14,14,16,1")
-    assert "template(convolution)" in template_sketches(dag, TARGET)[0].name
-    assert "template(matmul)" in template_sketches(merge_axes(dag), TARGET)[0].name
+    assert "template(convolution)" in template_sketches(dag, target)[0].name
+    assert "template(matmul)" in template_sketches(merge_axes(dag), target)[0].name
     x, w = te.placeholder((4, 30), name="softmax"), te.placeholder((30, 20), name="softmax_exp")
     product = ComputeDAG.from_outputs(te.tanh(te.matmul(x, w)))
-    assert "template(matmul)" in template_sketches(product, TARGET)[0].name
+    assert "template(matmul)" in template_sketches(product, target)[0].name
 
 
 def test_every_kind_has_an_example() -> None:
     assert set(KIND_OF.values()) == set(TEMPLATES)
 
 
-def test_a_logarithm_of_softmax_fits_too_and_an_unrelated_sum_does_not() -> None:
+@on_executed_targets
+def test_a_logarithm_of_softmax_fits_too_and_an_unrelated_sum_does_not(target: Target) -> None:
     dag = ComputeDAG.from_outputs(te.log_softmax(te.placeholder((8, 40), name="x")))
-    assert "template(softmax)" in template_sketches(dag, TARGET)[0].name
-    target = Target.detect(cores=THREADS)
+    assert "template(softmax)" in template_sketches(dag, target)[0].name
     check_programs(dag, template_sketches(dag, target), target)
 
 
@@ -120,31 +125,34 @@ def test_an_operator_without_template_is_refused_with_the_kinds(spec: str) -> No
     assert dag_of(spec).computed[0].name in str(caught.value)
 
 
-def test_only_the_knobs_of_a_template_are_open() -> None:
+@on_four_targets
+def test_only_the_knobs_of_a_template_are_open(target: Target) -> None:
     for spec in KIND_OF:
-        for sketch in template_sketches(dag_of(spec), TARGET):
+        for sketch in template_sketches(dag_of(spec), target):
             open_ = {hole.kind for hole in sketch.holes if len(hole.choices) > 1}
             assert open_ <= {"tile", "register_tile", "vectorize", "unroll"}
             assert not len(sketch.structural)
 
 
+@on_four_targets
 @pytest.mark.parametrize("spec", ["matmul:96,80,64", "conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1", "dense:64,256,128"])
-def test_register_tiles_and_packing_are_those_of_the_sketch_rules(spec: str) -> None:
+def test_register_tiles_and_packing_are_those_of_the_sketch_rules(spec: str, target: Target) -> None:
     def building_blocks(sketches: list[Sketch]) -> set[tuple[object, ...]]:
         tiles = {hole.choices for sketch in sketches for hole in sketch.holes if hole.kind == "register_tile"}
         packed = {word for sketch in sketches for word in sketch.name.split(")") if word.strip().startswith("pack(")}
         return {*tiles, *((word.strip(),) for word in packed)}
 
     dag = dag_of(spec)
-    assert building_blocks(template_sketches(dag, TARGET)) == building_blocks(generate_sketches(dag, TARGET))
+    assert building_blocks(template_sketches(dag, target)) == building_blocks(generate_sketches(dag, target))
 
 
-def test_epilogues_run_inside_the_tiles_and_pads_before_them() -> None:
-    [sketch, *_] = template_sketches(dag_of("conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1"), TARGET)
+@on_four_targets
+def test_epilogues_run_inside_the_tiles_and_pads_before_them(target: Target) -> None:
+    [sketch, *_] = template_sketches(dag_of("conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1"), target)
     state = sketch.structure([0] * len(sketch.holes))
     assert [stage.name for stage in state.attached_to("relu")] == ["conv2d"]
     assert not state.attached_to("conv2d")
-    [sketch] = template_sketches(dag_of("depthwise_conv2d:1,8,40,40,3,pad=1"), TARGET)
+    [sketch] = template_sketches(dag_of("depthwise_conv2d:1,8,40,40,3,pad=1"), target)
     assert [stage.name for stage in sketch.structure([0] * len(sketch.holes)).attached_to("conv2d")] == ["conv2d_pad"]
 
 
@@ -180,10 +188,10 @@ def test_of_a_network_the_tasks_without_template_keep_their_default_schedule() -
         tune_tasks([norm, Task.from_spec("layer_norm:8,8", TARGET)], options, measurer=FakeMeasurer())
 
 
-def proposals(scale: float) -> list[tuple[int, ...]]:
+def proposals(target: Target, scale: float) -> list[tuple[int, ...]]:
     """What annealing proposes under scores that depend on the genes and are multiplied by `scale`."""
     dag = dag_of("matmul:40,150,70")
-    sketches = template_sketches(dag, TARGET)
+    sketches = template_sketches(dag, target)
 
     def score(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
         return [
@@ -191,9 +199,10 @@ def proposals(scale: float) -> list[tuple[int, ...]]:
             for p in populations
         ]
 
-    search = AnnealingSearch(sketches, TARGET, score, np.random.default_rng(0), SearchOptions(population=64, iterations=2))
+    search = AnnealingSearch(sketches, target, score, np.random.default_rng(0), SearchOptions(population=64, iterations=2))
     return [(candidate.sketch, *candidate.genes.tolist()) for candidate in search.propose(16)]
 
 
-def test_annealing_does_not_depend_on_the_unit_of_scores() -> None:
-    assert proposals(1024.0) == proposals(1.0)
+@on_four_targets
+def test_annealing_does_not_depend_on_the_unit_of_scores(target: Target) -> None:
+    assert proposals(target, 1024.0) == proposals(target, 1.0)

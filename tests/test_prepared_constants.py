@@ -13,9 +13,10 @@ from ansor_py.schedule.access import has_reduction
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.steps import CacheRead, Reorder, Split, Step, TransformLayout, Vectorize
 from ansor_py.target import Target
+from targets import executed_targets
 from te_interpreter import evaluate, random_feeds
 
-TARGET = Target.detect()
+on_executed_targets = pytest.mark.parametrize("target", executed_targets())
 
 
 def convolution(constant: bool) -> tuple[ComputeDAG, tuple[Step, ...]]:
@@ -34,10 +35,11 @@ def convolution(constant: bool) -> tuple[ComputeDAG, tuple[Step, ...]]:
     return dag, steps
 
 
+@on_executed_targets
 @pytest.mark.parametrize("constant", [True, False])
-def test_packed_weights_are_prepared_only_if_they_are_constant(constant: bool) -> None:
+def test_packed_weights_are_prepared_only_if_they_are_constant(constant: bool, target: Target) -> None:
     dag, steps = convolution(constant)
-    compiled = build_kernel(dag, steps, TARGET, threads=1)
+    compiled = build_kernel(dag, steps, target, threads=1)
     assert [spec.name for spec in compiled.prepared] == (["weight.cache"] if constant else [])
     assert compiled.unread == (frozenset({"weight"}) if constant else frozenset())
     feeds = random_feeds(dag.outputs, seed=1)
@@ -45,9 +47,10 @@ def test_packed_weights_are_prepared_only_if_they_are_constant(constant: bool) -
     np.testing.assert_allclose(output, evaluate(dag.outputs[0], feeds, widen=True), rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_does_not_look_at_constants_that_were_prepared() -> None:
+@on_executed_targets
+def test_a_run_does_not_look_at_constants_that_were_prepared(target: Target) -> None:
     dag, steps = convolution(constant=True)
-    kernel = LoadedKernel(build_kernel(dag, steps, TARGET, threads=1))
+    kernel = LoadedKernel(build_kernel(dag, steps, target, threads=1))
     feeds = random_feeds(dag.outputs, seed=2)
     arrays = [aligned_array(tensor.shape, tensor.dtype) for tensor in (*dag.inputs, *dag.outputs)]
     for array, tensor in zip(arrays, dag.inputs, strict=False):

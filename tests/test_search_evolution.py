@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,15 +28,19 @@ from ansor_py.search.validity import accepts, repair
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.ops.registry import from_spec
+from targets import structure_targets
 
-TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
+on_four_targets = pytest.mark.parametrize("target", structure_targets("cores=2"))
+# For what is the same on all of them.
+TARGET = Target.parse("x86-64 cpu=haswell cores=2")
 OPTIONS = SearchOptions(population=256, iterations=3)
 WORKLOADS = ("matmul:96,80,64", "conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1", "softmax:4,6,160", "softmax:1,1024")
 
 
-def spaces_of(spec: str) -> list[Space]:
-    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec(spec)), TARGET)
-    spaces = [Space(sketch, TARGET, OPTIONS) for sketch in sketches]
+@functools.cache
+def spaces_of(spec: str, target: Target) -> list[Space]:
+    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec(spec)), target)
+    spaces = [Space(sketch, target, OPTIONS) for sketch in sketches]
     for space in spaces:
         space.warm_up()
     return spaces
@@ -58,9 +63,10 @@ class Measured:
     trial: int
 
 
+@on_four_targets
 @pytest.mark.parametrize("spec", WORKLOADS)
-def test_samples_are_valid_and_reproducible(spec: str) -> None:
-    for space in spaces_of(spec):
+def test_samples_are_valid_and_reproducible(spec: str, target: Target) -> None:
+    for space in spaces_of(spec, target):
         rows = sample(space, 64, np.random.default_rng(3))
         assert rows.dtype == np.int32
         assert accepts(space, rows).all()
@@ -68,19 +74,21 @@ def test_samples_are_valid_and_reproducible(spec: str) -> None:
         assert np.array_equal(rows, repair(space, rows, np.random.default_rng(0)))
 
 
+@on_four_targets
 @pytest.mark.parametrize("spec", WORKLOADS)
-def test_accepted_rows_can_be_scheduled_and_waste_little(spec: str) -> None:
+def test_accepted_rows_can_be_scheduled_and_waste_little(spec: str, target: Target) -> None:
     """What the matrix check accepts, the slow path accepts: steps apply, bounds exist, tiles stay within the padding."""
-    for space in spaces_of(spec):
+    for space in spaces_of(spec, target):
         for row in sample(space, 6, np.random.default_rng(1)):
             state = State.initial(space.sketch.dag).replay(space.sketch.concretise(row))
             for bounds in infer_bounds(state).values():
                 assert all(extent >= 1 for extent in bounds.extents.values())
 
 
-def test_tiles_beyond_the_extent_are_rejected_as_repetitions() -> None:
+@on_four_targets
+def test_tiles_beyond_the_extent_are_rejected_as_repetitions(target: Target) -> None:
     """No two accepted rows of a tiled matmul have the same loop extents and the same other choices."""
-    space = spaces_of("matmul:24,40,12")[0]
+    space = spaces_of("matmul:24,40,12", target)[0]
     rows = np.unique(sample(space, 400, np.random.default_rng(0)), axis=0)
     bounds = infer_bounds(space.first, space.sketch.holes, rows)["C"]
     extents = np.stack([np.broadcast_to(bounds.extents[i.name], len(rows)) for i in bounds.stage.iterators], axis=1)
@@ -89,17 +97,18 @@ def test_tiles_beyond_the_extent_are_rejected_as_repetitions() -> None:
     assert len(np.unique(keys, axis=0)) == len(rows)
 
 
+@on_four_targets
 @pytest.mark.parametrize("spec", WORKLOADS)
 @pytest.mark.parametrize("name", sorted(MUTATIONS))
-def test_mutations_change_only_holes_of_their_kind(spec: str, name: str) -> None:
+def test_mutations_change_only_holes_of_their_kind(spec: str, name: str, target: Target) -> None:
     kinds = {
         "tile_neighbour": {"tile", "register_tile"},
         "tile_random": {"tile", "register_tile"},
         "register_tile": {"tile", "register_tile"},
         "location": {"location", "rfactor"},
     }.get(name, {name})
-    for space in spaces_of(spec):
-        rows = sample(space, 100, np.random.default_rng(0))
+    for space in spaces_of(spec, target):
+        rows = sample(space, 50, np.random.default_rng(0))
         before = rows.copy()
         children = mutate(space, name, rows, np.random.default_rng(1))
         assert np.array_equal(rows, before)
@@ -115,8 +124,9 @@ def test_mutations_change_only_holes_of_their_kind(spec: str, name: str) -> None
             assert (changed.sum(axis=1) == 1).all()
 
 
-def test_a_new_register_tile_keeps_the_cache_tile() -> None:
-    space = spaces_of("matmul:96,80,64")[0]
+@on_four_targets
+def test_a_new_register_tile_keeps_the_cache_tile(target: Target) -> None:
+    space = spaces_of("matmul:96,80,64", target)[0]
     rows = sample(space, 200, np.random.default_rng(0))
     children = mutate(space, "register_tile", rows, np.random.default_rng(1))
     assert children is not None
@@ -133,8 +143,9 @@ def every_parent(space: Space, seed: int, count: int = 80) -> Genes:
     return sample(space, count, np.random.default_rng(seed))
 
 
-def test_crossover_takes_nodes_whole() -> None:
-    space = spaces_of("conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1")[0]
+@on_four_targets
+def test_crossover_takes_nodes_whole(target: Target) -> None:
+    space = spaces_of("conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1", target)[0]
     assert len(space.nodes) >= 2
     a, b = every_parent(space, 0), every_parent(space, 1)
     anything = np.ones_like(space.legal_structures)
@@ -160,8 +171,9 @@ def test_a_node_comes_from_the_parent_in_which_it_is_better() -> None:
     assert np.isfinite(guided_shares(np.array([[-np.inf]]), np.array([[1.0]]))).all()
 
 
-def test_locations_that_contradict_each_other_are_repaired() -> None:
-    space = spaces_of("softmax:4,6,160")[0]
+@on_four_targets
+def test_locations_that_contradict_each_other_are_repaired(target: Target) -> None:
+    space = spaces_of("softmax:4,6,160", target)[0]
     a, b = every_parent(space, 0, 300), every_parent(space, 1, 300)
     shares = np.full((300, 1), 0.5)
     free = crossover(space, a, b, shares, np.random.default_rng(2), np.ones_like(space.legal_structures))
@@ -170,9 +182,10 @@ def test_locations_that_contradict_each_other_are_repaired() -> None:
     assert space.legal_structures[space.structure_keys(children)].all()
 
 
+@on_four_targets
 @pytest.mark.parametrize("spec", WORKLOADS)
-def test_scores_of_nodes_are_sums_over_their_statements(spec: str) -> None:
-    for space in spaces_of(spec):
+def test_scores_of_nodes_are_sums_over_their_statements(spec: str, target: Target) -> None:
+    for space in spaces_of(spec, target):
         genes = every_parent(space, 0, 40)
         names = [list(infer_bounds(space.sketch.structure(row), space.sketch.holes, row[None, :])) for row in genes]
         offsets = np.concatenate([[0], np.cumsum([len(stages) for stages in names])])
@@ -189,6 +202,7 @@ class GeneralScores:
     """Program scores, and those of the statements where `detailed`; counts how often they were asked for."""
 
     detailed: bool
+    target: Target
     asked: int = 0
 
     def __call__(self, populations: Sequence[Population]) -> list[NDArray[np.float32]]:
@@ -200,13 +214,14 @@ class GeneralScores:
         self.asked += 1
         if not self.detailed:
             return synthetic(populations), None
-        batches = [extract_features(population, TARGET) for population in populations]
+        batches = [extract_features(population, self.target) for population in populations]
         return synthetic(populations), [StatementScores(batch.rows[:, 0], batch.offsets) for batch in batches]
 
 
+@on_four_targets
 @pytest.mark.parametrize("detailed", [True, False])
-def test_evolution_uses_the_scores_of_statements_where_there_are_any(detailed: bool) -> None:
-    spaces, score, rng = spaces_of("softmax:4,6,160"), GeneralScores(detailed), np.random.default_rng(0)
+def test_evolution_uses_the_scores_of_statements_where_there_are_any(detailed: bool, target: Target) -> None:
+    spaces, score, rng = spaces_of("softmax:4,6,160", target), GeneralScores(detailed, target), np.random.default_rng(0)
     best = evolve(spaces, [breed(sample(space, 60, rng)) for space in spaces], score, rng, OPTIONS)
     assert score.asked == OPTIONS.iterations + 1
     assert "crossover" in {candidate.operator for candidate in best}
@@ -219,9 +234,10 @@ def evolved(spaces: list[Space], seed: int, measured: NDArray[np.uint64] | None 
     return evolve(spaces, first, synthetic, rng, OPTIONS, measured)
 
 
+@on_four_targets
 @pytest.mark.parametrize("spec", WORKLOADS)
-def test_evolution_improves_and_is_reproducible(spec: str) -> None:
-    spaces = spaces_of(spec)
+def test_evolution_improves_and_is_reproducible(spec: str, target: Target) -> None:
+    spaces = spaces_of(spec, target)
     rng = np.random.default_rng(5)
     first = [Population(space.sketch, sample(space, 100, rng)) for space in spaces]
     start = max(float(scores.max()) for scores in synthetic(first))
@@ -238,8 +254,9 @@ def test_evolution_improves_and_is_reproducible(spec: str) -> None:
         assert accepts(spaces[candidate.sketch], candidate.genes[None, :]).all()
 
 
-def test_measured_programs_are_not_returned() -> None:
-    spaces = spaces_of("matmul:96,80,64")
+@on_four_targets
+def test_measured_programs_are_not_returned(target: Target) -> None:
+    spaces = spaces_of("matmul:96,80,64", target)
     best = evolved(spaces, 5)
     known = np.concatenate([row_keys(c.sketch, c.genes[None, :]) for c in best])
     later = evolved(spaces, 5, np.sort(known))
@@ -247,7 +264,7 @@ def test_measured_programs_are_not_returned() -> None:
 
 
 def test_scores_that_are_no_numbers_do_no_harm() -> None:
-    spaces = spaces_of("matmul:96,80,64")
+    spaces = spaces_of("matmul:96,80,64", TARGET)
     rng = np.random.default_rng(0)
     first = [breed(sample(space, 30, rng)) for space in spaces]
 
@@ -259,9 +276,10 @@ def test_scores_that_are_no_numbers_do_no_harm() -> None:
     assert all(candidate.predicted == -1.0 for candidate in best)
 
 
-def test_no_state_is_built_while_evolving(monkeypatch: pytest.MonkeyPatch) -> None:
+@on_four_targets
+def test_no_state_is_built_while_evolving(monkeypatch: pytest.MonkeyPatch, target: Target) -> None:
     """Issue 2: between sampling and the chosen batch no State is built. Templates are made by `warm_up`."""
-    spaces = {spec: spaces_of(spec) for spec in WORKLOADS}
+    spaces = {spec: spaces_of(spec, target) for spec in WORKLOADS}
     built: list[int] = []
     monkeypatch.setattr(State, "__init__", lambda self, *args, **kwargs: built.append(1))
     for group in spaces.values():
@@ -271,14 +289,15 @@ def test_no_state_is_built_while_evolving(monkeypatch: pytest.MonkeyPatch) -> No
     assert built
 
 
-def policy_of(spec: str, name: str = "evolution", seed: int = 0) -> Policy:
-    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec(spec)), TARGET)
-    return create_policy(name, sketches, TARGET, synthetic, np.random.default_rng(seed), OPTIONS)
+def policy_of(spec: str, target: Target, name: str = "evolution") -> Policy:
+    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec(spec)), target)
+    return create_policy(name, sketches, target, synthetic, np.random.default_rng(0), OPTIONS)
 
 
+@on_four_targets
 @pytest.mark.parametrize("name", ["evolution", "random"])
-def test_policies_never_propose_a_program_twice(name: str) -> None:
-    policy = policy_of("softmax:4,6,160", name)
+def test_policies_never_propose_a_program_twice(name: str, target: Target) -> None:
+    policy = policy_of("softmax:4,6,160", target, name)
     seen: set[tuple[int, ...]] = set()
     for number in range(3):
         batch = policy.propose(24)
@@ -290,10 +309,11 @@ def test_policies_never_propose_a_program_twice(name: str) -> None:
         policy.observe([Measured(c.sketch, tuple(c.genes), 1.0 + i, number * 24 + i) for i, c in enumerate(batch)])
 
 
+@on_four_targets
 @pytest.mark.parametrize("name", ["evolution", "random"])
-def test_policies_are_reproducible_and_end(name: str) -> None:
+def test_policies_are_reproducible_and_end(name: str, target: Target) -> None:
     def history() -> list[tuple[object, ...]]:
-        policy = policy_of("relu:3,40", name)
+        policy = policy_of("relu:3,40", target, name)
         rounds = [policy.propose(16) for _ in range(4)]
         assert not rounds[-1]
         return [(c.sketch, *map(int, c.genes), c.operator, c.predicted) for batch in rounds for c in batch]
@@ -301,8 +321,9 @@ def test_policies_are_reproducible_and_end(name: str) -> None:
     assert history() == history()
 
 
-def test_a_batch_holds_random_programs_and_descendants_name_their_parents() -> None:
-    policy = policy_of("matmul:96,80,64")
+@on_four_targets
+def test_a_batch_holds_random_programs_and_descendants_name_their_parents(target: Target) -> None:
+    policy = policy_of("matmul:96,80,64", target)
     batch = policy.propose(40)
     assert sum(candidate.predicted is None for candidate in batch) == round(OPTIONS.eps_greedy * 40)
     assert all(candidate.parent is None for candidate in batch)
@@ -312,9 +333,10 @@ def test_a_batch_holds_random_programs_and_descendants_name_their_parents() -> N
     assert any(parent is not None and 100 < parent < 140 for parent in parents)
 
 
-def test_an_evolution_keeps_to_a_bounded_number_of_structures() -> None:
+@on_four_targets
+def test_an_evolution_keeps_to_a_bounded_number_of_structures(target: Target) -> None:
     options = replace(OPTIONS, max_structures=3)
-    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec("softmax:4,6,160")), TARGET)
+    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec("softmax:4,6,160")), target)
     occurring: list[set[tuple[int, ...]]] = []
 
     def score(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
@@ -322,7 +344,7 @@ def test_an_evolution_keeps_to_a_bounded_number_of_structures() -> None:
         occurring.append({(number, *map(int, row)) for number, part in rows for row in np.unique(part, axis=0)})
         return synthetic(populations)
 
-    policy = create_policy("evolution", sketches, TARGET, score, np.random.default_rng(0), options)
+    policy = create_policy("evolution", sketches, target, score, np.random.default_rng(0), options)
     rounds = []
     for _ in range(6):
         occurring.clear()
@@ -332,8 +354,9 @@ def test_an_evolution_keeps_to_a_bounded_number_of_structures() -> None:
     assert len(set().union(*rounds)) > 3
 
 
-def test_draws_are_uniform_over_legal_structures() -> None:
-    space = spaces_of("softmax:4,6,160")[0]
+@on_four_targets
+def test_draws_are_uniform_over_legal_structures(target: Target) -> None:
+    space = spaces_of("softmax:4,6,160", target)[0]
     rows = draw(space, 4000, np.random.default_rng(0))
     counts = np.bincount(space.structure_keys(rows), minlength=len(space.legal_structures))
     assert (counts[~space.legal_structures] == 0).all()
@@ -346,10 +369,11 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(OptionError, match="eps_greedy"):
         SearchOptions(eps_greedy=2.0)
     with pytest.raises(OptionError, match=r"known are beam, .*evolution, .*random"):
-        policy_of("relu:8", "nonsense")
+        policy_of("relu:8", TARGET, "nonsense")
 
 
-def test_small_rounds_have_small_populations() -> None:
+@on_four_targets
+def test_small_rounds_have_small_populations(target: Target) -> None:
     options = SearchOptions()
     assert options.for_round(64) == options.for_round(32) == options
     small = options.for_round(8)
@@ -362,8 +386,8 @@ def test_small_rounds_have_small_populations() -> None:
         scored.append(sum(len(population) for population in populations))
         return synthetic(populations)
 
-    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec("matmul:96,80,64")), TARGET)
-    policy = create_policy("evolution", sketches, TARGET, score, np.random.default_rng(0), options)
+    sketches = generate_sketches(ComputeDAG.from_outputs(from_spec("matmul:96,80,64")), target)
+    policy = create_policy("evolution", sketches, target, score, np.random.default_rng(0), options)
     for count, most in ((32, 2048), (8, 512)):
         scored.clear()
         assert len(policy.propose(count)) == count

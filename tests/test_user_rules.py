@@ -22,8 +22,9 @@ TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2")
 TASK = Task.from_spec("reduce_sum:24,600,axis=0", TARGET)
 
 RULE = """
-from dataclasses import dataclass
-from ansor_py.sketch_rules import PRESETS, Rule, rule
+from dataclasses import dataclass, replace
+from ansor_py import te; from ansor_py.schedule.dag import ComputeDAG; from ansor_py.schedule.sketch import Hole
+from ansor_py.sketch_rules import Rule, rule
 
 @rule("{name}")
 class Own(Rule):
@@ -106,6 +107,7 @@ def test_a_file_may_add_a_preset(tmp_path: Path) -> None:
         ("x = 1\n", "registers no rule"),
         ("x = 1\nraise ValueError('oh')\n", "line 2, cannot be loaded: ValueError: oh"),
         ("x = 1\n\nif:\n", "line 3, cannot be loaded: SyntaxError: invalid syntax"),
+        ("import sys\nsys.exit(0)\n", "line 2, cannot be loaded: SystemExit: 0"),
         ("from ansor_py.sketch_rules import PRESETS\nPRESETS['bad'] = ('nonsense',)\n", "unknown sketch rule 'nonsense'"),
     ],
 )
@@ -126,11 +128,36 @@ def test_an_unknown_preset_is_refused() -> None:
 @pytest.mark.parametrize(
     ("verdict", "derived", "words"),
     [
-        ("1 / 0", "[]", r"own_rules.py, line 8: sketch rule 'own' failed on stage 'reduce_sum': ZeroDivisionError"),
+        ("1 / 0", "[]", r"own_rules.py, line 9: sketch rule 'own' failed on stage 'reduce_sum': ZeroDivisionError"),
         ("'perhaps'", "[]", r"own_rules.py: sketch rule 'own' failed .* condition gave 'perhaps'"),
-        ("'apply'", "[sketch.nothing]", r"own_rules.py, line 11: .*AttributeError"),
+        ("'apply'", "[sketch.nothing]", r"own_rules.py, line 12: .*AttributeError"),
         ("'apply'", "None", r"own_rules.py: .*TypeError"),
-        ("'apply'", "[(sketch, 99)]", r"own_rules.py: .*apply must give pairs"),
+        ("__import__('sys').exit(0)", "[]", r"own_rules.py, line 9: sketch rule 'own' failed .* SystemExit: 0"),
+        ("'apply'", "[(sketch, 99)]", r"own_rules.py: .*apply gave 99 as the stage to go on with; there are stages 0 to 0"),
+        ("'apply'", "[(sketch, -99)]", r"own_rules.py: .*apply gave -99 .* and -1 says that the sketch is complete"),
+        ("'apply'", "[(sketch, 0.0)]", r"own_rules.py: .*it must give pairs of a PartialSketch and the number of the stage"),
+        ("'apply'", "[(None, 0)]", r"own_rules.py: .*apply gave \(None, 0\); it must give pairs"),
+        ("'apply'", "[sketch]", r"own_rules.py: .*it must give pairs"),
+        (
+            "'apply'",
+            "[(type(sketch).initial(ComputeDAG.from_outputs(te.matmul(4, 4, 4)), sketch.target), -1)]",
+            "another compute DAG",
+        ),
+        (
+            "'apply'",
+            "[(replace(sketch, levels={'reduce_sum': ()}), -1)]",
+            r"completion of sketch '' of sketch rules 'own' .*own_rules.py",
+        ),
+        (
+            "'apply'",
+            "[(sketch.with_hole(Hole('h', 'tile', 'reduce_sum', ()))[0], -1)]",
+            r"line 12: .* hole 'h' has the choices \(\)",
+        ),
+        (
+            "'apply'",
+            "[(sketch.with_hole(Hole('h', 'odd', 'reduce_sum', (1,)))[0], -1)]",
+            r"line 12: .* hole 'h' is of kind 'odd'; known are tile",
+        ),
         ("'apply'", "[(sketch, number)]", r"own.* come to no end at stage 'reduce_sum'"),
     ],
 )

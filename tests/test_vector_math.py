@@ -17,14 +17,15 @@ from ansor_py.codegen.vector_math import FUNCTIONS, expand
 from ansor_py.codegen.vector_operations import constant, shaped, split_type
 from ansor_py.errors import CodegenError
 from ansor_py.target import Target
+from targets import executed_targets, structure_targets
 
-HOST = Target.detect()
+on_executed_targets = pytest.mark.parametrize("target", executed_targets())
 EPSILON: dict[Any, float] = {np.float32: 2.0**-23, np.float64: 2.0**-52}
 NUMPY: dict[str, Any] = {"float": np.float32, "double": np.float64}
 INF, NAN = math.inf, math.nan
 
 
-def _module(function: str, llvm_type: str, target: Target = HOST) -> str:
+def _module(function: str, llvm_type: str, target: Target) -> str:
     """`apply(x, y, out, count)`: out[i] = function(x[i], y[i]) for count vectors or scalars."""
     text = FunctionText(set())
     with text.loop("0", "%count", [], certain=True) as loop:
@@ -38,13 +39,13 @@ def _module(function: str, llvm_type: str, target: Target = HOST) -> str:
     return "\n".join([*sorted(text.declarations), head, *text.written(), "  ret void\n}\n"])
 
 
-def _apply(function: str, llvm_type: str, x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+def _apply(function: str, llvm_type: str, target: Target, x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
     element, lanes = split_type(llvm_type)
     lanes = max(lanes, 1)
     count = -(-x.size // lanes)
     inputs = [np.resize(np.ascontiguousarray(a, NUMPY[element]), count * lanes) for a in (x, x if y is None else y)]
     out = np.empty(count * lanes, NUMPY[element])
-    loaded = load_object([compile_module(_module(function, llvm_type), HOST).code], ["apply"])
+    loaded = load_object([compile_module(_module(function, llvm_type, target), target).code], ["apply"])
     pointer = ctypes.c_void_p
     call = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, ctypes.c_int64)(loaded.address("apply"))
     call(inputs[0].ctypes.data, inputs[1].ctypes.data, out.ctypes.data, count)
@@ -131,34 +132,38 @@ RANGES64 = [
 ]
 
 
+@on_executed_targets
 @pytest.mark.parametrize(("function", "low", "high", "bound"), RANGES32)
-def test_float32_accuracy(function: str, low: float, high: float, bound: float) -> None:
+def test_float32_accuracy(function: str, low: float, high: float, bound: float, target: Target) -> None:
     x = _points(low, high, np.float32)
     with np.errstate(all="ignore"):
-        assert _ulp_error(_apply(function, "<16 x float>", x), _reference(function, x)) <= bound
+        assert _ulp_error(_apply(function, "<16 x float>", target, x), _reference(function, x)) <= bound
 
 
+@on_executed_targets
 @pytest.mark.parametrize(("function", "low", "high", "bound"), RANGES64)
-def test_float64_accuracy(function: str, low: float, high: float, bound: float) -> None:
+def test_float64_accuracy(function: str, low: float, high: float, bound: float, target: Target) -> None:
     x = _points(low, high, np.float64, 20_000)
     with np.errstate(all="ignore"):
-        assert _ulp_error(_apply(function, "<8 x double>", x), _reference(function, x)) <= bound
+        assert _ulp_error(_apply(function, "<8 x double>", target, x), _reference(function, x)) <= bound
 
 
+@on_executed_targets
 @pytest.mark.parametrize(("llvm_type", "bound"), [("<16 x float>", 0.52), ("<4 x double>", 1.5)])
-def test_pow_accuracy(llvm_type: str, bound: float) -> None:
+def test_pow_accuracy(llvm_type: str, bound: float, target: Target) -> None:
     kind = NUMPY[split_type(llvm_type)[0]]
     generator = np.random.default_rng(3)
     x = np.concatenate([10.0 ** generator.uniform(-6, 6, 20_000), generator.uniform(0.5, 2, 20_000)]).astype(kind)
     y = np.concatenate([generator.uniform(-7, 7, 20_000), generator.uniform(-100, 100, 20_000)]).astype(kind)
     with np.errstate(all="ignore"):
-        assert _ulp_error(_apply("pow", llvm_type, x, y), _reference("pow", x, y)) <= bound
+        assert _ulp_error(_apply("pow", llvm_type, target, x, y), _reference("pow", x, y)) <= bound
         whole = np.rint(y)
-        assert _ulp_error(_apply("pow", llvm_type, -x, whole), _reference("pow", -x, whole)) <= bound
+        assert _ulp_error(_apply("pow", llvm_type, target, -x, whole), _reference("pow", -x, whole)) <= bound
 
 
+@on_executed_targets
 @pytest.mark.parametrize("llvm_type", ["float", "<16 x float>", "<7 x float>", "double", "<4 x double>"])
-def test_fmod_is_exact(llvm_type: str) -> None:
+def test_fmod_is_exact(llvm_type: str, target: Target) -> None:
     """Of every size of quotient, and with zeros, infinities and NaN; many lanes and one give the same."""
     kind = NUMPY[split_type(llvm_type)[0]]
     generator = np.random.default_rng(3)
@@ -169,7 +174,7 @@ def test_fmod_is_exact(llvm_type: str) -> None:
     x, y = np.concatenate([x, a]).astype(kind), np.concatenate([scale, b]).astype(kind)
     with np.errstate(all="ignore"):
         wanted = np.fmod(x, y)
-    got = _apply("fmod", llvm_type, x, y)
+    got = _apply("fmod", llvm_type, target, x, y)
     np.testing.assert_array_equal(got, wanted)
     numbers = ~np.isnan(wanted)
     np.testing.assert_array_equal(np.signbit(got)[numbers], np.signbit(wanted)[numbers])
@@ -178,11 +183,12 @@ def test_fmod_is_exact(llvm_type: str) -> None:
 SPECIAL = np.array([0.0, -0.0, INF, -INF, NAN, 1.0, -1.0, 1e-45, -1e-45, 3e38, -3e38, 0.5, 1.5, 2.5, -0.5, -1.5, 200.0, -200.0])
 
 
+@on_executed_targets
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS if f not in ("pow", "fmod")])
 @pytest.mark.parametrize("llvm_type", ["<16 x float>", "float", "<8 x double>", "double"])
-def test_special_values(function: str, llvm_type: str) -> None:
+def test_special_values(function: str, llvm_type: str, target: Target) -> None:
     x = SPECIAL.astype(NUMPY[split_type(llvm_type)[0]])
-    got = _apply(function, llvm_type, x)
+    got = _apply(function, llvm_type, target, x)
     with np.errstate(all="ignore"):
         wanted = _reference(function, x).astype(x.dtype)
     np.testing.assert_allclose(got, wanted, rtol=4 * np.finfo(x.dtype).eps, atol=2 * np.finfo(x.dtype).tiny)
@@ -190,30 +196,33 @@ def test_special_values(function: str, llvm_type: str) -> None:
     np.testing.assert_array_equal(np.signbit(got)[signed], np.signbit(wanted)[signed])
 
 
+@on_executed_targets
 @pytest.mark.parametrize("llvm_type", ["<8 x float>", "double"])
-def test_pow_special_values(llvm_type: str) -> None:
+def test_pow_special_values(llvm_type: str, target: Target) -> None:
     kind = NUMPY[split_type(llvm_type)[0]]
     values = np.array([0.0, -0.0, INF, -INF, NAN, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 2.5, -2.5, 1e30, -1e30], kind)
     x, y = (a.ravel() for a in np.meshgrid(values, values))
     with np.errstate(all="ignore"):
         wanted = np.power(x.astype(np.float64), y.astype(np.float64)).astype(kind)
-    got = _apply("pow", llvm_type, x, y)
+    got = _apply("pow", llvm_type, target, x, y)
     np.testing.assert_allclose(got, wanted, rtol=4 * EPSILON[kind], err_msg="pow")
     signed = ~np.isnan(wanted)
     np.testing.assert_array_equal(np.signbit(got)[signed], np.signbit(wanted)[signed])
 
 
+@on_executed_targets
 @pytest.mark.parametrize("function", ["exp", "tanh", "log", "erf", "sin"])
-def test_scalar_and_vector_code_agree(function: str) -> None:
+def test_scalar_and_vector_code_agree(function: str, target: Target) -> None:
     x = _points(0.01, 8.0, np.float32, 4000)
-    scalar = _apply(function, "float", x)
+    scalar = _apply(function, "float", target, x)
     for llvm_type in ("<4 x float>", "<7 x float>", "<32 x float>"):
-        np.testing.assert_array_equal(_apply(function, llvm_type, x), scalar)
+        np.testing.assert_array_equal(_apply(function, llvm_type, target, x), scalar)
 
 
+@pytest.mark.parametrize("target", structure_targets())
 @pytest.mark.parametrize("function", ["exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "atan", "pow", "fmod"])
-def test_float32_expansion_stays_vector_code(function: str) -> None:
-    text = emit_optimised_ir(_module(function, "<16 x float>"), HOST)
+def test_float32_expansion_stays_vector_code(function: str, target: Target) -> None:
+    text = emit_optimised_ir(_module(function, "<16 x float>", target), target)
     blocks = text.split("\n\n")
     seldom = [block for block in blocks if "call float @" in block]
     assert len(seldom) == (function in ("sin", "cos", "fmod"))  # which call libm for large operands, in a block of its own
@@ -250,8 +259,9 @@ def test_constants_are_exact() -> None:
     assert shaped("i32", 0) == "i32"
 
 
-def test_float32_exp_at_the_ends() -> None:
+@on_executed_targets
+def test_float32_exp_at_the_ends(target: Target) -> None:
     x = np.array([-INF, -1e30, -104.0, -88.0, 0.0, 88.72, 88.73, 1e30, INF, NAN], np.float32)
     expected = np.array([0, 0, 0, 0, 1, np.exp(88.72), INF, INF, INF, NAN])
     for kind in ("float", "<16 x float>", "<4 x float>"):
-        np.testing.assert_allclose(_apply("exp", kind, x), expected, rtol=1e-5)
+        np.testing.assert_allclose(_apply("exp", kind, target, x), expected, rtol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from ansor_py.errors import OptionError
 from ansor_py.graph import compile_partition, partition_model
 from ansor_py.graph.reference import reference_outputs
-from ansor_py.schedule.task import Task
+from ansor_py.schedule.dag import ComputeDAG
 
 NAMES = (
     "gmm_512 gmm_1024 gmm_bert bmm c1d c2d_56 c2d_14 c2d_s2 c2d_1x1 c3d dep_112 dil grp t2d cap nrm softmax layernorm tbg "
@@ -64,6 +64,6 @@ def test_the_suite_has_every_workload_once_and_distinct() -> None:
     from workloads import WORKLOADS, workload
 
     assert list(WORKLOADS) == NAMES
-    assert len({Task.from_compute(workload(name).tensor()).workload_key for name in NAMES}) == len(NAMES)
+    assert len({ComputeDAG.from_outputs(workload(name).tensor()).workload_key for name in NAMES}) == len(NAMES)
     with pytest.raises(OptionError, match="no workload 'gmm_2048'; known are gmm_512"):
         workload("gmm_2048")

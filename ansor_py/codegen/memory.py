@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ansor_py.errors import MeasureError
+from ansor_py.codegen.machine_memory import human_bytes
+from ansor_py.errors import MeasureError, SizeError
 
 ALIGNMENT = 64
 HUGE_PAGE_BYTES = 2 << 20
@@ -90,11 +91,14 @@ class GuardedBuffer:
 def aligned_array(shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = ALIGNMENT) -> np.ndarray:
     """An uninitialised C-contiguous array whose first element is aligned to `alignment` bytes.
 
-    NumPy asks for transparent huge pages for allocations of 4 MB and more.
+    NumPy asks for transparent huge pages for allocations of 4 MB and more. Raises SizeError where there is no such memory.
     """
     kind = np.dtype(dtype)
     size = math.prod(shape) * kind.itemsize
-    memory = np.empty(size + alignment, np.uint8)
+    try:
+        memory = np.empty(size + alignment, np.uint8)
+    except (MemoryError, ValueError) as error:  # ValueError: for more than NumPy can count
+        raise SizeError(f"there is no memory for an array of {human_bytes(size)}, {kind}{list(shape)}") from error
     skip = -memory.ctypes.data % alignment
     return memory[skip : skip + size].view(kind).reshape(tuple(shape))
 

@@ -114,8 +114,7 @@ class AnsorBackend(Backend):  # type: ignore[misc,unused-ignore]
 
     @classmethod
     def prepare(cls, model: ModelProto, device: str = "CPU", **options: Any) -> AnsorRep:
-        """The model, checked by ONNX's checker. `fallback=False` refuses what cannot be compiled, when it is compiled."""
-        super().prepare(model, device, **{key: value for key, value in options.items() if key != "fallback"})
+        """The model. `fallback=False` refuses what cannot be compiled, when it is compiled."""
         return AnsorRep(model, fallback=bool(options.get("fallback", True)))
 
     @classmethod

@@ -12,18 +12,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ansor_py.codegen.llvm import compile_module
+from ansor_py.codegen.machine_memory import require_memory
 from ansor_py.errors import TargetError
 from ansor_py.graph.compiled import CompiledModel
 from ansor_py.graph.execution_order import execution_order
 from ansor_py.graph.model_tasks import Model, partition_model, target_of
 from ansor_py.graph.partition import Partition, Subgraph
-from ansor_py.graph.planning import make_plan, pack_weights
+from ansor_py.graph.planning import least_memory, make_plan, pack_weights
 from ansor_py.graph.run_function import run_function_ir
 from ansor_py.graph.schedule_choice import Records, build_schedules, records_of_tasks
 from ansor_py.target import Target
 
 if TYPE_CHECKING:
-    from ansor_py.graph.onnx_import import Shapes
+    from ansor_py.graph.input_shapes import Shapes
 
 
 def compile(
@@ -43,10 +44,11 @@ def compile(
     `records` (a file, or `Record`s) give the best measured schedule of each task; where only some tasks have one, a warning
     (`AnsorWarning`) says how many, and records of none of them are an error, unless `allow_untuned`. `threads` is how many a
     run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With `fallback`, nodes that cannot be compiled
-    run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them); without it they are an error. `workers` is
-    the number of compiling child processes (default: one a core; 0: compile in this process). `progress` is told what
-    happens. Raises ModelError for a model that cannot be compiled, RecordError for records of another target, number of
-    threads or model, TargetError for a nonsensical target.
+    run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them); without it they are an error. What is
+    wrong with the file but had no consequences is in `CompiledModel.notes`. `workers` is the number of compiling child
+    processes (default: one a core; 0: compile in this process). `progress` is told what happens. Raises ModelError for a
+    model that cannot be compiled, RecordError for records of another target, number of threads or model, TargetError for a
+    nonsensical target.
     """
     parts = partition_model(model, shapes, fallback=fallback)
     return compile_partition(parts, records, threads, target, allow_untuned=allow_untuned, workers=workers, progress=progress)
@@ -68,9 +70,14 @@ def compile_partition(
     if used < 1:
         raise TargetError(f"threads must be at least 1, not {used}")
     tell = progress or (lambda text: None)
+    for note in parts.graph.notes:
+        tell(f"note: {note}")
+    what = f"model '{parts.graph.name}'"
+    require_memory(least_memory(parts), what)
     known = records_of_tasks(records, parts.tasks, machine, used, allow_untuned)
     kernels, schedules = build_schedules(parts.tasks, known, machine, used, workers, tell)
     planned = make_plan(parts, kernels, machine, used, schedules)
+    require_memory(planned.plan.memory, what)
     objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
     objects["run"] = compile_module(run_function_ir(planned.plan), machine).code
     compiled = CompiledModel(planned.plan, objects, pack_weights(parts.graph, planned), _fallback_models(parts))

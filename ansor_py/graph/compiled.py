@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.codegen.jit import LoadedObject, load_object
+from ansor_py.codegen.machine_memory import require_memory
 from ansor_py.codegen.memory import aligned_array, buffer_table
 from ansor_py.codegen.openmp import threads_here
 from ansor_py.codegen.timing import AbortFlag, time_kernel
@@ -57,11 +58,15 @@ class BenchmarkStats:
 
 
 class CompiledModel:
-    """A model that is ready to run in this process. Threads that run it at once take turns, as they share the arena."""
+    """A model that is ready to run in this process. Threads that run it at once take turns, as they share the arena.
+
+    Raises SizeError for one that needs more memory than there is.
+    """
 
     def __init__(
         self, plan: Plan, objects: Mapping[str, bytes], weights: NDArray[np.uint8], fallback_models: Sequence[bytes] = ()
     ) -> None:
+        require_memory(plan.memory, f"model '{plan.name}'")
         self.plan = plan
         self._objects = dict(objects)
         self._weights = weights
@@ -89,6 +94,11 @@ class CompiledModel:
     def fallback_nodes(self) -> tuple[FallbackNode, ...]:
         """The nodes that are not compiled but run by ONNX's reference evaluator, in order of execution."""
         return self.plan.fallback.nodes if self.plan.fallback is not None else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on the model file that had no consequences: what ONNX's checker complains of, wrong types that it states."""
+        return self.plan.notes
 
     @cached_property
     def target(self) -> Target:

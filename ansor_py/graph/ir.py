@@ -12,6 +12,7 @@ kernel's result are the same thing everywhere below. A value with a `constant` a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -21,6 +22,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+
+from ansor_py.errors import SizeError
+from ansor_py.te.tensor import MOST_BYTES, SIZE_LIMIT
 
 if TYPE_CHECKING:
     from ansor_py.te.tensor import Tensor
@@ -44,17 +48,24 @@ class Pattern(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor of the graph: shape in elements, dtype, and the array if it is known at compile time."""
+    """A tensor of the graph: shape in elements, dtype, and the array if it is known at compile time.
+
+    Raises SizeError for one that no machine can hold.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     constant: Array | None = None
 
+    def __post_init__(self) -> None:
+        if self.bytes > MOST_BYTES:
+            raise SizeError(f"value '{self.name}', {self.dtype}{list(self.shape)}, has {self.bytes} bytes; {SIZE_LIMIT}")
+
     @property
     def bytes(self) -> int:
         """Size in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * int(np.dtype(self.dtype).itemsize)
+        return math.prod(self.shape) * int(np.dtype(self.dtype).itemsize)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}{list(self.shape)}"
@@ -129,7 +140,7 @@ class Graph:
 
     `opaque` are the nodes that run outside of compiled code; `dynamic_inputs` and `dynamic_outputs` are the inputs and the
     outputs (public name -> value name) that are dynamic values. `wanted` are inputs whose values, if they were known, would
-    let more nodes be compiled (the shape fed to a Reshape).
+    let more nodes be compiled (the shape fed to a Reshape). `notes` are remarks on the model that had no consequences.
     """
 
     name: str
@@ -141,6 +152,7 @@ class Graph:
     dynamic_inputs: tuple[str, ...] = ()
     dynamic_outputs: Mapping[str, str] = field(default_factory=dict)
     wanted: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def producers(self) -> Mapping[str, OperatorNode]:

@@ -10,6 +10,7 @@ moved to the front of the order, until the plan meets the lower bound or stops i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,11 +50,11 @@ def largest_live_set(buffers: Sequence[Buffer]) -> int:
     """The most bytes (each buffer rounded up to the alignment) that are alive in one step: no plan can be smaller."""
     if not buffers:
         return 0
-    change = np.zeros(max(buffer.last for buffer in buffers) + 2, dtype=np.int64)
+    change = [0] * (max(buffer.last for buffer in buffers) + 2)  # Python's numbers: the sum may be of any size
     for buffer in buffers:
         change[buffer.first] += aligned(buffer.bytes)
         change[buffer.last + 1] -= aligned(buffer.bytes)
-    return int(change.cumsum().max())
+    return max(itertools.accumulate(change))
 
 
 def plan_memory(buffers: Sequence[Buffer]) -> MemoryPlan:

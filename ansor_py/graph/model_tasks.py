@@ -17,7 +17,7 @@ from ansor_py.target import Target
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from ansor_py.graph.onnx_import import Shapes
+    from ansor_py.graph.input_shapes import Shapes
 
 Model: TypeAlias = "Union[str, os.PathLike[str], bytes, ModelProto]"
 

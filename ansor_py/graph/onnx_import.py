@@ -2,18 +2,20 @@
 
 One walk over the nodes in topological order. A node whose inputs are all known is evaluated at once, so shape arithmetic
 (`Shape`, `Gather`, `Concat`, ... into `Reshape`) never reaches the graph; inputs that must be known (a `Reshape`'s shape)
-become attributes; the shape of every other value is that of its tensor expression. Operators without an expression are
-replaced by their ONNX function body if they have one. What cannot be compiled then becomes an opaque node, which ONNX's
-reference evaluator runs, if `fallback` allows it.
+become attributes; the shape of every other value is that of its tensor expression, whatever the model states. Operators
+without an expression are replaced by their ONNX function body if they have one. What cannot be compiled then becomes an
+opaque node, which ONNX's reference evaluator runs, if `fallback` allows it.
 
     graph = import_model("m.onnx", shapes={"batch": 1})
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from onnx import (
@@ -29,21 +31,23 @@ from onnx import (
     numpy_helper,
 )
 
-from ansor_py.errors import ModelError, StaticInputError
+from ansor_py.errors import ModelError, ShapeConflictError, SizeError, StaticInputError
+from ansor_py.graph.decompositions import decomposed
 from ansor_py.graph.function_bodies import expand_function, function_of
+from ansor_py.graph.input_shapes import Shapes, fed_inputs, input_extents, is_numeric
 from ansor_py.graph.ir import Array, AttributeValue, Graph, OpaqueNode, OperatorNode, Value, rebuild
-from ansor_py.graph.model_file import check_model, infer_shapes, node_title, read_model
-from ansor_py.graph.onnx_nodes import attributes_of, dtype_name, supported_dtype
+from ansor_py.graph.model_checks import check_model, versions_of
+from ansor_py.graph.model_file import read_model
+from ansor_py.graph.node_checks import node_title
+from ansor_py.graph.node_inference import inferred_result, shape_of_single, static_value, type_of
+from ansor_py.graph.onnx_nodes import attributes_of, dtype_name
 from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, describe, expression_of, registered
 from ansor_py.graph.opaque_nodes import Context, evaluate_opaque, make_opaque
 from ansor_py.graph.passes.constant_folding import FOLDED_ONLY, NONDETERMINISTIC, evaluate
-from ansor_py.graph.scalar_results import shape_of_single
+from ansor_py.graph.stated_types import StatedTypes
 from ansor_py.graph.subgraphs import inlined_branch, operators_in, subgraphs_of, values_read
 from ansor_py.te.expr import DTYPE_BYTES
 from ansor_py.te.tensor import Tensor, placeholder
-
-# `shapes` fixes dynamic dimensions: by the dimension's name (an extent) or by an input's name (all its extents).
-Shapes = Mapping[str, int | Sequence[int]]
 
 
 def import_model(
@@ -51,26 +55,28 @@ def import_model(
 ) -> Graph:
     """The graph of a model given as path, bytes or `ModelProto`. `fallback`: nodes that cannot be compiled become opaque.
 
-    Raises ModelError for anything that is not a valid ONNX model or cannot be compiled: the message names the file, the
-    node with operator and opset, or the input, and the remedy.
+    Raises ModelError for what is no ONNX model, cannot be understood or cannot be compiled: the message names the file, the
+    node with operator and opset, or the input, and the remedy. What is wrong and has no consequences is in `Graph.notes`.
     """
     checked = check_model(read_model(model))
-    fixed = infer_shapes(_with_fixed_shapes(checked, shapes or {}))
+    proto, fixed = checked.model.graph, shapes or {}
     walk = _Walk(
-        inferred=_static_shapes(fixed.graph),
-        opsets={_domain(entry.domain): entry.version for entry in fixed.opset_import},
-        functions={(function.domain, function.name): function for function in fixed.functions},
-        types={info.name: info.type for info in (*fixed.graph.value_info, *fixed.graph.output)},
-        ir_version=fixed.ir_version,
+        opsets=checked.opsets,
+        functions={(function.domain, function.name): function for function in checked.model.functions},
+        stated=StatedTypes.of(proto, fixed),
+        ir_version=checked.model.ir_version,
         fallback=fallback,
     )
-    _add_constants(walk, fixed.graph)
-    fed = [_add_input(walk, info) for info in _fed_inputs(fixed.graph)]
-    for index, node in enumerate(fixed.graph.node):
+    extents = input_extents(proto, fixed)
+    nodes, read = _needed(proto)
+    _add_constants(walk, proto, read)
+    fed = [_add_input(walk, info, extents) for info in fed_inputs(proto)]
+    for index, node in nodes:
         walk.add(node, node_title(node, index))
-    results = {info.name: info.name for info in fixed.graph.output}
+    walk.forget_unread()
+    results = {info.name: info.name for info in proto.output}
     graph = Graph(
-        name=fixed.graph.name or "model",
+        name=proto.name or "model",
         nodes=(),
         values=walk.values,
         inputs=tuple(name for name in fed if name in walk.values),
@@ -79,6 +85,7 @@ def import_model(
         dynamic_inputs=tuple(name for name in fed if name in walk.dynamic),
         dynamic_outputs={public: name for public, name in results.items() if name in walk.dynamic},
         wanted=frozenset(walk.wanted & set(fed)),
+        notes=(*checked.notes, *walk.stated.differences(walk.values)),
     )
     return rebuild(graph, walk.nodes)
 
@@ -87,10 +94,9 @@ def import_model(
 class _Walk:
     """The state of the walk over the model's nodes: what has been imported so far."""
 
-    inferred: Mapping[str, tuple[int, ...]]
     opsets: Mapping[str, int]
     functions: Mapping[tuple[str, str], FunctionProto]
-    types: Mapping[str, TypeProto]
+    stated: StatedTypes
     ir_version: int
     fallback: bool
     values: dict[str, Value] = field(default_factory=dict)
@@ -99,6 +105,7 @@ class _Walk:
     opaque: list[OpaqueNode] = field(default_factory=list)
     dynamic: dict[str, TypeProto] = field(default_factory=dict)  # values that are no numeric tensors of known shape
     wanted: set[str] = field(default_factory=set)
+    trusted: set[str] = field(default_factory=set)  # results of opaque nodes whose shape is only what the model states
 
     def add(self, proto: NodeProto, title: str, opsets: Mapping[str, int] | None = None, whole: bool = True) -> None:
         """Import one ONNX node: as operators, as constants, by its function body, or as an opaque node.
@@ -106,10 +113,18 @@ class _Walk:
         `whole` is false for a node of a function body that is compiled as a whole or not at all.
         """
         versions = opsets or self.opsets
-        nodes, values, opaque, names = len(self.nodes), len(self.values), len(self.opaque), len(self.names)
+        nodes, opaque = len(self.nodes), len(self.opaque)
+        tables: list[dict[str, Any]] = [self.values, self.names, self.dynamic]
+        sizes = [len(table) for table in tables]
         try:
             self._refuse_dynamic(proto, title, versions)
             self._add(proto, title, versions)
+        except ShapeConflictError:
+            raise
+        except SizeError as error:
+            raise SizeError(
+                str(error) if "node '" in str(error) else f"node '{title}' (operator {proto.op_type}): {error}"
+            ) from error
         except ModelError as error:
             if isinstance(error, StaticInputError):
                 error.origins |= self._origins(error.value)
@@ -117,9 +132,10 @@ class _Walk:
             if not (self.fallback and whole):
                 raise
             del self.nodes[nodes:], self.opaque[opaque:]
-            for table, size in ((self.values, values), (self.names, names)):
+            for table, size in zip(tables, sizes, strict=True):
                 for name in list(table)[size:]:
                     del table[name]
+            self.trusted.intersection_update(self.values)
             self._add_opaque(proto, title, str(error), versions)
 
     def _add(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
@@ -137,6 +153,8 @@ class _Walk:
         elif registered(proto.op_type) and _domain(proto.domain) == "":
             for operator in operators:
                 self._add_operator(operator)
+        elif (parts := decomposed(operators[0], self.values)) is not None:
+            self._add_nodes(*parts, versions, whole=False)
         else:
             self._add_function(proto, operators[0], opset)
 
@@ -148,11 +166,16 @@ class _Walk:
             node = OperatorNode(title, proto.op_type, tuple(proto.input), outputs[0], {}, _domain(proto.domain), opset)
             self._add_function(proto, node, opset)
             return
-        tensors, nodes = inlined_branch(proto, bool(condition.reshape(-1)[0]), f"{title}/")
+        self._add_nodes(*inlined_branch(proto, bool(condition.reshape(-1)[0]), f"{title}/"), versions)
+
+    def _add_nodes(
+        self, tensors: Iterable[TensorProto], nodes: Iterable[NodeProto], versions: Mapping[str, int], whole: bool = True
+    ) -> None:
+        """Nodes that stand for another one, and their constants."""
         for tensor in tensors:
             _add_constant_tensor(self, tensor)
         for index, inner in enumerate(nodes):
-            self.add(inner, node_title(inner, index), versions)
+            self.add(inner, node_title(inner, index), versions, whole)
 
     def _refuse_dynamic(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
         for name in proto.input:
@@ -180,7 +203,7 @@ class _Walk:
         """A node for the reference evaluator, or its results if all that it reads is known."""
         read = {name: self.values[name] for name in values_read(proto) if name in self.values}
         constants = {name: value.constant for name, value in read.items() if value.constant is not None}
-        types = {name: _type_proto(value) for name, value in read.items()}
+        types = {name: type_of(value) for name, value in read.items()}
         types.update((name, self.dynamic[name]) for name in values_read(proto) if name in self.dynamic)
         context = Context(versions, tuple(self.functions.values()), self.ir_version)
         made = make_opaque(proto, self._unique(title), reason, context, types, constants)
@@ -191,12 +214,22 @@ class _Walk:
                     self.add_constant(name, np.asarray(array), title)
                 return
         for name in made.node.outputs.values():
-            known = _static_value(name, self.types.get(name)) or _static_value(name, made.types.get(name))
+            inferred = made.types.get(name)
+            known = static_value(name, inferred)
+            if known is None and (known := self.stated.completing(name, inferred)) is not None:
+                self.trusted.add(name)
             if known is not None:
                 self.values[name] = known
             else:
-                self.dynamic[name] = made.types.get(name) or self.types.get(name) or TypeProto()
+                self.dynamic[name] = inferred or TypeProto()
         self.opaque.append(made.node)
+
+    def forget_unread(self) -> None:
+        """Drop what the model states of values that no node reads: they are given out as they come."""
+        read = {name for node in self.nodes for name in node.reads}
+        read.update(name for node in self.opaque for name in node.inputs.values())
+        for name in self.trusted - read:
+            self.dynamic[name] = type_of(self.values.pop(name))
 
     def _operators(self, proto: NodeProto, title: str, opset: int) -> Iterator[OperatorNode]:
         attributes = attributes_of(proto, f"node '{title}' (operator {proto.op_type}, opset {opset})")
@@ -234,32 +267,36 @@ class _Walk:
     def _add_shape(self, node: OperatorNode) -> None:
         shape = self.values[node.inputs[0]].shape
         if node.op_type == "Size":
-            array = np.asarray(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
+            array = np.asarray(math.prod(shape), dtype=np.int64)
         else:
             call = OperatorCall(node, ())
             array = np.asarray(shape[call.integer("start", 0) : call.integer("end", len(shape))], dtype=np.int64)
         self.add_constant(node.output, array, describe(node))
 
     def _add_operator(self, node: OperatorNode) -> None:
-        stated = _static_value(node.output, self.types.get(node.output))
-        if stated is not None and 0 in stated.shape:  # no loop can compute it, and nothing has to
-            self.add_constant(node.output, np.zeros(stated.shape, stated.dtype), describe(node))
-            return
         resolved = resolve_static_inputs(node, self.values)
         placeholders = [_stand_in(self.values[name]) if name else None for name in resolved.inputs]
-        result = expression_of(resolved, placeholders)
-        shape = self.inferred.get(node.output, result.shape)
-        if node.output not in self.inferred and result.shape == (1,):
-            shape = shape_of_single(node, self.values)
-        if int(np.prod(shape, dtype=np.int64)) != result.size:
-            raise ModelError(
-                f"{describe(node)}: the model states shape {list(shape)} for its result, but it is {list(result.shape)}"
-            )
+        try:
+            result = expression_of(resolved, placeholders)
+        except ModelError:
+            inferred = inferred_result(node, self.values)  # raises where the model contradicts itself
+            if inferred is None or 0 not in inferred.shape:
+                raise
+            self._add_empty(node, inferred.shape, inferred.dtype)
+            return
+        if 0 in result.shape:
+            self._add_empty(node, result.shape, result.dtype)
+            return
+        shape = shape_of_single(node, self.values) if result.shape == (1,) else result.shape
         self.values[node.output] = Value(node.output, shape, result.dtype)
         self.nodes.append(resolved)
 
+    def _add_empty(self, node: OperatorNode, shape: tuple[int, ...], dtype: str) -> None:
+        """A result without elements, which no loop can compute and nothing has to."""
+        self.add_constant(node.output, np.zeros(shape, dtype), describe(node))
+
     def _add_function(self, proto: NodeProto, node: OperatorNode, opset: int) -> None:
-        types = [_type_proto(self.values[name]) if name else TypeProto() for name in proto.input]
+        types = [type_of(self.values[name]) if name else TypeProto() for name in proto.input]
         function = function_of(proto, opset, types, self.functions)
         if function is None:
             if proto.op_type in FOLDED_ONLY and node.reads:
@@ -272,8 +309,7 @@ class _Walk:
                 raise ModelError(f"{describe(node)} has neither a tensor expression nor a function body")
             definition_of(node)  # raises the error that lists the supported operators
             raise ModelError(f"{describe(node)} is not supported")
-        stated = {_domain(entry.domain): entry.version for entry in function.opset_import}
-        inner_opsets = {"": defs.onnx_opset_version(), **self.opsets, **stated}
+        inner_opsets = {"": defs.onnx_opset_version(), **self.opsets, **versions_of(function.opset_import)}
         # A function of the model may be all of it; the standard's are one operator, and best run as one.
         separable = (proto.domain, proto.op_type) in self.functions
         for index, inner in enumerate(expand_function(proto, function, f"{node.name}/")):
@@ -310,47 +346,28 @@ def _stand_in(value: Value) -> Tensor:
     return placeholder(value.shape, value.dtype, value.name, constant=value.constant is not None)
 
 
-def _type_proto(value: Value) -> TypeProto:
-    return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype)), value.shape)
-
-
-def _static_value(name: str, kind: TypeProto | None) -> Value | None:
-    """The value of a type that states a supported dtype and all extents, else None."""
-    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-        return None
-    tensor = kind.tensor_type
-    dtype = supported_dtype(tensor.elem_type)
-    if dtype is None or not all(dimension.HasField("dim_value") for dimension in tensor.shape.dim):
-        return None
-    return Value(name, tuple(dimension.dim_value for dimension in tensor.shape.dim), dtype)
-
-
-def _static_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
-    """The shapes that inference found or the model states, where they are all numbers."""
-    shapes = {}
-    for info in (*graph.value_info, *graph.output):
-        kind = info.type.tensor_type
-        ranked = info.type.HasField("tensor_type") and kind.HasField("shape")
-        if ranked and all(dimension.HasField("dim_value") for dimension in kind.shape.dim):
-            shapes[info.name] = tuple(dimension.dim_value for dimension in kind.shape.dim)
-    return shapes
-
-
 def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _fed_inputs(graph: GraphProto) -> list[ValueInfoProto]:
-    """The inputs that a caller has to feed: those without an initialiser."""
-    given = {tensor.name for tensor in graph.initializer}
-    return [info for info in graph.input if info.name not in given]
+def _needed(graph: GraphProto) -> tuple[list[tuple[int, NodeProto]], set[str]]:
+    """The nodes on which an output depends, with their positions, and all that they and the outputs read."""
+    read = {info.name for info in graph.output}
+    nodes = []
+    for index, node in reversed(list(enumerate(graph.node))):
+        if read.intersection(node.output):
+            read.update(values_read(node))
+            nodes.append((index, node))
+    return nodes[::-1], read
 
 
-def _add_constants(walk: _Walk, graph: GraphProto) -> None:
-    if graph.sparse_initializer:
-        raise ModelError(f"initialiser '{graph.sparse_initializer[0].values.name}' is sparse, which is not supported")
+def _add_constants(walk: _Walk, graph: GraphProto, read: set[str]) -> None:
+    for sparse in graph.sparse_initializer:
+        if sparse.values.name in read:
+            raise ModelError(f"initialiser '{sparse.values.name}' is sparse, which is not supported")
     for tensor in graph.initializer:
-        _add_constant_tensor(walk, tensor)
+        if tensor.name in read:
+            _add_constant_tensor(walk, tensor)
 
 
 def _add_constant_tensor(walk: _Walk, tensor: TensorProto) -> None:
@@ -363,93 +380,20 @@ def _add_constant_tensor(walk: _Walk, tensor: TensorProto) -> None:
 
 
 def _array(tensor: TensorProto, owner: str) -> Array:
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise ModelError(f"{owner} keeps its data in a file beside the model; give the model by its path")
     try:
         return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # what NumPy raises for a wrong number of bytes, or ONNX for a dtype that it does not know
         raise ModelError(f"{owner} cannot be read: {error}") from error
 
 
-def _add_input(walk: _Walk, info: ValueInfoProto) -> str:
-    if walk.fallback and not _is_numeric(info):
+def _add_input(walk: _Walk, info: ValueInfoProto, extents: Mapping[str, tuple[int, ...]]) -> str:
+    if walk.fallback and not is_numeric(info):
         walk.dynamic[info.name] = info.type
         return info.name
     if not info.type.HasField("tensor_type"):
         raise ModelError(f"input '{info.name}' is a {info.type.WhichOneof('value')}, not a tensor; only tensors are supported")
-    kind = info.type.tensor_type
-    extents = [dimension.dim_value for dimension in kind.shape.dim]
-    walk.values[info.name] = Value(info.name, tuple(extents), dtype_name(kind.elem_type, f"input '{info.name}'"))
+    dtype = dtype_name(info.type.tensor_type.elem_type, f"input '{info.name}'")
+    walk.values[info.name] = Value(info.name, extents.get(info.name, ()), dtype)
     return info.name
-
-
-def _is_numeric(info: ValueInfoProto) -> bool:
-    """Whether an input is a tensor, and not of strings."""
-    return info.type.HasField("tensor_type") and info.type.tensor_type.elem_type != TensorProto.STRING
-
-
-def _with_fixed_shapes(model: ModelProto, shapes: Shapes) -> ModelProto:
-    """The model with every dimension of its inputs a number. Raises ModelError naming those that are still unknown."""
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
-    unused, unknown = set(shapes), []
-    for info in _fed_inputs(fixed.graph):
-        if not _is_numeric(info):
-            continue
-        kind = info.type.tensor_type
-        if info.name in shapes:
-            unused.discard(info.name)
-            _set_extents(info, shapes[info.name])
-        elif not kind.HasField("shape"):
-            unknown.append(f"input '{info.name}' (give all its extents under its name)")
-        for index, dimension in enumerate(kind.shape.dim):
-            if dimension.HasField("dim_value"):
-                continue
-            extent = shapes.get(dimension.dim_param) if dimension.dim_param else None
-            if isinstance(extent, int) and extent >= 0:
-                unused.discard(dimension.dim_param)
-                dimension.dim_value = extent
-            else:
-                unknown.append(
-                    f"'{dimension.dim_param}'" if dimension.dim_param else f"dimension {index} of input '{info.name}'"
-                )
-    if unknown:
-        listed = ", ".join(dict.fromkeys(unknown))
-        raise ModelError(
-            f"the model has dynamic shapes: {listed}; fix them with shapes={{'NAME': extent}} (--shape NAME=EXTENT)"
-        )
-    if unused:
-        raise ModelError(
-            f"shapes are given for {', '.join(sorted(unused))}, but the model has no such dynamic dimension or input"
-        )
-    return _without_symbols(fixed, shapes)
-
-
-def _set_extents(info: ValueInfoProto, extents: int | Sequence[int]) -> None:
-    listed = [extents] if isinstance(extents, int) else list(extents)
-    kind = info.type.tensor_type
-    rank = len(kind.shape.dim) if kind.HasField("shape") else len(listed)
-    if rank != len(listed):
-        raise ModelError(f"input '{info.name}' has {rank} dimensions, but {len(listed)} extents are given: {listed}")
-    for index, dimension in enumerate(list(kind.shape.dim)):
-        if dimension.HasField("dim_value") and dimension.dim_value != listed[index]:
-            raise ModelError(
-                f"input '{info.name}' has {dimension.dim_value} in dimension {index}, but {listed[index]} is given"
-            )
-    del kind.shape.dim[:]
-    for extent in listed:
-        kind.shape.dim.add().dim_value = extent
-
-
-def _without_symbols(model: ModelProto, shapes: Shapes) -> ModelProto:
-    """The model without shape annotations that still name a dimension: inference works them out again."""
-    for info in model.graph.output:
-        if info.type.HasField("tensor_type"):
-            for dimension in info.type.tensor_type.shape.dim:
-                extent = shapes.get(dimension.dim_param) if dimension.dim_param else None
-                if isinstance(extent, int):
-                    dimension.dim_value = extent
-    kept = [info for info in model.graph.value_info if not any(d.dim_param for d in info.type.tensor_type.shape.dim)]
-    if len(kept) < len(model.graph.value_info):
-        copies = [ValueInfoProto.FromString(info.SerializeToString()) for info in kept]
-        del model.graph.value_info[:]
-        model.graph.value_info.extend(copies)
-    return model

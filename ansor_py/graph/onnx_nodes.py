@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from ansor_py.errors import ModelError
 from ansor_py.graph.ir import AttributeValue, OperatorNode
@@ -30,9 +30,15 @@ def dtype_name(element_type: int, owner: str) -> str:
     """The NumPy name of an ONNX element type; ModelError naming `owner` if it is not among the supported ones."""
     name = supported_dtype(element_type)
     if name is None:
-        kind = {number: kind.lower() for kind, number in TensorProto.DataType.items()}.get(element_type, "unknown")
+        kind = any_dtype_name(element_type)
         raise ModelError(f"{owner} has dtype {kind}, which is not supported; supported are {', '.join(DTYPE_BYTES)}")
     return name
+
+
+def any_dtype_name(element_type: int) -> str:
+    """How messages name an ONNX element type, supported or not."""
+    kinds = {number: kind.lower() for kind, number in TensorProto.DataType.items()}
+    return supported_dtype(element_type) or kinds.get(element_type, "unknown")
 
 
 def attributes_of(node: NodeProto, title: str) -> dict[str, AttributeValue]:
@@ -41,7 +47,10 @@ def attributes_of(node: NodeProto, title: str) -> dict[str, AttributeValue]:
 
 
 def _attribute_value(attribute: AttributeProto, title: str) -> AttributeValue:
-    value = helper.get_attribute_value(attribute)
+    try:
+        value = helper.get_attribute_value(attribute)
+    except ValueError as error:
+        raise ModelError(f"{title}: its attribute '{attribute.name}' has no value of a known type") from error
     match value:
         case bytes():
             return value.decode(errors="replace")
@@ -56,6 +65,17 @@ def _attribute_value(attribute: AttributeProto, title: str) -> AttributeValue:
         case _:
             kind = AttributeProto.AttributeType.Name(attribute.type).lower()
             raise ModelError(f"{title} has a {kind} as attribute '{attribute.name}', which is not supported")
+
+
+def add_defaults(node: NodeProto, opset: int, domain: str) -> None:
+    """Write the defaults of attributes that are left out into the node; ONNX's inference does not apply all of them."""
+    try:
+        schema: Any = defs.get_schema(node.op_type, opset, domain)
+    except defs.SchemaError:
+        return
+    given = {attribute.name for attribute in node.attribute}
+    defaults = [item.default_value for name, item in schema.attributes.items() if name not in given]
+    node.attribute.extend(value for value in defaults if value.name)
 
 
 def node_proto(node: OperatorNode, inputs: Sequence[str], outputs: Sequence[str]) -> NodeProto:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import (
     FunctionProto,
+    GraphProto,
     ModelProto,
     NodeProto,
     TypeProto,
@@ -24,13 +25,13 @@ from onnx import (
     numpy_helper,
 )
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, ShapeConflictError
 from ansor_py.graph.ir import Array, OpaqueNode
+from ansor_py.graph.model_file import first_line
+from ansor_py.graph.node_inference import SHAPE_ELEMENTS
+from ansor_py.graph.onnx_nodes import add_defaults
 from ansor_py.graph.reference import evaluator_of
-from ansor_py.graph.subgraphs import operators_in, values_read
-
-# Constants of at most so many elements are given to shape inference: shapes, axes, sizes.
-_SHAPE_ELEMENTS = 64
+from ansor_py.graph.subgraphs import operators_in, subgraphs_of, values_read
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def make_opaque(
 ) -> MadeNode:
     """The node as a model of its own. `types` are those of the values it reads, as far as they are known.
 
-    Raises ModelError for an operator that ONNX's reference evaluator does not have either.
+    Raises ModelError for an operator that ONNX's reference evaluator does not have either, and ShapeConflictError for one
+    that has no meaning for the shapes that it reads.
     """
     model = _model_of(proto, title, context, types)
     try:
@@ -75,7 +77,11 @@ def make_opaque(
     node = OpaqueNode(
         title, proto.op_type, domain, opset, reason, content, {name: name for name in names}, {name: name for name in outputs}
     )
-    return MadeNode(node, _inferred_types(model, constants))
+    try:
+        return MadeNode(node, _inferred_types(model, constants))
+    except onnx.shape_inference.InferenceError as error:
+        where = f"node '{title}' (operator {f'{domain}.' if domain else ''}{proto.op_type}, opset {opset})"
+        raise ShapeConflictError(f"shapes of the model do not fit together: {where}: {first_line(error)}") from error
 
 
 def evaluate_opaque(node: OpaqueNode, constants: Mapping[str, Array]) -> dict[str, object]:
@@ -105,14 +111,30 @@ def _value_info(name: str, kind: TypeProto | None) -> ValueInfoProto:
 
 
 def _inferred_types(model: ModelProto, constants: Mapping[str, Array]) -> dict[str, TypeProto]:
-    """The types of the model's outputs that inference finds, with small constants given to it."""
+    """The types of the model's outputs that inference finds, with small constants given to it.
+
+    What is stated inside of subgraphs is not believed, and as not every branch has to run, nothing in them is a conflict.
+    """
     known = ModelProto()
     known.CopyFrom(model)
     names = [info.name for info in known.graph.input]
-    small = [name for name in names if name in constants and constants[name].size <= _SHAPE_ELEMENTS]
+    small = [name for name in names if name in constants and constants[name].size <= SHAPE_ELEMENTS]
     known.graph.initializer.extend(numpy_helper.from_array(constants[name], name) for name in small)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(known, data_prop=True)
-    except onnx.shape_inference.InferenceError:
-        return {}
+    for node in known.graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        add_defaults(node, {entry.domain: entry.version for entry in known.opset_import}.get(domain, 0), domain)
+    subgraphs = [graph for node in known.graph.node for graph in subgraphs_of(node)]
+    for graph in subgraphs:
+        _forget_shapes(graph)
+    inferred = onnx.shape_inference.infer_shapes(known, strict_mode=not subgraphs, data_prop=True)
     return {info.name: info.type for info in inferred.graph.output if info.type.WhichOneof("value")}
+
+
+def _forget_shapes(graph: GraphProto) -> None:
+    """Take the shapes away that a subgraph, and those in it, states."""
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.ClearField("shape")
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _forget_shapes(inner)

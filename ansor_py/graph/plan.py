@@ -9,9 +9,12 @@ and the weights (by byte offset). The plan is plain data that is stored as JSON 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+import numpy as np
 
 from ansor_py.errors import ModelError
 
@@ -50,6 +53,11 @@ class Port:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def bytes(self) -> int:
+        """Number of bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class Plan:
 
     `live_bytes` is the largest sum of intermediates that are alive at once, below which no arena can be. `schedules` says for
     each kernel where its schedule comes from: "default", or the trial of a record. `fallback` is None for a model that is
-    compiled completely.
+    compiled completely. `notes` are remarks on the model file.
     """
 
     name: str
@@ -117,6 +125,18 @@ class Plan:
     target: Mapping[str, str | int]
     schedules: Mapping[str, str]
     fallback: Fallback | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """The bytes that a run needs, by what for."""
+        return {
+            "inputs": sum(port.bytes for port in self.inputs),
+            "outputs": sum(port.bytes for port in self.outputs),
+            "intermediates": self.arena_bytes,
+            "weights": self.weights_bytes,
+            "workspace": self.workspace_bytes,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -134,6 +154,7 @@ class Plan:
                 Copy(_location(copy["source"]), _location(copy["destination"]), copy["bytes"]) for copy in data["copies"]
             )
             fields["fallback"] = _fallback(data.get("fallback"))
+            fields["notes"] = tuple(data.get("notes", ()))
             return Plan(**fields)
         except (KeyError, TypeError) as error:
             raise ModelError(f"the plan of the compiled model is not one of this version: {error}") from error

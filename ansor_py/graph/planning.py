@@ -17,7 +17,7 @@ from ansor_py.codegen.kernel import LoadedKernel
 from ansor_py.codegen.memory import aligned_array
 from ansor_py.graph.execution_order import execution_order, reads, writes
 from ansor_py.graph.ir import Graph
-from ansor_py.graph.memory import Buffer, aligned, plan_memory
+from ansor_py.graph.memory import Buffer, aligned, largest_live_set, plan_memory
 from ansor_py.graph.partition import Partition, Subgraph
 from ansor_py.graph.plan import Call, Copy, Fallback, FallbackNode, Location, Plan, Port, Slot
 
@@ -50,6 +50,16 @@ def lifetimes(parts: Partition) -> list[Buffer]:
             if parts.owner(name) in first:
                 last[parts.owner(name)] = step
     return [Buffer(name, graph.values[name].bytes, first[name], last[name]) for name in first if name not in outside]
+
+
+def least_memory(parts: Partition) -> dict[str, int]:
+    """Bytes that a run needs whatever the schedules, by what for; known before anything is compiled."""
+    graph = parts.graph
+    return {
+        "inputs": sum(graph.values[name].bytes for name in graph.inputs),
+        "outputs": sum(graph.values[name].bytes for name in graph.outputs.values()),
+        "intermediates": largest_live_set(lifetimes(parts)),
+    }
 
 
 def make_plan(
@@ -99,6 +109,7 @@ def make_plan(
         target=target.to_json(),
         schedules={kernels[key].symbol: text for key, text in schedules.items()},
         fallback=_plan_fallback(parts, places),
+        notes=graph.notes,
     )
     return PlannedModel(plan, weight_offsets, prepared)
 

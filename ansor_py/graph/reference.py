@@ -2,7 +2,9 @@
 
 Three operators of the evaluator (onnx 1.23) do not follow the standard and are replaced here: LRN normalises only as many
 channels as the batch has images; Softmax before opset 13 works on the last axis instead of all from `axis` on; and
-BatchNormalization before opset 14 mixes the statistics of the input into the given ones although it has one output.
+BatchNormalization before opset 14 mixes the statistics of the input into the given ones although it has one output. Two are
+added: ZipMap, with which classifiers of scikit-learn end, and STFT, which the evaluator has by a loop and for signals of one
+layout alone.
 
     expected = reference_outputs(model, {"data_0": image})
     expected = reference_outputs(model, {"data_0": image}, names=["fc6_1"])     # any values of the model
@@ -62,9 +64,40 @@ class BatchNormalization(OpRun):  # type: ignore[misc,unused-ignore]
         return ((factor.reshape(shape) * (x - mean.reshape(shape)) + bias.reshape(shape)).astype(x.dtype),)
 
 
+class STFT(OpRun):  # type: ignore[misc,unused-ignore]
+    """Short-time Fourier transform by NumPy's, of signals [batch, length, 1 or 2] and [batch, length]."""
+
+    def _run(
+        self,
+        signal: NDArray[Any],
+        frame_step: NDArray[Any],
+        window: NDArray[Any] | None = None,
+        frame_length: NDArray[Any] | None = None,
+        onesided: int = 1,
+    ) -> tuple[NDArray[Any]]:
+        size = int(frame_length) if frame_length is not None else len(window if window is not None else ())
+        taper = np.ones(size) if window is None else window.astype(np.float64)
+        values = signal[..., 0] + 1j * signal[..., 1] if signal.shape[2:] == (2,) else signal.reshape(signal.shape[:2])
+        frames = np.lib.stride_tricks.sliding_window_view(values, size, axis=1)[:, :: int(frame_step)] * taper
+        result = np.fft.rfft(frames) if onesided else np.fft.fft(frames)
+        return (np.stack([result.real, result.imag], axis=-1).astype(signal.dtype),)
+
+
+class ZipMap(OpRun):  # type: ignore[misc,unused-ignore]
+    """A dictionary from class to score for each row."""
+
+    op_domain = "ai.onnx.ml"
+
+    def _run(
+        self, x: NDArray[Any], classlabels_int64s: Any = None, classlabels_strings: Any = None
+    ) -> tuple[list[dict[int | str, float]]]:
+        labels = classlabels_int64s if classlabels_int64s is not None else classlabels_strings
+        return ([dict(zip(labels, row, strict=True)) for row in x.reshape(-1, x.shape[-1]).tolist()],)
+
+
 def corrected_operators(opset: int) -> list[type[OpRun]]:
     """The replacements (`new_ops` of the evaluator) that a model of this opset needs."""
-    return [LRN, *([Softmax] if opset < 13 else []), *([BatchNormalization] if opset < 14 else [])]
+    return [LRN, STFT, ZipMap, *([Softmax] if opset < 13 else []), *([BatchNormalization] if opset < 14 else [])]
 
 
 def evaluator_of(model: bytes | ModelProto) -> ReferenceEvaluator:

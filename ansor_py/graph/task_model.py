@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ansor_py.codegen.llvm import compile_module
+from ansor_py.codegen.machine_memory import require_memory
 from ansor_py.codegen.memory import aligned_array
 from ansor_py.errors import TargetError
 from ansor_py.graph.compiled import CompiledModel
@@ -29,6 +30,7 @@ from ansor_py.schedule.task import Task
 
 if TYPE_CHECKING:
     from ansor_py.codegen.kernel import CompiledKernel
+    from ansor_py.schedule.dag import ComputeDAG
 
 
 def compile_task(
@@ -43,12 +45,13 @@ def compile_task(
 
     Inputs and outputs have the names, shapes (elements) and dtypes of the DAG's tensors. `threads`, `workers` and
     `progress` are as for `compile`. Raises CodegenError where the task cannot be compiled, RecordError for records of
-    another target or number of threads, TargetError for fewer than one thread.
+    another target or number of threads, TargetError for fewer than one thread, SizeError for more memory than there is.
     """
     used = task.target.cores if threads is None else threads
     if used < 1:
         raise TargetError(f"threads must be at least 1, not {used}")
     tell = progress or (lambda text: None)
+    require_memory(least_memory_of_task(task.dag), f"'{task.name}'")
     unit = TaskUnit(task.name, task.dag, ())
     known = records_of_tasks(records, [unit], task.target, used)
     kernels, schedules = build_schedules([unit], known, task.target, used, workers, tell)
@@ -56,6 +59,11 @@ def compile_task(
     plan = _plan(task, kernel, used, schedules[task.workload_key])
     objects = {kernel.symbol: kernel.object_code, "run": compile_module(run_function_ir(plan), task.target).code}
     return CompiledModel(plan, objects, aligned_array((0,), "uint8"))
+
+
+def least_memory_of_task(dag: ComputeDAG) -> dict[str, int]:
+    """Bytes that a run needs whatever the schedule, by what for."""
+    return {"inputs": sum(tensor.bytes for tensor in dag.inputs), "outputs": sum(tensor.bytes for tensor in dag.outputs)}
 
 
 def _plan(task: Task, kernel: CompiledKernel, threads: int, schedule: str) -> Plan:

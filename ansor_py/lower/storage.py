@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansor_py.lower.affine import Affine, Atom, Number, from_expr, interval, number, same
+from ansor_py.lower.affine import Affine, Atom, Number, from_expr, interval, is_number, number, same
 from ansor_py.lower.bounds import Bounds, StageBounds
 from ansor_py.schedule.access import has_reduction, is_elementwise_read
 from ansor_py.schedule.state import Root, State
@@ -47,7 +47,8 @@ def _may_share(state: State, guest: StageBounds, host: StageBounds) -> bool:
 def _is_safe(bounds: Bounds, guest: StageBounds, host: StageBounds) -> bool:
     """Whether the output overwrites an element only after everything else that reads it.
 
-    What is computed inside loops of the output has to keep to the elements that are written in the same iteration of them.
+    What is computed inside loops of the output has to keep to the elements that are written in the same iteration of them,
+    and these have to be neighbours: between rows that lie apart are those of other iterations.
     """
     extents = {loop.variable: loop.extent for b in bounds.values() for loop in b.loops}
     order = list(bounds)
@@ -63,7 +64,10 @@ def _is_safe(bounds: Bounds, guest: StageBounds, host: StageBounds) -> bool:
             continue
         around = {loop.variable for loop in reader.enclosing}
         fixed = {name for name in variables if name in around}
-        written = _region([host.values[axis.name] for axis in host.stage.op.axes], fixed, extents)
+        places = [host.values[axis.name] for axis in host.stage.op.axes]
+        if not all(_is_dense(_unclamped(place, extents), fixed, extents) for place in places):
+            return False
+        written = _region(places, fixed, extents)
         indices = [[from_expr(index, reader.values) for index in read.indices] for read in reads]
         if reader is guest:
             indices.append([guest.values[axis.name] for axis in guest.stage.op.axes])
@@ -86,6 +90,23 @@ def _region(values: Sequence[Affine], fixed: set[str], extents: dict[str, Number
         return None if name in fixed else extents[name]
 
     return tuple(interval(_unclamped(value, extents), varying) for value in values)
+
+
+def _is_dense(value: Affine, fixed: set[str], extents: dict[str, Number]) -> bool:
+    """Whether the loops that are not fixed reach every integer between the least and the largest value."""
+    steps: list[tuple[Number, Number]] = []
+    for term, step in value.terms:
+        if isinstance(term, Atom):
+            if not term.value.variables <= fixed:
+                return False
+        elif term not in fixed and not is_number(extents[term], 1):
+            steps.append((step, extents[term]))
+    reached: Number = 1
+    for step, extent in sorted(steps):
+        if not 0 < step <= reached:
+            return False
+        reached = reached + step * (extent - 1)
+    return True
 
 
 def _contains(outer: Region, inner: Region) -> bool:

@@ -50,7 +50,6 @@ GATHER_SLOTS = 8
 MASK_SLOTS = 2
 LOOP_SLOTS = 2  # add, compare and branch
 TILE_SLOTS, ACCESS_SLOTS = 2, 1.5  # integers of one execution of a tile: the tile itself, each address of it
-CACHE_LINE = 64
 
 
 @dataclass
@@ -266,7 +265,8 @@ class _TileCount:
         """Distance of neighbouring lanes in elements (None: no constant), and how often a vector lies in two cache lines."""
         shape, size = tensor.shape, DTYPE_BYTES[tensor.dtype]  # type: ignore[attr-defined]
         flat = self._flat(shape, indices)
-        stride, grain = 0, CACHE_LINE
+        line = self._target.cache_line_bytes
+        stride, grain = 0, line
         for atom, coefficient in flat.terms:
             if isinstance(atom, Var) and atom.name == self._tile.vector:
                 stride = coefficient
@@ -275,8 +275,8 @@ class _TileCount:
             else:
                 grain = gcd(grain, coefficient * size * self._multiple_of(atom))
         grain = gcd(grain, flat.constant * size)
-        width = min(max(self._lanes, 1) * size, CACHE_LINE)
-        return stride, max(width - grain, 0) / CACHE_LINE if stride == 1 else 0.0
+        width = min(max(self._lanes, 1) * size, line)
+        return stride, max(width - grain, 0) / line if stride == 1 else 0.0
 
     def _multiple_of(self, atom: Expr) -> int:
         """A number that divides the atom wherever its loops stand."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import AnsorError, OptionError, plug_in
 from ansor_py.measure.build import Builder, build_program, build_reference
 from ansor_py.measure.records import ErrorKind, Record
 from ansor_py.measure.run import RunSettings
@@ -217,10 +217,11 @@ def find_measurer(runner: str) -> MeasurerKind:
 def create_measurer(runner: str, *, target: Target, threads: int, options: MeasureOptions | None = None) -> Measurer:
     """A measurer of a registered kind for programs of `target` that use `threads` threads.
 
-    Raises OptionError for an unknown kind, or when the machine has fewer cores than `threads`.
+    Raises OptionError for an unknown kind, or when the machine has fewer cores than `threads`, PlugInError for one that fails.
     """
     found = find_measurer(runner)
     if threads < 1:
         raise OptionError(f"threads is {threads}; a kernel needs at least one")
     options = replace(options or MeasureOptions(), argument=runner.partition(":")[2])
-    return found.factory(target, threads, options)
+    with plug_in(f"runner '{runner}': its construction", AnsorError):
+        return found.factory(target, threads, options)

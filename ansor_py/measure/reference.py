@@ -39,6 +39,17 @@ def relative_tolerance(dag: ComputeDAG) -> float:
     return float(max(floats, default=0.0)) * (_EPSILONS + _EPSILONS_OF_SUMS * math.sqrt(summands))
 
 
+def memory_to_measure(dag: ComputeDAG) -> dict[str, int]:
+    """Bytes by what a runner needs them for: the buffers, the reference output, and all that the naive program keeps."""
+    outputs = sum(tensor.bytes for tensor in dag.outputs)
+    return {
+        "inputs": sum(tensor.bytes for tensor in dag.inputs),
+        "outputs": outputs,
+        "reference outputs": outputs,
+        "the naive program's intermediates": sum(tensor.bytes for tensor in dag.computed) - outputs,
+    }
+
+
 def fill_input(array: np.ndarray, seed: int, position: int) -> None:
     """Fill an input in place with values that depend on the seed, its position among the buffers and its shape only."""
     generator = np.random.default_rng([seed, position])

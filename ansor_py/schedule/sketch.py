@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +42,20 @@ class Hole:
 
     The meaning of `choices` goes with the kind: `tile` and `register_tile` a tuple of lengths each (read by part number
     through `Gene`); `parallel` the number of outermost loops that run in parallel (0: none); `unroll` the limit in
-    emitted instructions; `location` a pair (stage, iterator) or None for root; `rfactor` the factor (0: none).
+    emitted instructions; `location` a pair (stage, iterator) or None for root; `rfactor` the factor (0: none). Raises
+    ScheduleError for an unknown kind and where there is nothing to choose.
     """
 
     name: str
     kind: HoleKind
     stage: str
     choices: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(HoleKind):
+            raise ScheduleError(f"hole '{self.name}' is of kind {self.kind!r:.40}; known are {', '.join(get_args(HoleKind))}")
+        if not isinstance(self.choices, tuple) or not self.choices:
+            raise ScheduleError(f"hole '{self.name}' has the choices {self.choices!r:.40}; it needs a tuple of at least one")
 
     @cached_property
     def table(self) -> NDArray[np.int64]:
@@ -75,6 +82,8 @@ class Sketch:
 
     def __post_init__(self) -> None:
         for item in self.steps:
+            if isinstance(item, Alternatives) and not 0 <= item.hole < len(self.holes):
+                raise ScheduleError(f"sketch '{self.name}' has alternatives of hole {item.hole}, and {len(self.holes)} holes")
             if isinstance(item, Alternatives) and len(item.steps_of_choice) != len(self.holes[item.hole].choices):
                 raise ScheduleError(
                     f"sketch '{self.name}': hole '{self.holes[item.hole].name}' has {len(self.holes[item.hole].choices)} "

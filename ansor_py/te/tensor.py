@@ -11,12 +11,18 @@ A tensor is the result of an operation: a `Placeholder` (an input, perhaps a con
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ansor_py.errors import ExpressionError
+from ansor_py.errors import ExpressionError, SizeError
 from ansor_py.te.expr import DTYPE_BYTES, INDEX, Axis, Expr, Operand, Read, Reduce, as_expr, reduction_identity, walk
+
+# What 64-bit arithmetic on bounds has room for: programs run some more iterations than an operation has, and count their bytes.
+MOST_BYTES = MOST_ITERATIONS = 2**60
+MOST_DIMENSIONS = 64  # NumPy's limit
+SIZE_LIMIT = "64-bit arithmetic has room for 2^60"
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,28 @@ class Compute:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A named array of known shape (elements) and dtype, and the operation that produces it."""
+    """A named array of known shape (elements) and dtype, and the operation that produces it.
+
+    Raises SizeError for one that no machine can hold or compute.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     op: Placeholder | Compute
     attributes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.shape) > MOST_DIMENSIONS:
+            raise SizeError(f"tensor '{self.name}' has {len(self.shape)} dimensions; there can be {MOST_DIMENSIONS}")
+        if self.bytes > MOST_BYTES:
+            raise SizeError(f"tensor '{self.name}', {self.dtype}{list(self.shape)}, has {self.bytes} bytes; {SIZE_LIMIT}")
+        if isinstance(self.op, Compute) and self.iterations > MOST_ITERATIONS:
+            reduced = ", ".join(f"{axis.name}={axis.extent}" for axis in self.op.reduce_axes)
+            raise SizeError(
+                f"tensor '{self.name}', {self.dtype}{list(self.shape)} with a reduction over {reduced}, takes "
+                f"{self.iterations} iterations; {SIZE_LIMIT}"
+            )
 
     def __getitem__(self, indices: Operand | tuple[Operand, ...]) -> Expr:
         items = indices if isinstance(indices, tuple) else (indices,)
@@ -54,22 +75,25 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        count = 1
-        for extent in self.shape:
-            count *= extent
-        return count
+        return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
         """Number of bytes."""
         return self.size * DTYPE_BYTES[self.dtype]
 
+    @property
+    def iterations(self) -> int:
+        """How often the body is evaluated: once for each element, and in a reduction for each of its steps."""
+        reduce_axes = self.op.reduce_axes if isinstance(self.op, Compute) else ()
+        return self.size * math.prod(axis.extent for axis in reduce_axes)
+
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}{list(self.shape)}"
 
 
 def placeholder(shape: Sequence[int], dtype: str = "float32", name: str = "input", constant: bool = False) -> Tensor:
-    """An input tensor. Raises ExpressionError for a shape that is none and for an unknown dtype."""
+    """An input tensor. Raises ExpressionError for a shape that is none and for an unknown dtype, SizeError as any tensor."""
     return Tensor(name, _checked_shape(shape, name), _checked_dtype(dtype, name), Placeholder(constant))
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ansor_py.errors import NoSpaceError
+from ansor_py.errors import NoSpaceError, plug_in
 from ansor_py.schedule.dag import ComputeDAG, tensor_flops
 from ansor_py.schedule.sketch import Hole, Sketch
 from ansor_py.schedule.state import Root, Stage
@@ -49,9 +49,9 @@ def template_sketches(dag: ComputeDAG, target: Target, options: SpaceOptions = D
     """The sketches of the first template that fits. Raises NoSpaceError that lists the kinds of operators if none does."""
     plain = _inlined(PartialSketch.initial(dag, target, options))
     for name, make in TEMPLATES.items():
-        variants = make(plain.with_label(f"template({name})"))
-        if variants:
-            return [_finished(partial) for partial in variants]
+        with plug_in(f"template '{name}'", NoSpaceError):
+            if variants := make(plain.with_label(f"template({name})")):
+                return [_finished(partial) for partial in variants]
     kinds = ", ".join(sorted(TEMPLATES))
     computed = ", ".join(tensor.name for tensor in dag.computed)
     raise NoSpaceError(

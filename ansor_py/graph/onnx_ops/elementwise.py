@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ansor_py.errors import ModelError
 from ansor_py.graph.ir import Pattern
@@ -111,12 +111,18 @@ def variadic(call: OperatorCall) -> Tensor:
     tensors = [tensor for tensor in call.inputs if tensor is not None]
     operator = {"Max": "max", "Min": "min"}.get(call.node.op_type, "add")
     axes = axes_of(broadcast_shape(call.node.op_type, [tensor.shape for tensor in tensors], *tensors))
-    body = tensors[0][broadcast_index(tensors[0].shape, axes)]
-    for tensor in tensors[1:]:
-        body = expr.binary(operator, body, tensor[broadcast_index(tensor.shape, axes)])
+    body = _combined(operator, [tensor[broadcast_index(tensor.shape, axes)] for tensor in tensors])
     if call.node.op_type == "Mean":
         body = body / len(tensors)
     return tensor_from_body(call.node.op_type.lower(), axes, body)
+
+
+def _combined(operator: str, operands: Sequence[expr.Expr]) -> expr.Expr:
+    """All operands by one associative operator, in halves: hundreds of them are no deep tree."""
+    if len(operands) == 1:
+        return operands[0]
+    middle = (len(operands) + 1) // 2
+    return expr.binary(operator, _combined(operator, operands[:middle]), _combined(operator, operands[middle:]))
 
 
 @onnx_op("Where", pattern=Pattern.BROADCAST)

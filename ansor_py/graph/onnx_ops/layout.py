@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ansor_py.errors import ModelError
 from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
 from ansor_py.te import expr, ops
-from ansor_py.te.ops.checks import axes_of
+from ansor_py.te.ops.checks import axes_of, broadcast_shape
 from ansor_py.te.tensor import Tensor, tensor_from_body
 
 
@@ -122,5 +120,5 @@ def _padded_with(x: Tensor, before: list[int], after: list[int], value: Tensor) 
 @onnx_op("Expand", pattern=Pattern.BROADCAST, static={1: "shape"})
 def expand(call: OperatorCall) -> Tensor:
     """Broadcast to a shape, in both directions."""
-    shape = np.broadcast_shapes(call.x.shape, call.integers("shape"))
+    shape = broadcast_shape("broadcast_to", [call.x.shape, tuple(call.integers("shape"))], call.x)
     return ops.broadcast_to(call.x, shape)

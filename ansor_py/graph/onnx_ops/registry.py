@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ansor_py.errors import AnsorError, ModelError
+from ansor_py.errors import AnsorError, ModelError, SizeError
 from ansor_py.graph.ir import OperatorNode, Pattern
 from ansor_py.te.expr import Axis
 from ansor_py.te.tensor import Compute, Tensor, tensor_from_body
@@ -165,7 +165,8 @@ def definition_of(node: OperatorNode) -> OperatorDefinition:
 def expression_of(node: OperatorNode, inputs: Sequence[Tensor | None]) -> Tensor:
     """The node's result over the given tensors; a scalar result has shape [1], because a loop nest needs a loop.
 
-    Errors of the expression layer are reported with the node's name.
+    Errors of the expression layer are reported with the node's name, as ModelErrors but for SizeErrors, as what is too large
+    to be compiled is too large for any other evaluator.
     """
     try:
         result = definition_of(node).function(OperatorCall(node, tuple(inputs)))
@@ -174,6 +175,8 @@ def expression_of(node: OperatorNode, inputs: Sequence[Tensor | None]) -> Tensor
         return result
     except ModelError:
         raise
+    except SizeError as error:
+        raise SizeError(f"{describe(node)}: {error}") from error
     except AnsorError as error:
         raise ModelError(f"{describe(node)}: {error}") from error
 

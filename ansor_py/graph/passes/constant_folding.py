@@ -103,7 +103,7 @@ _QUICK: dict[str, Callable[[OperatorNode, Sequence[Array | None]], Array | None]
 }
 
 
-def _reference_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Array:
+def _reference_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None:
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
@@ -127,7 +127,7 @@ def _reference_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Arr
         (result,) = ReferenceEvaluator(function, new_ops=corrected_operators(node.opset)).run(None, given, attributes={})
     except Exception as error:  # the evaluator raises whatever the operator's NumPy code raises
         raise ModelError(f"constant node '{node.name}' (operator {node.op_type}) cannot be evaluated: {error}") from error
-    return np.asarray(result)
+    return np.asarray(result) if isinstance(result, (np.ndarray, np.generic)) else None  # None: a sequence
 
 
 def _as_in_the_model(

@@ -69,16 +69,20 @@ def concat(tensors: Sequence[Tensor], axis: int = 0, name: str = "concat") -> Te
     shape = list(first.shape)
     shape[position] = sum(tensor.shape[position] for tensor in tensors)
     axes = axes_of(shape)
-    along = axes[position]
-    end = shape[position]
-    body: Expr | None = None
-    for tensor in reversed(tensors):  # the last one is the innermost `otherwise`
-        start = end - tensor.shape[position]
-        element = tensor[(*axes[:position], along - start, *axes[position + 1 :])]
-        body = element if body is None else select(along < end, element, body)
-        end = start
-    assert body is not None
-    return tensor_from_body(name, axes, body)
+    along, start = axes[position], 0
+    parts: list[tuple[int, Expr]] = []
+    for tensor in tensors:
+        parts.append((start, tensor[(*axes[:position], along - start, *axes[position + 1 :])]))
+        start += tensor.shape[position]
+    return tensor_from_body(name, axes, _element_of(parts, along))
+
+
+def _element_of(parts: Sequence[tuple[int, Expr]], along: Expr) -> Expr:
+    """The element of the last part that begins at or before `along`, found by halving: hundreds of parts are no deep tree."""
+    if len(parts) == 1:
+        return parts[0][1]
+    middle = len(parts) // 2
+    return select(along < parts[middle][0], _element_of(parts[:middle], along), _element_of(parts[middle:], along))
 
 
 def transpose(x: Tensor, axes: Sequence[int] | None = None, name: str = "transpose") -> Tensor:
@@ -195,6 +199,7 @@ def _reshaped_index(source: tuple[int, ...], axes: Sequence[Axis]) -> tuple[Expr
 @operator("concat", example="concat:1,64,56,56,count=2,axis=1")
 def concat_workload(*shape: int, count: int = 2, axis: int = 0) -> Tensor:
     """Several tensors of one shape, joined along one axis."""
+    require(1 <= count <= 1024, "concat", f"joins 1 to 1024 tensors, not {count}")
     return concat([placeholder(shape, name=f"x{position}") for position in range(count)], axis)
 
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ansor_py.errors import OptionError
-from ansor_py.te.tensor import Tensor
+from ansor_py.errors import OptionError, SizeError
+from ansor_py.te.tensor import MOST_ITERATIONS, Tensor
 
 Builder = Callable[..., Tensor]
 
@@ -89,7 +89,7 @@ def build_operator(name: str, extents: tuple[int, ...], options: Mapping[str, in
 def from_spec(text: str) -> Tensor:
     """The output tensor of an operator written as `name:extent,extent,...,option=value,...`.
 
-    Raises `OptionError` for nonsense, and `ExpressionError` where the operator refuses the shapes.
+    Raises `OptionError` for nonsense, `ExpressionError` where the operator refuses the shapes, `SizeError` for too large ones.
     """
     name, _, rest = text.strip().partition(":")
     extents: list[int] = []
@@ -103,9 +103,14 @@ def from_spec(text: str) -> Tensor:
         try:
             number = int(value)
         except ValueError:
-            raise OptionError(f"operator '{text}': '{value}' is not a whole number") from None
+            raise OptionError(f"operator '{text[:80]}': '{value[:40]}' is not a whole number") from None
+        if abs(number) > MOST_ITERATIONS:
+            raise SizeError(f"operator '{text[:80]}': {value[:40]} is too large; nothing has more than 2^60 elements")
         if equals:
             options[key] = number
         else:
             extents.append(number)
-    return build_operator(name, tuple(extents), options)
+    try:
+        return build_operator(name, tuple(extents), options)
+    except SizeError as error:
+        raise SizeError(f"operator '{text[:80]}': {error}") from error

@@ -146,6 +146,7 @@ def _filtered(
 def resize2d(x: Tensor, height: int, width: int, mode: str = "linear", name: str = "resize2d") -> Tensor:
     """x[n, c, h, w] with other extents, the centres of the pixels evenly spread (half-pixel coordinates)."""
     require_rank(name, x, 4, "[n, c, h, w]")
+    require(height >= 1 and width >= 1, name, f"cannot resize to {height} x {width}", x)
     for axis, count in ((2, height), (3, width)):
         if count != x.shape[axis]:
             step = Fraction(x.shape[axis], count)

@@ -16,7 +16,7 @@ A dimension with both a stride and a dilation has no such phases; there every ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ansor_py.te import tensor as te_tensor
@@ -79,26 +79,27 @@ class _Dimension:
 
     def tap(self, phase: Expr, tap: Axis) -> tuple[Expr, list[Expr]]:
         """The kernel element of a phase's tap, and what must hold for it to exist."""
-        first = [(p + self.before) % self.phases for p in range(self.phases)]
-        element = _over_phases(phase, first, binary("mod", phase + self.before, self.phases)) + tap * self.phases
+        first = self._over_phases(
+            phase, lambda p: (p + self.before) % self.phases, binary("mod", phase + self.before, self.phases)
+        )
+        element = first + tap * self.phases
         return element, [] if self.kernel % self.phases == 0 else [element < self.kernel]
 
     def source(self, phase: Expr, place: Axis, tap: Axis) -> tuple[Expr, list[Expr]]:
         """The padded input element that a tap meets at a phase's output, and what must hold for it to exist."""
         if self.has_phases:
-            shifts = [(p + self.before) // self.phases for p in range(self.phases)]
-            shift = _over_phases(phase, shifts, (phase + self.before) // self.phases)
+            shift = self._over_phases(phase, lambda p: (p + self.before) // self.phases, (phase + self.before) // self.phases)
             return place + shift + self.pad_before - tap * self.dilation, []
         distance = place + self.before - tap * self.dilation
         source = distance // self.stride
         return source, [equal(distance % self.stride, 0), distance >= 0, source < self.extent]
 
-
-def _over_phases(phase: Expr, values: Sequence[int], otherwise: Expr) -> Expr:
-    """An expression with these values over the phases: a linear one if there is any, which two values always have."""
-    step = values[1] - values[0] if len(values) > 1 else 0
-    linear = all(value == values[0] + step * p for p, value in enumerate(values))
-    return phase * step + values[0] if linear else otherwise
+    def _over_phases(self, phase: Expr, value: Callable[[int], int], otherwise: Expr) -> Expr:
+        """Quotient or remainder of phase + before over the phases: linear where no phase but perhaps the second wraps round."""
+        if self.phases > 2 and self.before % self.phases:
+            return otherwise
+        step = value(1) - value(0) if self.phases > 1 else 0
+        return phase * step + value(0)
 
 
 def conv_transpose(
