@@ -15,7 +15,12 @@ from typing import Any
 
 
 class AnsorError(Exception):
-    """Base of all errors that are reported to the user as one line."""
+    """Base of all errors that are reported to the user as one line.
+
+    `result` is what a search had measured when the error ended it, a `TuningResult`; None elsewhere.
+    """
+
+    result: Any = None
 
 
 class AnsorWarning(UserWarning):
@@ -99,12 +104,7 @@ class NoSpaceError(OptionError):
 
 
 class PlugInError(OptionError):
-    """Code that was plugged in (a cost model, a policy, an objective, ...) failed or gave what it must not give.
-
-    `result` is what a search had measured when the error ended it, a `TuningResult`; None elsewhere.
-    """
-
-    result: Any = None
+    """Code that was plugged in (a cost model, a policy, an objective, ...) failed or gave what it must not give."""
 
 
 @contextmanager

@@ -3,8 +3,9 @@
     python -m ansor_py.search squeezenet.onnx --trials 400 --threads 2 --out runs/squeezenet
     python -m ansor_py.search --op matmul:512,512,512 --trials 128 --threads 1
 
-What the user got wrong is one line on stderr and exit status 2. Ctrl-C stops measuring, keeps what was measured, still
-writes the complete run directory, and gives exit status 130; `kill` (143) and a terminal that is closed (129) do the same.
+What the user got wrong is one line on stderr and exit status 2. So is measuring that breaks down, such as Ray that is killed;
+what was measured is kept, and the run directory is completed with it. Ctrl-C does the same and gives exit status 130, `kill`
+(143) and a terminal that is closed (129) likewise.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ansor_py.search.settings import (
     parse_shapes,
     read_batch_file,
 )
-from ansor_py.search.subjects import ModelSubject, OperatorSubject, Settings, Subject
+from ansor_py.search.subjects import ModelSubject, OperatorSubject, Settings, Subject, say_error
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 SIGNALLED = 128  # and the signal's number, as a shell has it
@@ -81,6 +82,7 @@ def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | 
     "--runner", default="ray", show_default=True, help="How to measure: ray, process, inline, simulated or replay:RECORDS."
 )
 @click.option("--ray-address", metavar="ADDRESS", help="Measure on this Ray cluster instead of a local Ray.")
+@click.option("--fallback-runner", metavar="RUNNER", help="How to measure when that breaks down. [default: end with an error]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out; --trials counts what it has measured already.")
 @click.option("--policy", default="evolution", show_default=True, help="Who proposes candidates.")
 @click.option("--cost-model", default="lightgbm-roofline", show_default=True, help="What ranks them before they are measured.")
@@ -125,8 +127,9 @@ def command(
         places = [free_folder(Path("runs"), name) if out is None else Path(out) / name for name in names]
         runs = [Run(s.name, [s], place, settings, console) for s, place in zip(subjects, places, strict=True)]
     for run in runs:
-        if run.execute():
-            return INTERRUPTED
+        outcome = run.execute()
+        if outcome != "done":
+            return INTERRUPTED if outcome == "interrupted" else USAGE_ERROR
     return 0
 
 
@@ -138,6 +141,7 @@ def make_settings(
     seed: int,
     runner: str,
     ray_address: str | None,
+    fallback_runner: str | None,
     resume: bool,
     policy: str,
     cost_model: str,
@@ -156,6 +160,7 @@ def make_settings(
     """Options as given on the command line, checked as far as this is possible before anything is loaded."""
     given = dict(locals())
     from ansor_py.measure import MeasureOptions, find_measurer
+    from ansor_py.measure.ray_backend import check_address
     from ansor_py.search.objectives import find_objective
     from ansor_py.search.stopping import parse_seconds
     from ansor_py.search.transfer import check_source
@@ -164,8 +169,12 @@ def make_settings(
     from ansor_py.target import Target
 
     virtual = find_measurer(runner).virtual
+    if fallback_runner is not None and (virtual or find_measurer(fallback_runner).virtual or fallback_runner == runner):
+        raise OptionError(f"--fallback-runner {fallback_runner}: it cannot go on where --runner {runner} breaks down")
     if ray_address is not None and runner != "ray":
         raise OptionError(f"--ray-address needs --runner ray, not '{runner}'")
+    if ray_address is not None and fallback_runner is None:
+        check_address(ray_address)
     if threads is not None and threads < 1:
         raise OptionError(f"--threads is {threads}; a kernel needs at least one")
     machine = Target.parse(target) if target is not None else Target.detect()
@@ -193,7 +202,7 @@ def make_settings(
     if cost_model_from is not None:
         check_source(cost_model_from, machine)
     config = {**given, "trials": tuning.trials, "threads": machine.cores, "target": str(machine), "engine": __version__}
-    return Settings(machine, runner, tuning, parse_shapes(shape), fallback, resume, config)
+    return Settings(machine, runner, fallback_runner, tuning, parse_shapes(shape), fallback, resume, config)
 
 
 @contextmanager
@@ -244,10 +253,10 @@ def _main(arguments: Sequence[str] | None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except click.ClickException as error:
-        print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+        say_error(error.format_message())
         return USAGE_ERROR
     except AnsorError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say_error(str(error))
         return USAGE_ERROR
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from ansor_py.errors import AnsorError, PlugInError, plug_in
+from ansor_py.errors import AnsorError, MeasureError, PlugInError, plug_in
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult
 from ansor_py.measure.records import LEAST_SECONDS
 from ansor_py.search.phases import PhaseTimer, covered_seconds
@@ -43,7 +43,7 @@ class BatchRunner:
     def run(self, inputs: Sequence[MeasureInput], finished: Callable[[int, MeasureResult], None]) -> None:
         """Measure all inputs; `finished` gets the place in the batch and the result of each as it comes in.
 
-        After KeyboardInterrupt (which is passed on) it still gets what the measurer had finished.
+        After KeyboardInterrupt and MeasureError (which are passed on) it still gets what the measurer had finished.
         """
         if not inputs:
             return
@@ -68,9 +68,10 @@ class BatchRunner:
                 places.update((number, place) for place, number in enumerate(numbers))
                 while places:
                     collect(None)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, MeasureError):
             if places:
-                collect(0)
+                with suppress(MeasureError):  # an interrupted measurer may be broken as well
+                    collect(0)
             raise
         finally:
             self._attribute(results)

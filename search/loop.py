@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,11 +17,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py import __version__
 from ansor_py.cost_model.checked_model import checked_model
 from ansor_py.cost_model.interface import create_cost_model
-from ansor_py.errors import PlugInError
-from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record, completed_record
+from ansor_py.errors import AnsorError, AnsorWarning, MeasureError, PlugInError
+from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.accuracy import RoundAccuracy
@@ -34,7 +34,7 @@ from ansor_py.search.retiming import PASSES, retime
 from ansor_py.search.round_times import DEFAULTS, RETIMING, RoundTimer, RoundTimes
 from ansor_py.search.scheduler import choose_task
 from ansor_py.search.stopping import ALL_ENDED, StopConditions
-from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch, open_searches
+from ansor_py.search.task_search import DEFAULT_OPERATOR, Program, TaskSearch, open_searches, trial_record
 from ansor_py.search.transfer import transferred_programs
 from ansor_py.search.trial_sink import TrialSink
 from ansor_py.search.tuning_options import TuningOptions
@@ -88,7 +88,8 @@ class Search:
         self._accuracy: list[RoundAccuracy] = []
         self._stopped = ""
         self._interrupted = False
-        self.failure: PlugInError | None = None  # which ended the search
+        self._unlearned: list[Record] = []  # of a round that did not end
+        self.failure: AnsorError | None = None  # which ended the search
         self._notes: list[str] = []
 
     @property
@@ -117,7 +118,7 @@ class Search:
             self._sink.add_points(self._curve)
 
     def run(self, open_measurer: Callable[[], AbstractContextManager[Measurer]]) -> None:
-        """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt and PlugInError end it early.
+        """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt and a `failure` end it early.
 
         When one holds from the start there are no trials; the best programs of an earlier search are measured again.
         """
@@ -125,6 +126,9 @@ class Search:
         if self._stopped and not self._records:
             return
         try:
+            unlearned, self._unlearned = self._unlearned, []
+            for search, records in self._by_search(unlearned):
+                search.learn(records)
             with open_measurer() as measurer:
                 runner = BatchRunner(measurer, self._timer)
                 if not self._stopped:
@@ -141,17 +145,26 @@ class Search:
         except KeyboardInterrupt:
             self._interrupted = True
             self._stopped = "interrupted"
-        except PlugInError as error:
+        except (PlugInError, MeasureError) as error:
             self._interrupted = True
             self._stopped, self.failure = f"error: {error}", error
         finally:
             with uninterrupted():
-                for record in self._write():
-                    self._search_of(record).observe([record])
+                self._unlearned = self._write()
+                for search, records in self._by_search(self._unlearned):
+                    search.close_round(records)
                 if self._interrupted:
                     current = self._searches[self._current].task.name if self._current is not None else DEFAULTS
                     self._close_round(current, self._round)
                 self._save_cost_model()
+
+    def recover(self, runner: str) -> None:
+        """After a failure of measuring, make ready to `run` with the measurer of another runner."""
+        text = f"{self.failure}; the search goes on with --runner {runner}"
+        self._notes.append(text)
+        warnings.warn(text, AnsorWarning, stacklevel=2)
+        self._interrupted, self.failure = False, None
+        self._round += 1
 
     def _save_cost_model(self) -> None:
         if self._sink is None:
@@ -311,27 +324,8 @@ class Search:
 
     def _record(self, search: TaskSearch, program: Program, result: MeasureResult) -> Record:
         """What is known of a trial; `_write` numbers it."""
-        task = search.task
-        record = Record(
-            workload_key=task.workload_key,
-            target=str(task.target),
-            threads=task.target.cores,
-            trial=-1,
-            steps=tuple(step.to_json() for step in program.steps),
-            task=task.name,
-            round=self._round,
-            seed=self._options.seed,
-            sketch_id=program.sketch_id,
-            sketch=program.sketch,
-            genes=program.genes,
-            parent=program.parent,
-            operator=program.operator,
-            predicted=program.predicted,
-            elapsed=self._elapsed(),
-            host=self._host,
-            engine=__version__,
-        )
-        return completed_record(record, result)
+        record = trial_record(search.task, program, result)
+        return replace(record, round=self._round, seed=self._options.seed, elapsed=self._elapsed(), host=self._host)
 
     def _write(self) -> list[Record]:
         """Number the finished trials in the order in which they were proposed, and hand them and their curve to the sink."""
@@ -363,6 +357,11 @@ class Search:
         if known:
             search = self._searches[min(known)[1]]
             self._reference = replace(self._input(search, search.default_program().steps), cut_seconds=None)
+
+    def _by_search(self, records: Sequence[Record]) -> list[tuple[TaskSearch, list[Record]]]:
+        """The records of every task that has some."""
+        groups = [(search, [record for record in records if self._search_of(record) is search]) for search in self._searches]
+        return [(search, group) for search, group in groups if group]
 
     def _search_of(self, record: Record) -> TaskSearch:
         return self._by_key[record.workload_key]

@@ -3,7 +3,7 @@
 Usually that is one model or one operator; `--together` makes one run, with one search, of all that the command line names.
 This is the top layer with `__main__.py`: it may import graphs, and nothing else imports it.
 
-    interrupted = Run("squeezenet.onnx", [ModelSubject("squeezenet.onnx")], Path("runs/x"), settings, console).execute()
+    outcome = Run("squeezenet.onnx", [ModelSubject("squeezenet.onnx")], Path("runs/x"), settings, console).execute()
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from ansor_py.errors import OptionError, PlugInError
+from ansor_py.errors import MeasureError, OptionError, PlugInError
 from ansor_py.search.settings import folder_names
-from ansor_py.search.subjects import ModelSubject, Settings, Subject, say, total
+from ansor_py.search.subjects import ModelSubject, Settings, Subject, say, say_error, total
 
 if TYPE_CHECKING:
     from ansor_py.schedule.task import Task
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ansor_py.search.phases import PhaseTimer
     from ansor_py.search.results import TuningResult
     from ansor_py.search.run_directory import RunDirectory
+
+
+Outcome = Literal["done", "interrupted", "failed"]
 
 
 class Run:
@@ -37,10 +40,10 @@ class Run:
         self._settings = settings
         self._console = console
 
-    def execute(self) -> bool:
-        """Tune and write the run directory. Returns whether the user interrupted it.
+    def execute(self) -> Outcome:
+        """Tune and write the run directory.
 
-        A PlugInError that ended the search is raised when everything is written.
+        An error that ends the search after its first trials is said at once, and what was measured is made use of.
         """
         from ansor_py.search.objectives import check_objective, describe_networks
         from ansor_py.search.phases import PhaseTimer
@@ -60,7 +63,7 @@ class Run:
         with self._open(tasks) as run:
             for subject in self._subjects:
                 subject.prepare(timer, self._console)
-            result, failure = self._search(tasks, run, timer)
+            result, outcome = self._search(tasks, run, timer)
             for subject in self._subjects:
                 subject.take(result, timer)
             self._write_summary(run, result, networks, timer)  # in case that what follows fails
@@ -68,9 +71,7 @@ class Run:
                 subject.finish(model, timer, self._console)
             self._write_summary(run, result, networks, timer)
             self._say_result(run, result)
-        if failure is not None:
-            raise failure
-        return result.interrupted
+        return outcome
 
     def _check_records(self, tasks: Sequence[Task]) -> None:
         """Complain before there is a run directory when a virtual runner knows nothing of a task."""
@@ -103,8 +104,8 @@ class Run:
             say(self._console, f"{path}: continuing after {trials} trials" if trials else f"{path}: nothing to continue")
         return run
 
-    def _search(self, tasks: Sequence[Task], run: RunDirectory, timer: PhaseTimer) -> tuple[TuningResult, PlugInError | None]:
-        """The search with its progress on the screen, and the error that ended it, if one did.
+    def _search(self, tasks: Sequence[Task], run: RunDirectory, timer: PhaseTimer) -> tuple[TuningResult, Outcome]:
+        """The search with its progress on the screen, and how it ended.
 
         The result is empty when there is nothing to measure and nothing was.
         """
@@ -114,7 +115,7 @@ class Run:
 
         options = self._settings.tuning
         if not tasks or (options.trials == 0 and not run.restored):
-            return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {}), None
+            return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {}), "done"
         if options.time_budget is not None and not self._settings.virtual:
             options = replace(options, time_budget=options.time_budget - time_outside(timer))
         networks = [subject.network for subject in self._subjects]
@@ -128,12 +129,14 @@ class Run:
                     sink=run,
                     restored=run.restored,
                     networks=networks,
+                    fallback_runner=self._settings.fallback_runner,
                 )
-        except PlugInError as error:
-            if error.result is None:  # before the search began
+        except (PlugInError, MeasureError) as error:
+            if error.result is None or not any(round.trials for round in error.result.rounds):
                 raise
-            return error.result, error
-        return result, None
+            say_error(f"{error}; what was measured is kept, continue by --resume")
+            return error.result, "failed"
+        return result, "interrupted" if result.interrupted else "done"
 
     def _model_paths(self, run: RunDirectory) -> list[Path]:
         """`model.ansor`, or one file for each of several."""

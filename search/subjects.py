@@ -7,6 +7,7 @@ subject.load(settings, timer)
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ class Settings:
 
     target: Target
     runner: str
+    fallback_runner: str | None
     tuning: TuningOptions
     shapes: Mapping[str, int | Sequence[int]]
     fallback: bool
@@ -237,6 +239,11 @@ def benchmark(models: Sequence[CompiledModel]) -> list[float]:
 def say(console: Console, text: str) -> None:
     """One message, as it is, never broken into lines."""
     console.print(Text(text), soft_wrap=True)
+
+
+def say_error(text: str) -> None:
+    """One line on standard error."""
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _list_fallback(name: str, model: CompiledModel, console: Console) -> None:

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ansor_py import __version__
 from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import AnsorError, NoSpaceError
 from ansor_py.measure.build import error_text
+from ansor_py.measure.interface import MeasureResult, completed_record
 from ansor_py.measure.records import Record
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
@@ -114,8 +116,8 @@ class TaskSearch:
         self._teach(records)
 
     def close_round(self, records: Sequence[Record]) -> None:
-        """A round is over. The first one is the default schedule alone."""
-        self.observe(records)
+        """A round is over, or as much of it as there will be. The first one is the default schedule alone."""
+        self._observe(records)
         if not self._history or any(record.operator != DEFAULT_OPERATOR for record in records):
             self._history.append(self.best.cost if self.best is not None else math.inf)
         self._count_failures(records)
@@ -135,8 +137,7 @@ class TaskSearch:
         self.policy.observe(known)
         return judged
 
-    def observe(self, records: Sequence[Record]) -> None:
-        """Note measured programs without closing a round or learning from them (the round was interrupted)."""
+    def _observe(self, records: Sequence[Record]) -> None:
         self.records.extend(records)
         for record in records:
             if record.operator == DEFAULT_OPERATOR and record.valid:
@@ -185,6 +186,26 @@ class TaskSearch:
                 f"every candidate of the last {self._failed_rounds} rounds failed; the last one by '{last.error}': "
                 f"{last.error_text.splitlines()[0] if last.error_text else 'no message'}"
             )
+
+
+def trial_record(task: Task, program: Program, result: MeasureResult) -> Record:
+    """What is known of a measured program by itself; the tuning loop adds when it was measured."""
+    record = Record(
+        workload_key=task.workload_key,
+        target=str(task.target),
+        threads=task.target.cores,
+        trial=-1,
+        steps=tuple(step.to_json() for step in program.steps),
+        task=task.name,
+        sketch_id=program.sketch_id,
+        sketch=program.sketch,
+        genes=program.genes,
+        parent=program.parent,
+        operator=program.operator,
+        predicted=program.predicted,
+        engine=__version__,
+    )
+    return completed_record(record, result)
 
 
 class NothingToTry:

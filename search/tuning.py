@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 
 from ansor_py.codegen.machine_memory import require_memory
-from ansor_py.errors import OptionError
+from ansor_py.errors import MeasureError, OptionError
 from ansor_py.measure import Measurer, Record, create_measurer, find_measurer
 from ansor_py.measure.reference import memory_to_measure
 from ansor_py.schedule.task import Task
@@ -53,6 +54,7 @@ def tune_tasks(
     restored: Sequence[Record] = (),
     clock: Callable[[], float] | None = None,
     networks: Sequence[Network] = (),
+    fallback_runner: str | None = None,
 ) -> TuningResult:
     """Search for the fastest programs of several tasks on one target.
 
@@ -61,9 +63,10 @@ def tune_tasks(
     earlier search that is continued. `networks` says which tasks belong to which of several networks that are tuned together;
     without it all tasks are of one, with their weights. `clock` returns seconds; a virtual runner brings its own.
     KeyboardInterrupt ends the search early (`result.interrupted`). Raises OptionError for tasks of different targets, unknown
-    names and tasks of which there are no records to replay, SizeError for a task that needs more memory than there is,
-    MeasureError when measuring itself breaks down. A cost model, policy, mutation, task scheduler or objective that fails is a
-    PlugInError; it ends the search as an interruption does, and its `result` is what was measured.
+    names and tasks of which there are no records to replay, SizeError for a task that needs more memory than there is.
+    A cost model, policy, mutation, task scheduler or objective that fails is a PlugInError, measuring that breaks down a
+    MeasureError; both end the search as an interruption does, and their `result` is what was measured. With `fallback_runner`
+    the search goes on with that one when measuring breaks down.
     """
     options = options or TuningOptions()
     if not tasks:
@@ -74,19 +77,22 @@ def tune_tasks(
     if measurer is None:
         check_memory(tasks, runner, options)
 
-    def create() -> Measurer:
+    def create(runner: str) -> Measurer:
         return create_measurer(runner, target=tasks[0].target, threads=tasks[0].target.cores, options=options.measure)
 
     with ExitStack() as stack:
         if measurer is None and find_measurer(runner).virtual:
-            measurer = stack.enter_context(create())
+            measurer = stack.enter_context(create(runner))
         search = Search(tasks, options, observer or _ignore, sink, clock, networks, measurer)
         search.restore(restored)
 
         def open_measurer() -> AbstractContextManager[Measurer]:
-            return create() if measurer is None else nullcontext(measurer)
+            return create(runner) if measurer is None else nullcontext(measurer)
 
         search.run(open_measurer)
+        if isinstance(search.failure, MeasureError) and fallback_runner is not None:
+            search.recover(fallback_runner)
+            search.run(partial(create, fallback_runner))
         result = search.result()
         if search.failure is not None:
             search.failure.result = result

@@ -456,6 +456,27 @@ def _unknown_runner(folder: Path) -> list[str]:
     return ["--op", "relu:8", "--runner", "magic"]
 
 
+@mistake(
+    "--ray-address where nothing listens",
+    "the Ray cluster at '127.0.0.1:1' cannot be reached: [Errno 111] Connection refused; --runner process measures without Ray",
+)
+def _no_ray(folder: Path) -> list[str]:
+    return ["--op", "relu:8", "--runner", "ray", "--ray-address", "127.0.0.1:1"]
+
+
+@mistake("--ray-address with another runner", "--ray-address needs --runner ray, not 'process'")
+def _address_without_ray(folder: Path) -> list[str]:
+    return ["--op", "relu:8", "--runner", "process", "--ray-address", "127.0.0.1:1"]
+
+
+@mistake(
+    "--fallback-runner that is the runner itself",
+    "--fallback-runner process: it cannot go on where --runner process breaks down",
+)
+def _no_fallback_runner(folder: Path) -> list[str]:
+    return ["--op", "relu:8", "--runner", "process", "--fallback-runner", "process"]
+
+
 @mistake("no threads", "--threads is 0; a kernel needs at least one")
 def _no_threads(folder: Path) -> list[str]:
     return ["--op", "relu:8", "--threads", "0"]

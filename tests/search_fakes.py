@@ -31,11 +31,17 @@ def hashed_cost(program: MeasureInput, number: int) -> MeasureResult:
 
 
 class FakeMeasurer(Measurer):
-    """Answers at once, a few results a poll; counts what it was asked and can be made to interrupt the search."""
+    """Answers at once, a few results a poll; counts what it was asked and can be made to interrupt or break the search."""
 
-    def __init__(self, behaviour: Behaviour = hashed_cost, interrupt_after: int | None = None) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour = hashed_cost,
+        interrupt_after: int | None = None,
+        interruption: BaseException | type[BaseException] = KeyboardInterrupt,
+    ) -> None:
         self.behaviour = behaviour
         self.interrupt_after = interrupt_after
+        self.interruption = interruption
         self.inputs: list[MeasureInput] = []
         self.closed = False
         self._ready: list[MeasureResult] = []
@@ -49,10 +55,10 @@ class FakeMeasurer(Measurer):
         return list(range(first, first + len(batch)))
 
     def poll(self, timeout: float | None = None) -> list[MeasureResult]:
-        """Three results, out of order; or Ctrl-C, once."""
+        """Three results, out of order; or the interruption, once."""
         if self.interrupt_after is not None and timeout != 0 and self._returned >= self.interrupt_after:
             self.interrupt_after = None
-            raise KeyboardInterrupt
+            raise self.interruption
         taken, self._ready = self._ready[:3][::-1], self._ready[3:]
         self._returned += len(taken)
         return taken

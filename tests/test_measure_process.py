@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from ansor_py.errors import MeasureError, OptionError
-from ansor_py.measure import MeasureOptions, create_measurer
+from ansor_py.measure import MeasureOptions, child_process, create_measurer
 from ansor_py.measure.batches import BatchMeasurer
+from ansor_py.measure.child_process import ChildProcess, child_environment
 from ansor_py.measure.process import ProcessPool
+from ansor_py.measure.workers import Died
 from measure_faults import build_crashing_reference
+from process_tree import descendants, wait_until_gone
 from test_measure_backends import OPTIONS, TARGET, errors, programs
 
 
@@ -25,22 +28,6 @@ def create(options: MeasureOptions = OPTIONS) -> tuple[BatchMeasurer, ProcessPoo
     assert isinstance(measurer, BatchMeasurer)
     assert isinstance(measurer.pool, ProcessPool)
     return measurer, measurer.pool
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    limit = time.monotonic() + 20
-    while any(map(alive, pids)):
-        assert time.monotonic() < limit, "a worker outlives its measurer"
-        time.sleep(0.05)
 
 
 def test_close_ends_all_workers_even_busy_ones() -> None:
@@ -138,6 +125,50 @@ def test_worker_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     measurer, _ = create()
     with measurer, pytest.raises(MeasureError, match="no such luck"):
         measurer.measure(programs("good"))
+
+
+def test_system_that_starts_no_process_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with pytest.raises(MeasureError, match="No such file"):
+        create()
+
+
+def test_child_that_does_not_read_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "STUCK_SECONDS", 1)
+    child = ChildProcess("import time; time.sleep({descriptor} + 3600)", child_environment({}))
+    child.start()
+    pid = child.pid
+    assert pid is not None
+    assert child.receive() is None
+    child.send(b"more than a socket holds" * 1_000_000)
+    assert child.receive() == Died("it took no message for 1 s")
+    wait_until_gone([pid])
+
+
+def test_child_that_stops_within_a_message_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "STUCK_SECONDS", 1)
+    program = "import os, time; os.write({descriptor}, bytes([0, 0, 1, 0, 1, 2, 3])); time.sleep(3600)"  # 256 bytes are to come
+    child = ChildProcess(program, child_environment({}))
+    child.start()
+    pid = child.pid
+    assert pid is not None
+    while (message := child.receive()) is None:
+        time.sleep(0.01)
+    assert message == Died("it stopped in the middle of a message, for 1 s")
+    wait_until_gone([pid])
+
+
+def test_a_child_ends_with_the_processes_that_it_started() -> None:
+    program = "import os, subprocess, sys; subprocess.Popen(['sleep', '3600']); os.write({descriptor}, b'x'); sys.stdin.read()"
+    child = ChildProcess(program, child_environment({}))
+    child.start()
+    assert child.pid is not None
+    assert child.waitable is not None
+    assert child.waitable.poll(60)
+    pids = [child.pid, *descendants(child.pid)]
+    assert len(pids) == 2
+    child.kill()
+    wait_until_gone(pids)
 
 
 def test_workers_import_little() -> None:

@@ -1,49 +1,44 @@
-"""The Ray backend beyond the conformance suite: whose Ray it is, and what is left when it closes."""
+"""The Ray backend beyond the conformance suite: whose Ray it is, what is left when it closes, and what is no Ray."""
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from ansor_py.errors import MeasureError
-from ansor_py.measure import create_measurer
+from ansor_py.measure import MeasureOptions, create_measurer
+from ansor_py.measure.ray_backend import RayMeasurer
 from measure_faults import MeasurerCache
+from process_tree import descendants, wait_until_gone
 from test_measure_backends import OPTIONS, TARGET, errors, programs
 
-
-def ray_processes() -> list[int]:
-    """Descendants of this process that belong to a Ray."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if fields[0] != "Z" and b"ray" in command:
-                parents[int(entry.name)] = int(fields[1])
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found - {os.getpid()})
+CPUS = 2
 
 
-def test_a_ray_that_runs_already_is_used_and_left_alone(measurers: MeasurerCache) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[MeasureOptions]:
+    """Options for a Ray of somebody else with two CPUs, which this process can talk to as well."""
     import ray
 
-    first = measurers.get("ray", OPTIONS)
-    first.measure(programs("good"))
-    with create_measurer("ray", target=TARGET, threads=1, options=replace(OPTIONS, builders=1)) as second:
-        assert errors(second.measure(programs("good", "wrong"))) == [("none", ""), ("wrong-result", "check")]
-    assert ray.is_initialized()
-    assert errors(first.measure(programs("good"))) == [("none", "")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # its workers import this folder's builders
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(address="local", num_cpus=CPUS, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    try:
+        yield replace(OPTIONS, ray_address=ray.get_runtime_context().gcs_address)
+    finally:
+        ray.shutdown()
 
 
 def job_with_a_cpu() -> Any:
@@ -54,60 +49,91 @@ def job_with_a_cpu() -> Any:
         def ready(self) -> bool:
             return True
 
-    total, deadline = ray.cluster_resources()["CPU"], time.monotonic() + 60
+    deadline = time.monotonic() + 60
     make: Any = ray.remote(num_cpus=1)(Other)
     other = make.remote()
     assert ray.get(other.ready.remote(), timeout=60)
-    while ray.available_resources().get("CPU", 0.0) > total - 1:
+    while ray.available_resources().get("CPU", 0.0) > CPUS - 1:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return other
 
 
-def test_cpus_that_become_free_late_are_waited_for(measurers: MeasurerCache) -> None:
+def test_cluster_is_used_and_left_alone(cluster: MeasureOptions) -> None:
     import ray
 
-    measurers.get("ray", OPTIONS).measure(programs("good"))
-    other = job_with_a_cpu()
-    end = threading.Timer(0.5, ray.kill, [other])
+    nodes = ray.nodes()
+    with create_measurer("ray", target=TARGET, threads=1, options=replace(cluster, builders=1)) as measurer:
+        assert errors(measurer.measure(programs("good", "wrong"))) == [("none", ""), ("wrong-result", "check")]
+    assert ray.nodes() == nodes
+
+
+def test_cpus_that_become_free_late_are_waited_for(cluster: MeasureOptions) -> None:
+    import ray
+
+    end = threading.Timer(4, ray.kill, [job_with_a_cpu()])  # importing Ray takes the measurer a part of that
     end.start()
-    with create_measurer("ray", target=TARGET, threads=1, options=OPTIONS) as measurer:
+    with create_measurer("ray", target=TARGET, threads=1, options=cluster) as measurer:
         assert errors(measurer.measure(programs("good"))) == [("none", "")]
     end.join()
 
 
-def test_busy_cluster_is_an_error(measurers: MeasurerCache) -> None:
+def test_busy_cluster_is_an_error(cluster: MeasureOptions) -> None:
     import ray
 
-    measurers.get("ray", OPTIONS).measure(programs("good"))
     other = job_with_a_cpu()
     try:
-        with pytest.raises(MeasureError, match="--runner process"):
-            create_measurer("ray", target=TARGET, threads=1, options=OPTIONS)
+        with pytest.raises(MeasureError, match=r"only 1 of the 2 CPUs of the Ray cluster are free.*--runner process"):
+            create_measurer("ray", target=TARGET, threads=1, options=cluster)
     finally:
         ray.kill(other)
 
 
-def test_more_threads_than_a_cluster_has_is_an_error(measurers: MeasurerCache) -> None:
-    """A cluster that runs already is asked for whole nodes; only a Ray of our own may have fewer cores than threads."""
-    measurers.get("ray", OPTIONS)
-    with pytest.raises(MeasureError, match="--threads"):
-        create_measurer("ray", target=TARGET, threads=10_000)
+def test_more_threads_than_a_node_has_cpus_is_an_error(cluster: MeasureOptions) -> None:
+    """Only a Ray of our own may have fewer cores than threads."""
+    with pytest.raises(
+        MeasureError, match=r"needs 3 CPUs of one node, and the largest node of the Ray cluster has 2;.*--threads"
+    ):
+        create_measurer("ray", target=TARGET, threads=3, options=cluster)
 
 
 def test_close_ends_the_ray_that_it_started(measurers: MeasurerCache) -> None:
-    import ray
-
     measurer = measurers.get("ray", OPTIONS)
+    assert isinstance(measurer, RayMeasurer)
     measurer.submit(programs("hang"))
     measurer.poll(timeout=2)
-    assert ray_processes()
+    driver = measurer.pid
+    assert driver is not None
+    started = descendants(driver)
+    assert {"gcs_server", "raylet"} <= set(started.values())
     measurers.close("ray")
-    assert not ray.is_initialized()
-    assert ray_processes() == []
+    wait_until_gone([driver, *started])
 
 
-def test_cluster_that_cannot_be_reached() -> None:
-    options = replace(OPTIONS, ray_address="127.0.0.1:1")
-    with pytest.raises(MeasureError, match=r"127\.0\.0\.1:1"):
-        create_measurer("ray", target=TARGET, threads=1, options=options)
+def test_addresses_where_no_ray_answers_are_errors() -> None:
+    """Nothing listens; a web server answers; something listens and stays silent."""
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as web,
+        closing(socket.create_server(("127.0.0.1", 0))) as silent,
+        closing(socket.create_server(("127.0.0.1", 0))) as closed,
+        ThreadPoolExecutor() as pool,
+    ):
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        ports = {"web": web.server_port, "silent": silent.getsockname()[1], "closed": closed.getsockname()[1]}
+        closed.close()
+        said = {name: pool.submit(_error_at, f"127.0.0.1:{port}") for name, port in ports.items()}
+        for name, port in ports.items():
+            what = "cannot be reached: .*refused" if name == "closed" else "takes longer than 10 s .there is probably none.;"
+            with pytest.raises(MeasureError, match=rf"Ray cluster at '127\.0\.0\.1:{port}' {what}.*--runner process"):
+                said[name].result(timeout=120)
+        web.shutdown()
+
+
+def _error_at(address: str) -> None:
+    create_measurer("ray", target=TARGET, threads=1, options=replace(OPTIONS, ray_address=address)).close()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1"])
+def test_text_that_is_no_address_is_an_error(address: str) -> None:
+    with pytest.raises(MeasureError, match=f"'{address}' cannot be reached: .*[Ii]nvalid address"):
+        _error_at(address)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from ansor_py.graph import load
 from ansor_py.measure import read_records
 from ansor_py.search.__main__ import main
 from ansor_py.search.run_directory import read_curve
+from process_tree import descendants
 
 CHEAP = ["--threads", "1", "--policy", "random", "--cost-model", "lightgbm", "--search", "population=32", "--batch", "4"]
 OPERATOR = ["--op", "matmul:32,32,32", *CHEAP]
@@ -187,3 +189,28 @@ def test_a_full_disk_is_one_line_and_loses_nothing(limit: int, tmp_path: Path) -
     records, lost = read_records(run / "records.jsonl")
     assert not lost
     assert [record.trial for record in records] == list(range(measured + 3))
+
+
+def test_a_search_whose_workers_cannot_be_started_any_more_keeps_everything(tmp_path: Path) -> None:
+    """Every worker is killed while it starts, until the search has said that it cannot go on."""
+    run = tmp_path / "run"
+    with started([*LONG, "--out", str(run)]) as process:
+        wait_for_trials(process, run, 5)
+        assert process.stderr is not None
+        while not select.select([process.stderr], [], [], 0.02)[0]:
+            for pid in descendants(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        out, said = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    assert said.startswith(
+        "error: a measuring worker cannot be started (3 attempts): killed by SIGKILL; what was measured is kept"
+    )
+    assert said.count("\n") == 1, said
+    assert f"run directory: {run}" in out
+    assert {item.name for item in run.iterdir()} == FINISHED
+    records, lost = read_records(run / "records.jsonl")
+    assert not lost
+    assert len(records) >= 5
+    assert [point.trial for point in read_curve(run)] == [record.trial for record in records] == list(range(len(records)))
+    load(run / "model.ansor")

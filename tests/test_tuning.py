@@ -15,8 +15,9 @@ import pytest
 from ansor_py import te
 from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.cost_model.interface import COST_MODELS, CostModel
-from ansor_py.errors import OptionError
-from ansor_py.measure import MeasureInput, MeasureResult, Record
+from ansor_py.errors import AnsorWarning, MeasureError, OptionError
+from ansor_py.measure import MEASURERS, MeasureInput, MeasureResult, Record
+from ansor_py.measure.interface import MeasurerKind
 from ansor_py.schedule.task import Task
 from ansor_py.search.accuracy import RoundAccuracy
 from ansor_py.search.options import SearchOptions
@@ -253,6 +254,50 @@ def test_an_interrupted_search_keeps_what_was_measured(after: int) -> None:
     assert tuple(sink.records) == result.records
     assert [record.trial for record in result.records] == list(range(len(result.records)))
     assert sum(item.trials for item in result.tasks) == len(result.records)
+
+
+@pytest.mark.parametrize("after", [0, 4, 20, 75])
+def test_a_search_whose_measuring_breaks_down_keeps_what_was_measured(after: int) -> None:
+    """After 75 results, those of one fixed program in every round among them, it is the last re-timing that breaks down."""
+    sink = Sink()
+    broken = FakeMeasurer(interrupt_after=after, interruption=MeasureError("no more"))
+    with pytest.raises(MeasureError, match=r"^no more$") as caught:
+        search([matmul(32), matmul(48)], 60, broken, sink=sink)
+    result = caught.value.result
+    assert (result.stopped, result.interrupted) == ("error: no more", True)
+    assert result.records
+    assert (len(result.records) == 60) == (after == 75)
+    assert tuple(sink.records) == result.records
+    assert tuple(sink.rounds) == result.rounds
+    assert sum(times.trials for times in result.rounds) == len(result.records)
+    assert sum(item.trials for item in result.tasks) == len(result.records)
+    assert len(sink.models) == 1
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 20, 75])
+def test_a_search_whose_measuring_breaks_down_goes_on_with_another_runner(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, second = Sink(), FakeMeasurer()
+    monkeypatch.setitem(MEASURERS, "second", MeasurerKind(lambda target, threads, options: second))
+    broken = FakeMeasurer(interrupt_after=after, interruption=MeasureError("no more"))
+    with pytest.warns(AnsorWarning, match="^no more; the search goes on with --runner second$"):
+        result = search([matmul(32), matmul(48)], 60, broken, sink=sink, fallback_runner="second")
+    assert result.stopped == "60 trials"
+    assert "no more; the search goes on with --runner second" in result.notes
+    assert tuple(sink.records) == result.records
+    assert [record.trial for record in result.records] == list(range(60))
+    programs = [(record.workload_key, record.sketch_id, record.genes) for record in result.records]
+    assert len(set(programs)) == len(programs)
+    assert second.closed
+    assert second.inputs
+
+
+def test_the_other_runner_may_break_down_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = FakeMeasurer(interrupt_after=20, interruption=MeasureError("nor this"))
+    monkeypatch.setitem(MEASURERS, "second", MeasurerKind(lambda target, threads, options: second))
+    broken = FakeMeasurer(interrupt_after=10, interruption=MeasureError("no more"))
+    with pytest.warns(AnsorWarning), pytest.raises(MeasureError, match=r"^nor this$") as caught:
+        search([matmul(32), matmul(48)], 60, broken, fallback_runner="second")
+    assert 30 <= len(caught.value.result.records) < 60
 
 
 def test_a_resumed_search_continues_where_it_was() -> None:

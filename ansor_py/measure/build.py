@@ -12,8 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Union
 
+from ansor_py.errors import OptionError
 from ansor_py.measure.records import ErrorKind
 from ansor_py.measure.reference import relative_tolerance
 from ansor_py.te.tensor import Compute
@@ -88,6 +90,18 @@ def perform_build(job: BuildJob, dag: ComputeDAG) -> BuildReply:
     except Exception as error:
         return BuildReply(None, "build", error_text(error), started, time.time())
     return BuildReply(kernel, "none", "", started, time.time(), tolerance)
+
+
+def module_of(builder: Callable[..., object]) -> str:
+    """The module that a child has to import for a builder: a function, a `partial` of one, or an object with `__call__`."""
+    function = builder.func if isinstance(builder, partial) else builder
+    definition = function if hasattr(function, "__qualname__") else type(function)
+    module, name = definition.__module__, definition.__qualname__
+    if module == "__main__" or "<" in name:
+        raise OptionError(
+            f"builder '{name}' cannot be found by a worker process; define it at the top of a module that can be imported"
+        )
+    return module
 
 
 def error_text(error: BaseException) -> str:

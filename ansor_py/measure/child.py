@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ from ansor_py.measure.workers import JobServer, Ready
 def main(descriptor: int) -> None:
     """Serve jobs from a socket until it closes."""
     connection: Connection[Any, Any] = Connection(descriptor)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     role, cores, settings, imports = connection.recv()
     pin(cores)
     for module in imports:
@@ -44,8 +45,10 @@ def warm_up() -> None:
     importlib.import_module("ansor_py.codegen.kernel")
 
 
-def _end_with_parent() -> None:
-    """Standard input ends when the parent does; then nobody wants the result."""
+def end_with_parent() -> None:
+    """Standard input ends when the parent does; then nobody wants the results of this process and of those that it started."""
     while os.read(sys.stdin.fileno(), 4096):
         continue
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)

@@ -1,8 +1,7 @@
 """Measuring through Ray: on this machine with a local Ray that the measurer starts and stops, or on a cluster.
 
-Builders are stateless tasks of one CPU; there are as many in flight as CPUs. Each node has one runner, an actor that is pinned
-to its cores. Ray's CPU numbers are only bookkeeping, and asking for more than there are waits for ever, so a runner
-reserves its cores only where builds have others to use. Ray is imported when a measurer is made, not before.
+Ray itself runs in a child process (`ray_driver.py`). Whatever happens to Ray, this process, which owns what was measured,
+goes on within seconds with a MeasureError.
 
     with create_measurer("ray", target=Target.detect(), threads=2) as measurer: ...
     options = MeasureOptions(ray_address="10.0.0.1:6379")     # a cluster whose nodes are like this machine
@@ -10,279 +9,156 @@ reserves its cores only where builds have others to use. Ray is imported when a 
 
 from __future__ import annotations
 
-import functools
-import logging
-import os
+import math
 import socket
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing import connection as connections
+from typing import TYPE_CHECKING
 
 from ansor_py.errors import MeasureError
-from ansor_py.measure.batches import BatchMeasurer
-from ansor_py.measure.build import TEXT_LIMIT, BuildJob, BuildReply, perform_build
-from ansor_py.measure.child import warm_up
-from ansor_py.measure.cores import CorePlan, available_cores, needs_alternation, openmp_environment, pin, plan_cores
-from ansor_py.measure.interface import MeasureOptions, Measurer, register_measurer
-from ansor_py.measure.workers import Died, Job, JobServer, Message, Ready, Reply, Worker
+from ansor_py.measure.build import module_of
+from ansor_py.measure.child_process import ChildProcess, child_environment
+from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, MeasureResult, register_measurer
+from ansor_py.measure.ray_driver import REACH_SECONDS, Begin, Close, Connected, Doing, Failed, Measure, Results
+from ansor_py.measure.workers import Died
 
 if TYPE_CHECKING:
-    from ansor_py.measure.run import PrepareJob, RunJob, RunSettings
-    from ansor_py.schedule.dag import ComputeDAG
     from ansor_py.target import Target
 
-OBJECT_STORE_BYTES = 256 << 20  # DAGs and object code are small
-REACH_SECONDS = 10.0
-# Ray tells with some delay that a job has ended and its CPUs are free again.
-FREE_SECONDS, FREE_STEP_SECONDS = 5.0, 0.1
+CLOSE_SECONDS = 5.0  # for Ray to end in good order
+LISTEN_SECONDS = 0.5  # for a driver that was stopped together with this process to say something again
+_PROGRAM = "from ansor_py.measure.ray_driver import main; main({descriptor})"
+_REMEDY = "--runner process measures without Ray"
 
 
 @register_measurer("ray")
 def ray_measurer(target: Target, threads: int, options: MeasureOptions) -> Measurer:
     """A measurer over Ray. Raises MeasureError when no Ray can be started or reached, or when it has no free CPU."""
-    if options.ray_address is None:
-        plan_cores(threads)
-    return BatchMeasurer(RayPool(threads, options), options)
+    if options.ray_address is not None:
+        check_address(options.ray_address)
+    return RayMeasurer(threads, options)
 
 
-# --- what runs in Ray's workers
-
-
-def build_task(job: BuildJob, dag: ComputeDAG) -> BuildReply:
-    """A stateless task: compile one program on the cores of this node that build."""
-    pin(_node_plan(job.threads).build)
-    return perform_build(job, dag)
-
-
-def ready_task() -> Ready:
-    """Shows that Ray has a worker for builds, with everything imported."""
-    warm_up()
-    return Ready()
-
-
-class RunnerActor:
-    """Owns cores of a node and runs programs there, one after another."""
-
-    def __init__(self, threads: int, settings: RunSettings) -> None:
-        plan = _node_plan(threads)
-        os.environ.update(openmp_environment(plan.run))  # before libgomp is loaded; Ray has set OMP_NUM_THREADS
-        pin(plan.run)
-        warm_up()
-        self._server = JobServer("runner", settings)
-
-    def ready(self) -> Ready:
-        """Answers when the actor has been made."""
-        return Ready()
-
-    def perform(self, job: PrepareJob | RunJob) -> Reply:
-        """Do one job."""
-        return self._server.perform(job, None)
-
-
-@functools.cache
-def _node_plan(threads: int) -> CorePlan:
-    return plan_cores(threads, _initial_cores())
-
-
-@functools.cache
-def _initial_cores() -> tuple[int, ...]:
-    """The cores of this worker process before it was pinned for the first time."""
-    return available_cores()
-
-
-# --- what runs in the search
-
-
-class RayWorker:
-    """A place for one job at a time: a lane of build tasks. At most one call of Ray is in flight."""
-
-    def __init__(self, ray: Any, dags: dict[str, Any]) -> None:
-        self._ray = ray
-        self._dags = dags
-        self._build = ray.remote(num_cpus=1, max_retries=0)(build_task)
-        self._ready = ray.remote(num_cpus=1, max_retries=0)(ready_task)
-        self.pending: Any = None
-
-    def start(self) -> None:
-        self.pending = self._ready.remote()
-
-    def send(self, job: Job, dag: ComputeDAG) -> None:
-        if job.workload_key not in self._dags:
-            self._dags[job.workload_key] = self._ray.put(dag)  # once a task, shared by all builders
-        self.pending = self._build.remote(job, self._dags[job.workload_key])
-
-    def receive(self) -> Message | None:
-        if self.pending is None or not self._ray.wait([self.pending], timeout=0)[0]:
-            return None
-        reference, self.pending = self.pending, None
-        try:
-            message: Message = self._ray.get(reference)
-        except self._ray.exceptions.RayError as error:
-            return Died(_reason(error))
-        return message
-
-    def kill(self) -> None:
-        if self.pending is not None:
-            self._ray.cancel(self.pending, force=True)
-            self.pending = None
-
-
-class RayRunner(RayWorker):
-    """A runner actor on one node; replaced by a new actor when it has died."""
-
-    def __init__(self, ray: Any, dags: dict[str, Any], node: _Node, threads: int, settings: RunSettings) -> None:
-        super().__init__(ray, dags)
-        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
-        cpus = 0 if node.alternating else threads
-        self._make = ray.remote(num_cpus=cpus, max_restarts=0, scheduling_strategy=strategy)(RunnerActor)
-        self._arguments = (threads, settings)
-        self._actor: Any = None
-
-    def start(self) -> None:
-        self.kill()
-        self._actor = self._make.remote(*self._arguments)
-        self.pending = self._actor.ready.remote()
-
-    def send(self, job: Job, dag: ComputeDAG) -> None:
-        self.pending = self._actor.perform.remote(job)
-
-    def kill(self) -> None:
-        if self._actor is not None:
-            self._ray.kill(self._actor)
-        self._actor = self.pending = None
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A machine of the Ray cluster."""
-
-    id: str
-    cpus: int
-    alternating: bool
-
-
-class RayPool:
-    """Build lanes for the CPUs of all nodes and one runner a node."""
+class RayMeasurer(Measurer):
+    """Hands programs to the driver and takes results from it, and notices when it dies or falls silent."""
 
     def __init__(self, threads: int, options: MeasureOptions) -> None:
-        self._ray, self._owned = _connect(options.ray_address)
+        self._child = ChildProcess(_PROGRAM, child_environment({"RAY_USAGE_STATS_ENABLED": "0"}))
+        self._doing = Doing("starting a Python process", options.start_timeout, time.monotonic())
+        self._connected = False
+        self._finished: list[MeasureResult] = []
+        self._next_id = 0
+        self._outstanding = 0
+        self._failure = ""
+        self._closed = False
+        imports = tuple(module_of(builder) for builder in (options.builder, options.reference_builder))
         try:
-            nodes = self._nodes(threads)
-            self.alternating = any(node.alternating for node in nodes)
-            cpus = sum(node.cpus - (0 if node.alternating else threads) for node in nodes)
-            dags: dict[str, Any] = {}
-            self._builders = [RayWorker(self._ray, dags) for _ in range(min(options.builders or cpus, cpus))]
-            self._runners = [RayRunner(self._ray, dags, node, threads, options.run) for node in nodes]
+            self._child.start()
+            self._child.send(Begin(threads, replace(options, extra={}), imports))
+            while not self._connected:
+                self._listen(math.inf)
+                self._raise_failure()
         except BaseException:
-            self._disconnect()
+            self._child.kill()
             raise
-        self.builders: Sequence[Worker] = self._builders
-        self.runners: Sequence[Worker] = self._runners
 
-    def wait(self, workers: Sequence[Worker], timeout: float) -> None:
-        pending = [w.pending for w in workers if isinstance(w, RayWorker) and w.pending is not None]
-        if len(pending) == len(workers):
-            self._ray.wait(pending, num_returns=1, timeout=timeout)
+    @property
+    def pid(self) -> int | None:
+        """The process id of the driver."""
+        return self._child.pid
+
+    @property
+    def outstanding(self) -> int:
+        return self._outstanding
+
+    def submit(self, batch: Sequence[MeasureInput]) -> list[int]:
+        if self._closed:
+            raise MeasureError("programs were submitted to a measurer that is closed")
+        ids = list(range(self._next_id, self._next_id + len(batch)))
+        self._next_id += len(ids)
+        self._outstanding += len(ids)
+        self._child.send(Measure(tuple(ids), tuple(batch)))
+        return ids
+
+    def poll(self, timeout: float | None = None) -> list[MeasureResult]:
+        limit = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._closed:
+            self._take_all()
+            if self._finished or not self._outstanding:
+                break
+            self._raise_failure()
+            if time.monotonic() >= limit:
+                break
+            self._listen(limit)
+        results, self._finished = self._finished, []
+        self._outstanding -= len(results)
+        return results
 
     def close(self) -> None:
-        if self._ray.is_initialized():
-            for worker in (*self._builders, *self._runners):
-                worker.kill()
-        self._disconnect()
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._child.send(Close())
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while not self._failure and time.monotonic() < deadline:
+                self._wait(deadline)
+                self._take_all()
+        finally:
+            self._child.kill()
 
-    def _disconnect(self) -> None:
-        if self._owned:
-            self._owned = False
-            self._ray.shutdown()
+    def _listen(self, limit: float) -> None:
+        """Wait for a message until `limit`, or until the driver has been silent for too long, which is a failure."""
+        self._wait(min(self._overdue, limit))
+        self._take_all()
+        if time.monotonic() >= self._overdue:
+            self._wait(time.monotonic() + LISTEN_SECONDS)
+            self._take_all()
+        if time.monotonic() >= self._overdue and not self._failure:
+            hint = f" ({self._doing.hint})" if self._doing.hint else ""
+            self._fail(f"{self._doing.what} takes longer than {self._doing.seconds:g} s{hint}")
 
-    def _nodes(self, threads: int) -> list[_Node]:
-        """The nodes that have at least `threads` CPUs; raises MeasureError if there are none or none is free.
+    @property
+    def _overdue(self) -> float:
+        return self._doing.at + self._doing.seconds
 
-        A Ray of our own is this machine, which has to do however many threads are wanted.
-        """
-        found = []
-        for node in self._ray.nodes():
-            cpus = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
-            if cpus >= threads or (self._owned and cpus):
-                found.append(_Node(node["NodeID"], cpus, needs_alternation(cpus, threads)))
-        if not found:
-            raise MeasureError(f"no node of the Ray cluster has the {threads} CPUs that a program needs; lower --threads")
-        wanted = sum(node.cpus for node in found)
-        free = self._free_cpus(wanted) if not self._owned else wanted
-        if free < wanted:
-            raise MeasureError(
-                f"only {free:g} of the {wanted} CPUs of the Ray cluster are free, and timings must not share cores; "
-                "end the other jobs, or measure without Ray (--runner process)"
-            )
-        return found
+    def _wait(self, deadline: float) -> None:
+        if self._child.waitable is not None:
+            connections.wait([self._child.waitable], max(deadline - time.monotonic(), 0.0))
 
-    def _free_cpus(self, wanted: int) -> float:
-        """How many CPUs of the cluster nobody uses, once that are as many as wanted or some seconds have passed."""
-        deadline = time.monotonic() + FREE_SECONDS
-        while (free := float(self._ray.available_resources().get("CPU", 0.0))) < wanted and time.monotonic() < deadline:
-            time.sleep(FREE_STEP_SECONDS)
-        return free
+    def _take_all(self) -> None:
+        """Take the messages that are there."""
+        while not self._failure and (message := self._child.receive()) is not None:
+            match message:
+                case Doing():
+                    self._doing = message
+                case Connected():
+                    self._connected = True
+                case Results(results):
+                    self._finished += results
+                case Failed(text):
+                    self._fail(text)
+                case Died(text):
+                    self._fail(f"the process that uses Ray is gone ({text}), which happens when its raylet or GCS ends")
 
+    def _fail(self, text: str) -> None:
+        self._failure = text
+        self._child.kill()
 
-def _connect(address: str | None) -> tuple[Any, bool]:
-    """Ray, and whether this measurer has to disconnect from it (and so end it, if it is local)."""
-    try:
-        import ray
-        import ray.util.scheduling_strategies
-    except ImportError as error:
-        raise MeasureError(f"Ray cannot be imported ({error}); install it, or measure with --runner process") from error
-    if ray.is_initialized():
-        return ray, False
-    logging.getLogger("ray").setLevel(logging.ERROR)  # no notices between the lines of a progress display
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    try:
-        if address is not None:
-            _knock(address)
-            ray.init(address=address, **quiet)
-        else:
-            with _local_environment():
-                ray.init(
-                    address="local",
-                    num_cpus=len(available_cores()),
-                    num_gpus=0,
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    **quiet,
-                )
-    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
-        what = "a local Ray cannot be started" if address is None else f"the Ray cluster at '{address}' cannot be reached"
-        raise MeasureError(f"{what}: {str(error).strip()[:TEXT_LIMIT]}; or measure with --runner process") from error
-    return ray, True
+    def _raise_failure(self) -> None:
+        if self._failure:
+            self._closed = True
+            raise MeasureError(f"{self._failure}; {_REMEDY}")
 
 
-def _knock(address: str) -> None:
-    """Raise OSError at once when nobody listens at `host:port`; Ray itself would try for minutes."""
+def check_address(address: str) -> None:
+    """Raise MeasureError when nobody listens at `host:port`, for which Ray itself would try for minutes."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if separator and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
-
-
-@contextmanager
-def _local_environment() -> Iterator[None]:
-    """Environment of the processes of a local Ray: the modules that this process sees, and nothing sent home."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    changes = {"PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
+    if not (separator and port.isdecimal()):
+        return
     try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _reason(error: Exception) -> str:
-    """What Ray says about a worker that is gone, as one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines)}"[:TEXT_LIMIT]
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:  # the last two for names and numbers that cannot be
+        raise MeasureError(f"the Ray cluster at '{address}' cannot be reached: {error}; {_REMEDY}") from error
