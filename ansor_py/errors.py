@@ -31,6 +31,10 @@ class ExpressionError(AnsorError):
     """A tensor expression that has no meaning: wrong shapes, a nested reduction, an unknown dtype."""
 
 
+class BroadcastError(ExpressionError):
+    """Operands whose shapes cannot be broadcast together: no code could compute the expression."""
+
+
 class ScheduleError(AnsorError):
     """An illegal transform step; the message names the step, the stage and the iterator."""
 
@@ -53,6 +57,10 @@ class TargetError(AnsorError):
 
 class ModelError(AnsorError):
     """A model file that cannot be read, or that holds something which cannot be compiled."""
+
+
+class RefusedModelError(ModelError):
+    """A model that is refused with and without fallback: it has no meaning, or one that nothing here computes rightly."""
 
 
 class StaticInputError(ModelError):

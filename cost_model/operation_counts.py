@@ -1,21 +1,22 @@
 """How many operations of each kind one evaluation of a statement does, counted on its formula.
 
-An addition or subtraction with a multiplication among its operands counts as one multiply-add. Arithmetic on loop
-indices (integers that come from no read) is not counted: strides and touched bytes say what it costs. Both branches of
-a select count.
+A value that the formula uses several times is computed once, and counts once. An addition or subtraction with a multiplication
+among its operands, which nothing else uses, counts with it as one multiply-add. Arithmetic on loop indices (integers that come
+from no read) is not counted: strides and touched bytes say what it costs. Both branches of a select count.
 
     count_operations(body).float_mad          # 1 for sum(A[i, k] * B[k, j])
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.te.expr import FLOAT_DTYPES, Binary, Call, Cast, Compare, Expr, Not, Read, Reduce, Select, children, walk
+from ansor_py.te.expr import FLOAT_DTYPES, Binary, Call, Cast, Compare, Expr, Not, Read, Reduce, Select, postorder, shared
 
 _CLASSES = {"add": "addsub", "sub": "addsub", "mul": "mul", "div": "divmod", "floordiv": "divmod", "mod": "divmod"}
 _CLASSES |= {"min": "cmp", "max": "cmp", "pow": "math"}
@@ -59,54 +60,51 @@ FLOAT_FIELDS = tuple(name for name in COUNT_FIELDS if name.startswith("float_"))
 @lru_cache(maxsize=4096)
 def count_operations(body: Expr) -> OperationCounts:
     """Count a stage's formula; a reduction counts its combination with the accumulator. Kept, as they are asked for often."""
+    formula = shared(body.source if isinstance(body, Reduce) else body)
+    nodes = _computed(formula)
+    uses = Counter(id(operand) for node in nodes for operand in node.operands)
     counts = dict.fromkeys(COUNT_FIELDS, 0)
+    added: set[int] = set()  # products that count with the sum that uses them
     if isinstance(body, Reduce):
-        _count_arithmetic(_COMBINERS[body.combiner], body.dtype, (body.source,), counts)
-    else:
-        _count(body, counts)
+        uses[id(formula)] += 1
+        counts[_field(_COMBINERS[body.combiner], body.dtype, (formula,), uses, added)] += 1
+    for node in nodes:  # a sum comes before the products in it
+        if id(node) in added:
+            continue
+        if isinstance(node, Binary) and node.op in _CLASSES:
+            counts[_field(node.op, node.dtype, node.operands, uses, added)] += 1
+        elif isinstance(node, Compare):
+            counts[f"{_kind(node.left.dtype)}_cmp"] += 1
+        elif type(node) in _OTHERS:
+            counts[_OTHERS[type(node)]] += 1
     return OperationCounts(**counts)
 
 
-def _count(expr: Expr, counts: dict[str, int]) -> None:
-    if isinstance(expr, Read) or _is_index(expr):
-        return
-    if isinstance(expr, Binary) and expr.op in _CLASSES:
-        _count_arithmetic(expr.op, expr.dtype, (expr.left, expr.right), counts)
-        return
-    if isinstance(expr, Compare):
-        counts[f"{_kind(expr.left.dtype)}_cmp"] += 1
-    elif isinstance(expr, Binary | Not):
-        counts["bool_op"] += 1
-    elif isinstance(expr, Select):
-        counts["select"] += 1
-    elif isinstance(expr, Call):
-        counts["float_math"] += 1
-    elif isinstance(expr, Cast):
-        counts["float_other"] += 1
-    for child in children(expr):
-        _count(child, counts)
+_OTHERS = {Binary: "bool_op", Not: "bool_op", Select: "select", Call: "float_math", Cast: "float_other"}
 
 
-def _count_arithmetic(op: str, dtype: str, operands: tuple[Expr, ...], counts: dict[str, int]) -> None:
+def _computed(formula: Expr) -> list[Expr]:
+    """What is computed for a formula, each value once, what uses a value before it; neither reads nor indices."""
+    found = [node for node in postorder(formula, _is_given) if not _is_given(node)]
+    return found[::-1]
+
+
+def _is_given(expr: Expr) -> bool:
+    """Whether a value is read, or depends on loop indices and constants only."""
+    is_index = _kind(expr.dtype) == "int" and expr.dtype != "bool" and not expr.has_reads
+    return isinstance(expr, Read) or is_index
+
+
+def _field(op: str, dtype: str, operands: tuple[Expr, ...], uses: Counter[int], added: set[int]) -> str:
+    """What an operation counts as; a product that becomes a part of it is added to those."""
     kind, name = _kind(dtype), _CLASSES[op]
     if name == "addsub":
-        products = (item for item in operands if isinstance(item, Binary) and item.op == "mul" and not _is_index(item))
-        product = next(products, None)
-        if product is not None:
-            counts[f"{kind}_mad"] += 1
-            for operand in operands:
-                for item in children(operand) if operand is product else (operand,):
-                    _count(item, counts)
-            return
-    counts["float_math" if name == "math" else f"{kind}_{name}"] += 1
-    for operand in operands:
-        _count(operand, counts)
+        for operand in operands:
+            if isinstance(operand, Binary) and operand.op == "mul" and uses[id(operand)] == 1 and not _is_given(operand):
+                added.add(id(operand))
+                return f"{kind}_mad"
+    return "float_math" if name == "math" else f"{kind}_{name}"
 
 
 def _kind(dtype: str) -> str:
     return "float" if dtype in FLOAT_DTYPES else "int"
-
-
-def _is_index(expr: Expr) -> bool:
-    """Whether an integer expression depends on loop indices and constants only."""
-    return _kind(expr.dtype) == "int" and expr.dtype != "bool" and not any(isinstance(node, Read) for node in walk(expr))

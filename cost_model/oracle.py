@@ -24,7 +24,7 @@ from ansor_py.cost_model.oracle_uses import (
 from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statements
 from ansor_py.schedule.state import State
 from ansor_py.target import Target
-from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, children
+from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, walk
 
 FLOATS = ("float32", "float64")
 
@@ -64,52 +64,60 @@ def _computation(item: Located) -> dict[str, float]:
         accumulator = Read(item.statement.buffer, item.statement.indices)
         operator = {"sum": "add", "prod": "mul"}.get(item.statement.combiner, item.statement.combiner)
         value = Binary(operator, accumulator, value)
-    _count(value, counts)
+    for name in _operations(value):
+        counts[name] += 1
     return {name: count * iteration_count(item.loops) for name, count in counts.items()}
 
 
-def _count(expr: Expr, counts: dict[str, float]) -> None:
-    if isinstance(expr, Read) or _only_indices(expr):
-        return
-    operands = list(children(expr))
+def _operations(value: Expr) -> list[str]:
+    """The kinds of all operations of a formula, each distinct one once; a product that only one sum uses is a part of that."""
+    distinct: dict[Expr, None] = {}
+    users: dict[Expr, list[Expr]] = {value: []}
+    pending = [value]
+    while pending:
+        expr = pending.pop()
+        if expr in distinct or not expr.operands or isinstance(expr, Read) or _only_indices(expr):
+            continue
+        distinct[expr] = None
+        for operand in expr.operands:
+            users.setdefault(operand, []).append(expr)
+            pending.append(operand)
+    sums = [expr for expr in distinct if isinstance(expr, Binary) and expr.op in ("add", "sub")]
+    parts: set[Expr] = set()
+    for expr in sums:
+        products = [x for x in expr.operands if isinstance(x, Binary) and x.op == "mul" and x in distinct]
+        parts.update([x for x in products if len(users[x]) == 1][:1])
+    takes_product = {expr for expr in sums if parts & set(expr.operands)}
+    return [_operation_name(expr, expr in takes_product) for expr in distinct if expr not in parts]
+
+
+def _operation_name(expr: Expr, takes_product: bool) -> str:
     kind = "float" if expr.dtype in FLOATS else "int"
     match expr:
         case Binary(op="add" | "sub"):
-            for operand in operands:
-                if isinstance(operand, Binary) and operand.op == "mul" and not _only_indices(operand):
-                    operands.remove(operand)
-                    operands += [operand.left, operand.right]
-                    counts[f"{kind}_mad"] += 1
-                    break
-            else:
-                counts[f"{kind}_addsub"] += 1
+            return f"{kind}_mad" if takes_product else f"{kind}_addsub"
         case Binary(op="mul"):
-            counts[f"{kind}_mul"] += 1
+            return f"{kind}_mul"
         case Binary(op="div" | "floordiv" | "mod"):
-            counts[f"{kind}_divmod"] += 1
+            return f"{kind}_divmod"
         case Binary(op="min" | "max"):
-            counts[f"{kind}_cmp"] += 1
+            return f"{kind}_cmp"
         case Binary(op="and" | "or" | "bitand" | "bitor" | "bitxor" | "shl" | "shr") | Not():
-            counts["bool_op"] += 1
+            return "bool_op"
         case Binary(op="pow") | Call():
-            counts["float_math"] += 1
+            return "float_math"
         case Compare():
-            counts["float_cmp" if expr.left.dtype in FLOATS else "int_cmp"] += 1
+            return "float_cmp" if expr.left.dtype in FLOATS else "int_cmp"
         case Select():
-            counts["select"] += 1
+            return "select"
         case Cast():
-            counts["float_other"] += 1
-    for operand in operands:
-        _count(operand, counts)
+            return "float_other"
+    raise AssertionError(f"no operation: {expr}")
 
 
 def _only_indices(expr: Expr) -> bool:
     """Integers that come from no read."""
-    return expr.dtype not in (*FLOATS, "bool") and not _reads(expr)
-
-
-def _reads(expr: Expr) -> bool:
-    return isinstance(expr, Read) or any(_reads(child) for child in children(expr))
+    return expr.dtype not in (*FLOATS, "bool") and not any(isinstance(node, Read) for node in walk(expr))
 
 
 def _annotation(item: Located, kind: str) -> dict[str, float]:
@@ -315,17 +323,21 @@ def _loads(item: Located, inside: tuple[Loop, ...], lanes: int) -> int:
 
 
 def _is_prepared(nest: Nest, item: Located, all_items: list[Located]) -> bool:
-    """Whether the loops around it (all that share its outermost loop) read what comes from constants alone, and no output."""
-    region = [other for other in all_items if _top(nest, other) == _top(nest, item)]
-    stored = {other.statement.stage for other in region}
-    if any(nest.buffers[other.statement.buffer.name].scope == "output" for other in region):
-        return False
-    for use in (use for other in region for use in other.uses if use.name not in stored):
-        writers = [other for other in all_items if other.statement.stage == use.name]
-        if writers and not _is_prepared(nest, writers[0], all_items):
+    """Whether all that it depends on, with what stands in the same nests at root, comes from constants and is no output."""
+    pending, seen = [item], set[int]()
+    while pending:
+        top = _top(nest, pending.pop())
+        if top in seen:
+            continue
+        seen.add(top)
+        region = [other for other in all_items if _top(nest, other) == top]
+        if any(nest.buffers[other.statement.buffer.name].scope == "output" for other in region):
             return False
-        if not writers and nest.buffers[use.name].scope != "constant":
-            return False
+        for name in {use.name for other in region for use in other.uses}:
+            writers = [other for other in all_items if other.statement.stage == name]
+            if not writers and nest.buffers[name].scope != "constant":
+                return False
+            pending += writers
     return True
 
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ansor_py.lower.nest import Loop, Nest, Statement
-from ansor_py.te.expr import Binary, Const, Expr, Read, Var, children
+from ansor_py.te.expr import Binary, Const, Expr, Read, Var, walk
 
 BYTES = {"float32": 4, "float64": 8, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -39,13 +39,9 @@ def uses_of(nest: Nest, loops: tuple[Loop, ...], statement: Statement) -> tuple[
     """The buffers of a statement, the one that it writes first."""
     accesses: dict[str, list[tuple[Expr, ...]]] = {statement.buffer.name: [statement.indices]}
 
-    def visit(expr: Expr) -> None:
+    for expr in walk(statement.value):
         if isinstance(expr, Read):
             accesses.setdefault(expr.tensor.name, []).append(expr.indices)
-        for child in children(expr):
-            visit(child)
-
-    visit(statement.value)
     uses = []
     for name, indices in accesses.items():
         place = nest.buffers[name]

@@ -156,11 +156,13 @@ class Run:
         summary["networks"] = summarise_networks(result, networks, untuned, tuned)
         models = [subject for subject in self._subjects if isinstance(subject, ModelSubject)]
         if models:
-            summary["fallback_nodes"] = [
-                {"name": node.name, "operator": node.op_type, "opset": node.opset, "reason": node.reason}
-                for model in models
-                for node in model.parts.graph.opaque
-            ]
+            opaque = [node for model in models for node in model.parts.graph.opaque]
+            for key, library in (("fallback_nodes", False), ("library_nodes", True)):
+                summary[key] = [
+                    {"name": node.name, "operator": node.op_type, "opset": node.opset, "reason": node.reason}
+                    for node in opaque
+                    if node.library is library
+                ]
         run.write_summary(summary)
 
     def _say_result(self, run: RunDirectory, result: TuningResult) -> None:

@@ -10,21 +10,18 @@ too large, or whose module would have too many instructions. All of it is arithm
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.lower.affine import Number, choose, larger, smaller
 from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
+from ansor_py.schedule.access import formula_instructions
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import Gene, SplitRelation
 from ansor_py.search.space import Space
-from ansor_py.te.expr import DTYPE_BYTES, Binary, Call, Cast, Compare, Expr, Read, Reduce, Select, walk
+from ansor_py.te.expr import DTYPE_BYTES
 
 Mask = NDArray[np.bool_]
-# Emitted instructions of one evaluation of a vector function such as exp.
-FUNCTION_INSTRUCTIONS = 16
 
 
 def repair(space: Space, genes: Genes, rng: np.random.Generator) -> Genes:
@@ -185,7 +182,7 @@ def stage_instructions(b: StageBounds, lanes: int, limit: Number) -> Number:
             emitted = emitted * factor
             copies = copies * (1 + choose(factor > 1, _has_tail(b, loop.name), 0))
             unrolling = choose(factor == loop.extent, unrolling, 0)
-    return emitted * copies * body_instructions(b.body)
+    return emitted * copies * formula_instructions(b.body)
 
 
 def _has_tail(b: StageBounds, name: str) -> Number:
@@ -203,13 +200,3 @@ def _inside_all_reductions(b: StageBounds, name: str) -> bool:
     names = [loop.name for loop in b.loops]
     scalar = [i for i, loop in enumerate(b.loops) if loop.kind == "reduction" and loop.annotation != "vectorize"]
     return bool(scalar) and names.index(name) > scalar[-1]
-
-
-@cache
-def body_instructions(body: Expr) -> int:
-    """Instructions for one element (or vector of elements) of a formula."""
-    return sum(FUNCTION_INSTRUCTIONS if isinstance(node, Call) else 1 for node in _operations(body))
-
-
-def _operations(body: Expr) -> list[Expr]:
-    return [node for node in walk(body) if isinstance(node, Binary | Cast | Compare | Read | Reduce | Select | Call)]

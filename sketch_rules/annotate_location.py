@@ -22,23 +22,31 @@ from ansor_py.te.expr import reads_of, variables_of
 
 Place = tuple[str, str]  # stage, iterator
 
+# Of a long chain of stages only the first ones are looked at: few of them can have a hole, whose choices multiply.
+MOST_MOVABLE = 16
+
 
 def annotate_location(sketch: PartialSketch) -> PartialSketch:
     """The sketch with a location hole for every stage that can be computed in more than one place."""
     found: dict[str, list[Place]] = {}
     extents = sampled_extents(sketch)
-    for stage in reversed(sketch.state.stages):
-        movable = isinstance(stage.location, Root) and not sketch.state.is_output(stage.name)
-        if movable and stage.name not in sketch.levels and not sketch.state.is_prepared(stage.name):
-            places = [place for place in _places(sketch, stage, found) if extents.get(place, 1) > 1]
-            places = [place for place in places if _is_legal(sketch, stage.name, place, found)]
-            if places:
-                found[stage.name] = places
+    movable = [stage for stage in sketch.state.stages if _is_movable(sketch, stage)]
+    for stage in reversed(movable[:MOST_MOVABLE]):
+        places = [place for place in _places(sketch, stage, found) if extents.get(place, 1) > 1]
+        places = [place for place in places if _is_legal(sketch, stage.name, place, found)]
+        if places:
+            found[stage.name] = places
     for name, places in _bounded(sketch, found).items():
         sketch, hole = sketch.with_hole(Hole(f"location {name}", "location", name, (None, *places)))
         steps: list[tuple[Step, ...]] = [(), *((ComputeAt(name, *place),) for place in places)]
         sketch = sketch.choose(hole, steps)
     return sketch
+
+
+def _is_movable(sketch: PartialSketch, stage: Stage) -> bool:
+    """Whether the rules left it to this annotation where the stage is computed."""
+    at_root = isinstance(stage.location, Root) and not sketch.state.is_output(stage.name)
+    return at_root and stage.name not in sketch.levels and not sketch.state.is_prepared(stage.name)
 
 
 def _places(sketch: PartialSketch, stage: Stage, found: dict[str, list[Place]]) -> list[Place]:

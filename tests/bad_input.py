@@ -249,6 +249,18 @@ def _no_fallback(folder: Path) -> list[str]:
 
 
 @mistake(
+    "an old model whose operands do not fit together",
+    "DIR/m.onnx: node 'sum' (operator Add, opset 6): shapes [2, 3] and [3] differ, and 'broadcast' is not set; correct the "
+    "model, or convert it to a newer opset with onnx.version_converter",
+)
+def _old_broadcast(folder: Path) -> list[str]:
+    node = helper.make_node("Add", ["x", "b"], ["y"], name="sum")
+    model = _model([node], [_value("x", 2, 3), _value("b", 3)], [_value("y", 2, 3)])
+    model.opset_import[0].version = 6
+    return _saved(folder, model)
+
+
+@mistake(
     "an operator that ONNX does not have",
     "DIR/m.onnx: node 'foo' (operator mine.Foo, opset 1) has neither a tensor expression nor a function body; and ONNX's "
     "reference evaluator cannot run it either",
@@ -289,6 +301,20 @@ def _unknown_attribute(folder: Path) -> list[str]:
 def _computed_twice(folder: Path) -> list[str]:
     model = good_model(2, 3)
     model.graph.node.append(model.graph.node[0])
+    return _saved(folder, model)
+
+
+@mistake(
+    "an attribute that no evaluator of an uncompiled operator honours",
+    "DIR/m.onnx: node 'regress' (operator ai.onnx.ml.LinearRegressor, opset 3) has neither a tensor expression nor a function "
+    "body; and node 'regress' (operator ai.onnx.ml.LinearRegressor, opset 3) cannot be evaluated: its evaluator does not "
+    "honour attribute 'post_transform' other than NONE; export the model without it",
+)
+def _ignored_attribute(folder: Path) -> list[str]:
+    attributes = {"coefficients": [1.0, 2.0], "post_transform": "LOGISTIC"}
+    node = helper.make_node("LinearRegressor", ["x"], ["y"], name="regress", domain="ai.onnx.ml", **attributes)
+    model = _model([node], [_value("x", 3, 2)], [_value("y", 3, 1)])
+    model.opset_import.add(domain="ai.onnx.ml", version=3)
     return _saved(folder, model)
 
 

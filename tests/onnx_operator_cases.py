@@ -109,8 +109,6 @@ REDUCING = [
     Case("ReduceMax", (COUNTS,), attributes={"axes": [0], "keepdims": 0}),
     *(Case(name, (COUNTS,), attributes={"axis": 1, "keepdims": keep}) for name in ("ArgMax", "ArgMin") for keep in (0, 1)),
     *(Case(name, (COUNTS // 4,), attributes={"axis": 0, "select_last_index": 1}) for name in ("ArgMax", "ArgMin")),
-    Case("TopK", (X,), (ints(2),), {"axis": 1}, outputs=2),
-    Case("TopK", (COUNTS,), (ints(3),), {"largest": 0}, outputs=2),
     Case("CumSum", (X,), (np.array(1),)),
     Case("CumSum", (COUNTS,), (np.array(-1),), {"exclusive": 1, "reverse": 1}),
     Case("CumProd", (X,), (np.array(0),), opset=26),

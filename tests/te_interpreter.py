@@ -13,13 +13,14 @@ grid a tensor (output and reduction axes together), so shapes should stay small.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ansor_py.te.expr import Binary, Call, Cast, Compare, Const, Expr, Not, Read, Reduce, Select, Var, walk
+from ansor_py.te.expr import Binary, Call, Cast, Compare, Const, Expr, Not, Read, Reduce, Select, Var
 from ansor_py.te.tensor import Compute, Tensor
 
 Array = npt.NDArray[Any]
@@ -71,8 +72,46 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Index grids by axis name, and the values of expressions there, by identity; perhaps the points of a mask among others."""
+
+    grid: Mapping[str, Array]
+    values: dict[int, Array] = field(default_factory=dict)
+    among: Points | None = None
+    mask: Array | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What the grids are broadcast to."""
+        return np.broadcast_shapes(*(values.shape for values in self.grid.values())) if self.grid else ()
+
+    def where(self, mask: Array) -> Points:
+        """Those of the points that the mask has."""
+        taken = {name: np.broadcast_to(values, self.shape)[mask] for name, values in self.grid.items()}
+        return Points(taken, among=self, mask=mask)
+
+    def known(self, expr: Expr) -> Array | None:
+        """The value of an expression, if it is known here or was computed where these points come from."""
+        masks: list[tuple[Points, Array]] = []
+        points = self
+        while id(expr) not in points.values:
+            if points.among is None or points.mask is None:
+                return None
+            masks.append((points.among, points.mask))
+            points = points.among
+        value = points.values[id(expr)]
+        for outer, mask in reversed(masks):
+            value = np.broadcast_to(value, outer.shape)[mask]
+        return value
+
+
+# The evaluation of one node asks for others and returns its value: expressions may be deeper than Python's stack.
+Evaluation: TypeAlias = Generator[tuple[Expr, Points], Array, Array]
+
+
 class Interpreter:
-    """Evaluates tensors for given placeholders, each tensor once."""
+    """Evaluates tensors for given placeholders, each tensor once, and in it each node once."""
 
     def __init__(self, feeds: Feeds, widen: bool = False) -> None:
         self.feeds = {getattr(key, "name", key): value for key, value in feeds.items()}
@@ -86,10 +125,19 @@ class Interpreter:
 
     def tensor(self, tensor: Tensor) -> Array:
         """The value of a tensor, shape and dtype as declared."""
-        if tensor not in self.values:
-            value = self._compute(tensor, tensor.op) if isinstance(tensor.op, Compute) else self._feed(tensor)
-            assert value.shape == tensor.shape, (tensor.name, value.shape, tensor.shape)
-            self.values[tensor] = value
+        pending = [tensor]
+        while pending:
+            item = pending[-1]
+            reads = item.op.reads if isinstance(item.op, Compute) else ()
+            missing = [read.tensor for read in reads if read.tensor not in self.values]
+            if missing and item not in self.values:
+                pending.extend(missing)
+                continue
+            pending.pop()
+            if item not in self.values:
+                value = self._compute(item, item.op) if isinstance(item.op, Compute) else self._feed(item)
+                assert value.shape == item.shape, (item.name, value.shape, item.shape)
+                self.values[item] = value
         return self.values[tensor]
 
     def _feed(self, tensor: Tensor) -> Array:
@@ -112,42 +160,59 @@ class Interpreter:
 
     def expression(self, expr: Expr, grid: Mapping[str, Array]) -> Array:
         """The value of an expression over index grids by axis name; broadcastable to the grid."""
+        everywhere = Points(grid)
+        pending: list[tuple[Expr, Points, Evaluation]] = [(expr, everywhere, self._evaluation(expr, everywhere))]
+        value: Array | None = None
+        while pending:
+            node, points, evaluation = pending[-1]
+            try:
+                wanted, where = evaluation.send(value)  # type: ignore[arg-type]  # None begins it
+            except StopIteration as finished:
+                pending.pop()
+                value = points.values[id(node)] = finished.value
+            else:
+                value = where.known(wanted)
+                if value is None:
+                    pending.append((wanted, where, self._evaluation(wanted, where)))
+        return everywhere.values[id(expr)]
+
+    def _evaluation(self, expr: Expr, points: Points) -> Evaluation:
+        if isinstance(expr, Select):
+            return (yield from self._select(expr, points))
+        operands: list[Array] = []
+        for operand in expr.operands:
+            operands.append((yield operand, points))
         match expr:
             case Const():
                 return np.asarray(expr.value, dtype=self.dtype(expr.dtype))
             case Var():
-                return grid[expr.name]
+                return points.grid[expr.name]
             case Binary():
-                return BINARY[expr.op](self.expression(expr.left, grid), self.expression(expr.right, grid))
+                return BINARY[expr.op](*operands)
             case Compare():
-                return COMPARE[expr.op](self.expression(expr.left, grid), self.expression(expr.right, grid))
+                return COMPARE[expr.op](*operands)
             case Not():
-                return np.logical_not(self.expression(expr.value, grid))
+                return np.logical_not(operands[0])
             case Cast():
-                return self.expression(expr.value, grid).astype(self.dtype(expr.dtype))
+                return operands[0].astype(self.dtype(expr.dtype))
             case Call():
-                return FUNCTIONS[expr.function](*(self.expression(argument, grid) for argument in expr.arguments))
-            case Select():
-                return self._select(expr, grid)
+                return FUNCTIONS[expr.function](*operands)
             case Read():
-                return self._read(expr, grid)
+                return self._read(expr, tuple(operands))
         raise AssertionError(f"no meaning for {type(expr).__name__}")
 
-    def _read(self, read: Read, grid: Mapping[str, Array]) -> Array:
+    def _read(self, read: Read, indices: tuple[Array, ...]) -> Array:
         source = self.tensor(read.tensor)
-        indices = tuple(self.expression(index, grid) for index in read.indices)
         for index, extent in zip(indices, source.shape, strict=True):
             assert index.size == 0 or (index.min() >= 0 and index.max() < extent), f"{read} reads outside of 0..{extent - 1}"
         return np.asarray(source[indices])
 
-    def _select(self, select: Select, grid: Mapping[str, Array]) -> Array:
+    def _select(self, select: Select, points: Points) -> Evaluation:
         """Each branch is evaluated only where it is taken, so that a read which would be outside is an error elsewhere."""
-        full = np.broadcast_shapes(*(values.shape for values in grid.values())) if grid else ()
-        condition = np.broadcast_to(self.expression(select.condition, grid), full)
-        result = np.zeros(full, dtype=self.dtype(select.dtype))
+        condition = np.broadcast_to((yield select.condition, points), points.shape)
+        result = np.zeros(points.shape, dtype=self.dtype(select.dtype))
         for mask, branch in ((condition, select.then), (np.logical_not(condition), select.otherwise)):
-            taken = {name: np.broadcast_to(values, full)[mask] for name, values in grid.items()}
-            result[mask] = self.expression(branch, taken)
+            result[mask] = yield branch, points.where(mask)
         return result
 
 
@@ -158,21 +223,14 @@ def evaluate(tensor: Tensor, feeds: Feeds, widen: bool = False) -> Array:
 
 def placeholders_of(*outputs: Tensor) -> list[Tensor]:
     """All placeholders below the outputs, in the order in which they are read first."""
-    found: dict[Tensor, None] = {}
-
-    def visit(tensor: Tensor) -> None:
-        if tensor in found:
-            return
-        if isinstance(tensor.op, Compute):
-            for node in walk(tensor.op.body):
-                if isinstance(node, Read):
-                    visit(node.tensor)
-        else:
-            found[tensor] = None
-
-    for output in outputs:
-        visit(output)
-    return list(found)
+    seen: dict[Tensor, None] = {}
+    pending = [*reversed(outputs)]
+    while pending:
+        tensor = pending.pop()
+        if tensor not in seen:
+            seen[tensor] = None
+            pending += [read.tensor for read in reversed(tensor.op.reads)] if isinstance(tensor.op, Compute) else []
+    return [tensor for tensor in seen if not isinstance(tensor.op, Compute)]
 
 
 def random_feeds(

@@ -8,13 +8,15 @@ import pytest
 
 from ansor_py import te
 from ansor_py.codegen.addresses import Coordinate
+from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.kernel import kernel_text
+from ansor_py.measure import MeasureInput, create_measurer
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.steps import Reorder, Split
 from ansor_py.target import Target
-from ansor_py.te.expr import Var
+from ansor_py.te.expr import INDEX, Var
 from ansor_py.te.simplify import Simplifier
 from targets import structure_targets
 
@@ -69,3 +71,14 @@ def test_an_integer_that_was_needed_in_an_inner_block_is_known_in_its_siblings()
     inner_starts = [number for number, line in enumerate(lines) if re.match(r"loop\d+:$", line)][1:]
     assert definition < min(inner_starts)
     assert sum("add i64" in line and "nuw" not in line for line in lines) == 2  # once in each inner loop
+
+
+@pytest.mark.parametrize("size", [72, 136])
+def test_an_index_that_is_read_is_read_only_where_it_exists(size: int) -> None:
+    """The table of indices ends right before a page that must not be read; lanes behind its end are masked."""
+    x, table = te.placeholder((64,), name="x"), te.placeholder((size,), dtype=INDEX, name="table")
+    gathered = te.compute((size,), lambda i: x[te.minimum(te.maximum(table[i], 0), 63)])
+    dag, target = ComputeDAG.from_outputs(gathered), Target.detect().with_cores(1)
+    with create_measurer("process", target=target, threads=1) as measurer:
+        [result] = measurer.measure([MeasureInput(dag.workload_key, dag, default_steps(dag, target, 1), target, threads=1)])
+    assert result.error == "none", result.error_text

@@ -36,6 +36,13 @@ def leaky(x: Tensor) -> Tensor:
     return te.compute(x.shape, lambda *i: te.select(x[i] > 0, x[i], x[i] * 0.1), name="leaky")
 
 
+def squares(dtype: str) -> Tensor:
+    """A formula of nothing but the tile, of numbers that might as well be indices."""
+    a, b = te.placeholder((42, 40), dtype=dtype, name="A"), te.placeholder((40, 96), dtype=dtype, name="B")
+    c = te.matmul(a, b, name="C")
+    return te.compute(c.shape, lambda i, j: c[i, j] * 3 + 5 - c[i, j] * c[i, j], name="squares")
+
+
 FUSED: dict[str, Callable[[], Tensor]] = {
     "bias and relu": lambda: te.relu(te.add(product(), te.placeholder((96,), name="bias"))),
     "two reads of the tile": lambda: leaky(product()),
@@ -44,6 +51,8 @@ FUSED: dict[str, Callable[[], Tensor]] = {
     "another dtype of as many bytes": lambda: te.cast(product(), "int32"),
     "edges": lambda: te.relu(te.add(product(43, 101), te.placeholder((101,), name="bias"))),
     "position": lambda: position(product()),
+    "int64": lambda: squares("int64"),
+    "int32": lambda: squares("int32"),
 }
 APART: dict[str, Callable[[], Tensor]] = {
     "residual across the lanes": lambda: te.add(convolution(), te.placeholder((1, 64, 6, 28), name="residual")),

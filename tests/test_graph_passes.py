@@ -153,3 +153,17 @@ def test_a_graph_prints_a_line_for_each_node() -> None:
     lines = str(import_model(model)).splitlines()
     assert lines[0] == "graph test(x: float32[2, 4, 5, 6]) -> y  # 2 nodes, 2 constants"
     assert lines[2] == "  y: float32[2, 4, 5, 6] = Relu(a)"
+
+
+@pytest.mark.parametrize(("count", "joins"), [(8, 0), (9, 2), (17, 3), (64, 9), (65, 10)])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_many_tensors_are_joined_by_a_tree(count: int, joins: int, axis: int) -> None:
+    """Every tensor is in its place, and no kernel joins more than eight."""
+    shape = (1, 2) if axis == 0 else (2, 1)
+    data = {f"x{index}": floats(*shape, seed=index) for index in range(count)}
+    model = make_model([helper.make_node("Concat", [*data], ["y"], axis=axis)], data, ["y"])
+    parts = partition_model(model)
+    assert kinds(parts.graph) == (["Join"] * joins or ["Concat"])
+    assert max(len(node.inputs) for node in parts.graph.nodes) == 8
+    assert all(len(subgraph.nodes) == 1 for subgraph in parts.subgraphs)
+    np.testing.assert_array_equal(interpret(parts, data)["y"], np.concatenate([*data.values()], axis))

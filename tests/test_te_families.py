@@ -166,6 +166,28 @@ def test_positions_and_running_sums(axis: int) -> None:
     np.testing.assert_allclose(evaluate(te.cumulative_sum(source, axis, exclusive=True, reverse=True), feed), backwards)
 
 
+@pytest.mark.parametrize("length", [1, 16, 32, 33, 48, 511, 515])
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_running_sums_of_any_length(length: int, exclusive: bool, reverse: bool) -> None:
+    """In one stage, in blocks, and in blocks of blocks; integers, whose sums are exact."""
+    x = np.random.default_rng(length).integers(-9, 10, (2, length, 3))
+    source = te.placeholder(x.shape, "int64", "x")
+    turned = np.flip(x, 1) if reverse else x
+    expected = turned.cumsum(1) - (turned if exclusive else 0)
+    expected = np.flip(expected, 1) if reverse else expected
+    got = evaluate(te.cumulative_sum(source, 1, exclusive=exclusive, reverse=reverse), {"x": x})
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_running_products_in_blocks() -> None:
+    x = np.where(np.arange(70) % 3, -1.0, 1.25)
+    source = te.placeholder(x.shape, "float64", "x")
+    np.testing.assert_allclose(evaluate(te.cumulative_product(source), {"x": x}), x.cumprod())
+    exclusive = np.concatenate([[1], x.cumprod()[:-1]])
+    np.testing.assert_allclose(evaluate(te.cumulative_product(source, exclusive=True), {"x": x}), exclusive)
+
+
 FUNCTIONS: list[tuple[Callable[[Tensor], Tensor], Callable[[Array], Array], float, float]] = [
     (te.tan, np.tan, -1.5, 1.5),
     (te.asin, np.arcsin, -1, 1),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ansor_py.codegen.function_text import FunctionText, Lines
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
-from ansor_py.te.expr import INDEX, Binary, Const, Expr, Var, children
+from ansor_py.te.expr import INDEX, Binary, Const, Expr, Var, variables_of
 from ansor_py.te.simplify import Linear, Simplifier
 from ansor_py.te.tensor import Tensor
 
@@ -82,6 +82,8 @@ class AddressEmitter(ABC):
         self.coordinates: dict[str, Coordinate] = {}
         self.lane_variable: str | None = None
         self.lanes = 0
+        # Where the element exists whose address is computed: an index that is itself read may not exist elsewhere.
+        self.exists: Value | None = None
         self._scopes = [_Scope(text.place())]
         # How many scopes enclose the one in which a name was defined, for names that are known from its start on.
         self._depths = dict.fromkeys(pointers.values(), 0)
@@ -144,13 +146,19 @@ class AddressEmitter(ABC):
         if isinstance(atom, Var):
             at = self.coordinates[atom.name]
             return at.name, at.offset
-        if not isinstance(atom, Binary):
-            return self.value(atom, None).name, 0
-        left, right = self.index(atom.left), self.index(atom.right)
+        if not isinstance(atom, Binary) or atom.has_reads:
+            return self.value(atom, self.exists if atom.has_reads else None).name, 0
+        key = (id(atom), *(self.coordinates[name] for name in self.variables_of(atom)))
+        known = next((scope.known[key] for scope in reversed(self._scopes) if key in scope.known), None)
+        if known is None:
+            known = self._scopes[-1].known[key] = self._operation(atom, self.index(atom.left), self.index(atom.right))
+        return known, 0
+
+    def _operation(self, atom: Binary, left: str, right: str) -> str:
         word = INTEGER_INSTRUCTIONS.get(atom.op)
         if word:
-            return self.integer(word, left, right), 0
-        return self._once((atom.op, left, right), (left, right), lambda: self.integer_operation(atom, left, right, INDEX, 0)), 0
+            return self.integer(word, left, right)
+        return self._once((atom.op, left, right), (left, right), lambda: self.integer_operation(atom, left, right, INDEX, 0))
 
     def integer(self, word: str, left: str, right: str | int) -> str:
         """The result of an integer instruction, emitted as far out as its operands are known."""
@@ -230,10 +238,7 @@ class AddressEmitter(ABC):
     def variables_of(self, expr: Expr) -> tuple[str, ...]:
         known = self._depends.get(id(expr))
         if known is None:
-            names = {expr.name} if isinstance(expr, Var) else set()
-            for child in children(expr):
-                names.update(self.variables_of(child))
-            known = self._depends[id(expr)] = tuple(sorted(names))
+            known = self._depends[id(expr)] = tuple(sorted(variables_of(expr)))
             self._kept.append(expr)  # keeps the id from being used again
         return known
 

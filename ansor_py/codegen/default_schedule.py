@@ -20,8 +20,7 @@ from ansor_py.schedule.access import (
     common_outer_axes,
     has_reduction,
     is_elementwise_read,
-    is_read_once,
-    is_strictly_inlineable,
+    is_free_to_inline,
     needs_multi_level_tiling,
 )
 from ansor_py.schedule.dag import ComputeDAG
@@ -92,12 +91,8 @@ class _Builder:
         self.state = self.state.apply(step)
 
     def is_free_to_inline(self, tensor: Tensor) -> bool:
-        """Whether nothing is computed twice that costs something: cheap formulas, or any whose elements are read once."""
-        if has_reduction(tensor):
-            return False
-        return is_strictly_inlineable(tensor) or is_read_once(
-            tensor, [self.state.whole(reader.name) for reader in self.state.consumers(tensor.name)]
-        )
+        """Whether the formula costs nothing where it is read."""
+        return is_free_to_inline(tensor, [self.state.whole(reader.name) for reader in self.state.consumers(tensor.name)])
 
     def fusible_consumer(self, stage: Stage) -> Stage | None:
         """The only consumer, if it reads the stage element by element and does not reduce."""

@@ -10,10 +10,12 @@ Reads become contiguous vector loads, broadcasts or gathers by the stride of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from typing import TypeAlias
 
 from ansor_py.codegen.addresses import INTEGER_INSTRUCTIONS, REGISTER_TYPES, AddressEmitter, Coordinate, Value, memory_type
 from ansor_py.codegen.function_text import FunctionText
+from ansor_py.codegen.select_branches import Placement, placement
 from ansor_py.codegen.vector_math import expand
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.errors import CodegenError
@@ -31,11 +33,13 @@ from ansor_py.te.expr import (
     Read,
     Select,
     Var,
-    children,
 )
 from ansor_py.te.simplify import Linear, Simplifier
 from ansor_py.te.tensor import Tensor
 
+# The evaluation of a node: it asks for the values of others, each an expression under a predicate, and returns its own. Nodes
+# are not evaluated by functions that call each other, because formulas may be deeper than Python's stack.
+Evaluation: TypeAlias = Generator[tuple[Expr, "Value | None"], Value, Value]
 _FLOAT_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 
 
@@ -47,6 +51,9 @@ class ExpressionEmitter(AddressEmitter):
         self.rounds = rounds
         self.registers: dict[str, Value] = {}
         self._values: dict[object, Value] = {}
+        self._placements: dict[int, Placement] = {}
+        # Of the expression that is being evaluated: what does not belong to a branch of a select, and the predicate of that.
+        self._whole: tuple[Placement, Value | None] = (Placement(), None)
 
     def forget_values(self) -> None:
         """Memory may have changed: loads have to be repeated."""
@@ -54,16 +61,41 @@ class ExpressionEmitter(AddressEmitter):
 
     def value(self, expr: Expr, predicate: Value | None) -> Value:
         """The value of an expression where all loop variables stand. Reads are performed only where `predicate` holds."""
+        own = self._key(expr, predicate)
+        known = self._values.get(own)
+        if known is not None:
+            return known
+        if id(expr) not in self._placements:
+            self._placements[id(expr)] = placement(expr, self.simplifier)
+        around, self._whole = self._whole, (self._placements[id(expr)], predicate)
+        pending: list[tuple[object, Evaluation]] = [(own, self._evaluation(expr, predicate))]
+        value: Value | None = None
+        while pending:
+            key, evaluation = pending[-1]
+            try:
+                wanted = evaluation.send(value)  # type: ignore[arg-type]  # None begins it
+            except StopIteration as finished:
+                pending.pop()
+                value = self._values[key] = finished.value
+            else:
+                value = self._known_or_begun(*wanted, pending)
+        self._whole = around
+        return self._values[own]
+
+    def _known_or_begun(self, expr: Expr, predicate: Value | None, pending: list[tuple[object, Evaluation]]) -> Value | None:
+        """The value if it is known; else None, and its evaluation is the last of those that are pending."""
+        if id(expr) in self._whole[0].outside:
+            predicate = self._whole[1]
         key = self._key(expr, predicate)
         known = self._values.get(key)
         if known is None:
-            known = self._values[key] = self._value(expr, predicate)
+            pending.append((key, self._evaluation(expr, predicate)))
         return known
 
     def _key(self, expr: Expr, predicate: Value | None) -> object:
         variables = self.variables_of(expr)
         lanes = self.lanes if self.lane_variable in variables else 0
-        return (id(expr), predicate, lanes, tuple(self.coordinates[name] for name in variables))
+        return (id(expr), predicate, lanes, tuple([self.coordinates[name] for name in variables]))
 
     def value_of_registers(self, expr: Expr, name: str, registers: Value, predicate: Value | None) -> Value:
         """The value of an expression in which the variable `name` stands for some registers."""
@@ -75,32 +107,41 @@ class ExpressionEmitter(AddressEmitter):
         """Take this for the value of an expression where all loop variables stand, until `forget_values`."""
         self._values[self._key(expr, predicate)] = value
 
-    def _value(self, expr: Expr, predicate: Value | None) -> Value:
-        if expr.dtype == INDEX and isinstance(expr, Const | Var | Binary) and not self.runs_in_lanes(expr):
+    def _evaluation(self, expr: Expr, predicate: Value | None) -> Evaluation:
+        if isinstance(expr, Const | Var | Binary) and self._is_scalar_index(expr):
             return Value(self.index(expr), INDEX)
         match expr:
             case Const():
                 return self.constant(expr)
-            case Var() if expr.dtype == INDEX:
-                return self._lane_numbers(expr)
             case Var():
-                return self.registers[expr.name]
+                return self.registers[expr.name] if expr.name in self.registers else self._lane_numbers(expr)
             case Read():
+                for condition in self._whole[0].exists.get(id(expr), ()):
+                    predicate = self.both(predicate, (yield condition, predicate))
                 return self._read(expr, predicate)
             case Select():
-                return self._select(expr, predicate)
+                return (yield from self._select(expr, predicate))
+        operands: list[Value] = []
+        for operand in expr.operands:
+            operands.append((yield operand, predicate))
+        match expr:
             case Binary():
-                return self.binary(expr, self.value(expr.left, predicate), self.value(expr.right, predicate))
+                return self.binary(expr, *operands)
             case Compare():
-                return self._compare(expr, predicate)
+                return self._compare(expr.op, *operands)
             case Not():
-                value = self.value(expr.value, predicate)
+                [value] = operands
                 return self._emitted(f"xor {value.type} {value.name}, {constant(1, value.type)}", "bool", value.lanes)
             case Cast():
-                return self._cast(self.value(expr.value, predicate), expr.dtype)
+                return self._cast(operands[0], expr.dtype)
             case Call():
-                return self._call(expr.function, [self.value(a, predicate) for a in expr.arguments])
+                return self._call(expr.function, operands)
         raise CodegenError(f"expression '{expr}' cannot be translated")
+
+    def _is_scalar_index(self, expr: Expr) -> bool:
+        """Whether it is an integer made of loop variables that is the same in all lanes."""
+        made_of_loops = expr.dtype == INDEX and not expr.has_reads and self.registers.keys().isdisjoint(self.variables_of(expr))
+        return made_of_loops and not self.runs_in_lanes(expr)
 
     def _emitted(self, instruction: str, dtype: str, lanes: int) -> Value:
         return Value(self.text.emit(instruction), dtype, lanes)
@@ -187,29 +228,27 @@ class ExpressionEmitter(AddressEmitter):
         condition = shaped("i1", a.lanes)
         return self._emitted(f"select {condition} {test}, {a.type} {a.name}, {b.type} {b.name}", a.dtype, a.lanes)
 
-    def _compare(self, expr: Compare, predicate: Value | None) -> Value:
-        (a, b), lanes = self._aligned(self.value(expr.left, predicate), self.value(expr.right, predicate))
+    def _compare(self, op: str, left: Value, right: Value) -> Value:
+        (a, b), lanes = self._aligned(left, right)
         if a.dtype in FLOAT_DTYPES:
-            return self._emitted(f"fcmp {_FLOAT_COMPARE[expr.op]} {a.type} {a.name}, {b.name}", "bool", lanes)
-        sign = "" if expr.op in ("eq", "ne") else "u" if a.dtype in ("uint8", "bool") else "s"
-        return self._emitted(f"icmp {sign}{expr.op} {a.type} {a.name}, {b.name}", "bool", lanes)
+            return self._emitted(f"fcmp {_FLOAT_COMPARE[op]} {a.type} {a.name}, {b.name}", "bool", lanes)
+        sign = "" if op in ("eq", "ne") else "u" if a.dtype in ("uint8", "bool") else "s"
+        return self._emitted(f"icmp {sign}{op} {a.type} {a.name}, {b.name}", "bool", lanes)
 
-    def _select(self, expr: Select, predicate: Value | None) -> Value:
-        condition = self.value(expr.condition, predicate)
+    def _select(self, expr: Select, predicate: Value | None) -> Evaluation:
+        condition = yield expr.condition, predicate
         then_predicate = otherwise_predicate = predicate
-        if self._reads(expr.then):
+        if expr.then.has_reads:
             then_predicate = self.both(predicate, condition)
-        if self._reads(expr.otherwise):
+        if expr.otherwise.has_reads:
             inverse = self._emitted(
                 f"xor {condition.type} {condition.name}, {constant(1, condition.type)}", "bool", condition.lanes
             )
             otherwise_predicate = self.both(predicate, inverse)
-        then, otherwise = self.value(expr.then, then_predicate), self.value(expr.otherwise, otherwise_predicate)
+        then = yield expr.then, then_predicate
+        otherwise = yield expr.otherwise, otherwise_predicate
         (test, a, b), lanes = self._aligned(condition, then, otherwise)
         return self._emitted(f"select {test.type} {test.name}, {a.type} {a.name}, {b.type} {b.name}", a.dtype, lanes)
-
-    def _reads(self, expr: Expr) -> bool:
-        return isinstance(expr, Read) or any(self._reads(child) for child in children(expr))
 
     def both(self, a: Value | None, b: Value | None) -> Value | None:
         """The conjunction of two predicates, either of which may be absent."""
@@ -256,6 +295,12 @@ class ExpressionEmitter(AddressEmitter):
         return self._read(Read(tensor, indices), predicate)
 
     def _read(self, read: Read, predicate: Value | None) -> Value:
+        around, self.exists = self.exists, predicate
+        value = self._loaded(read, predicate)
+        self.exists = around
+        return value
+
+    def _loaded(self, read: Read, predicate: Value | None) -> Value:
         flat = self.flat_index(read.tensor, read.indices)
         stride = self.lane_stride(flat) if self.lanes else 0
         dtype, kind = read.dtype, memory_type(read.dtype)
@@ -298,7 +343,7 @@ class ExpressionEmitter(AddressEmitter):
             )
         total: Value | None = None
         for atom, coefficient in flat.terms:
-            value = self.value(atom, None)
+            value = self.value(atom, self.exists if atom.has_reads else None)
             term = self.binary(Binary("mul", atom, atom), value, Value(str(coefficient), INDEX))
             total = term if total is None else self.binary(Binary("add", atom, atom), total, term)
         assert total is not None

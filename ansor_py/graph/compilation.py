@@ -44,11 +44,11 @@ def compile(
     `records` (a file, or `Record`s) give the best measured schedule of each task; where only some tasks have one, a warning
     (`AnsorWarning`) says how many, and records of none of them are an error, unless `allow_untuned`. `threads` is how many a
     run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With `fallback`, nodes that cannot be compiled
-    run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them); without it they are an error. What is
-    wrong with the file but had no consequences is in `CompiledModel.notes`. `workers` is the number of compiling child
-    processes (default: one a core; 0: compile in this process). `progress` is told what happens. Raises ModelError for a
-    model that cannot be compiled, RecordError for records of another target, number of threads or model, TargetError for a
-    nonsensical target.
+    run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them); without it they are an error. Operators
+    with a library kernel (`CompiledModel.library_nodes`) are always accepted. What is wrong with the file but had no
+    consequences is in `CompiledModel.notes`. `workers` is the number of compiling child processes (default: one a core; 0:
+    compile in this process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled,
+    RecordError for records of another target, number of threads or model, TargetError for a nonsensical target.
     """
     parts = partition_model(model, shapes, fallback=fallback)
     return compile_partition(parts, records, threads, target, allow_untuned=allow_untuned, workers=workers, progress=progress)
@@ -88,5 +88,5 @@ def compile_partition(
 
 
 def _fallback_models(parts: Partition) -> list[bytes]:
-    """The ONNX models of the opaque nodes, in order of execution."""
-    return [step.model for step in execution_order(parts) if not isinstance(step, Subgraph)]
+    """The ONNX models of the nodes that are left to the evaluator, in order of execution."""
+    return [step.model for step in execution_order(parts) if not isinstance(step, Subgraph) and not step.library]

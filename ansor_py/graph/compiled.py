@@ -7,8 +7,8 @@
 A model may be used by several threads at once, which take turns, in a process forked from the one that made it (there on one
 thread), and be sent to another process by `pickle`.
 
-Loading needs neither ONNX nor anything of tuning; the weights stay mapped from the file. A model with fallback nodes is a
-native call for each run of kernels between them, and running it needs ONNX.
+Loading needs neither ONNX nor anything of tuning; the weights stay mapped from the file. A model with nodes that are not
+compiled is a native call for each run of kernels between them: library nodes are computed by NumPy, fallback nodes by ONNX.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ansor_py.codegen.memory import aligned_array, buffer_table
 from ansor_py.codegen.openmp import threads_here
 from ansor_py.codegen.timing import AbortFlag, time_kernel
 from ansor_py.errors import AnsorError, FeedError
-from ansor_py.graph.fallback_run import FallbackEvaluator
+from ansor_py.graph.fallback_run import FallbackRunner
 from ansor_py.graph.model_archive import Archive, check_cpu, read_archive, write_archive
 from ansor_py.graph.plan import FallbackNode, Location, Plan, Port
 from ansor_py.graph.run_function import KERNEL_SYMBOL, entry_points
@@ -93,6 +93,15 @@ class CompiledModel:
     @property
     def fallback_nodes(self) -> tuple[FallbackNode, ...]:
         """The nodes that are not compiled but run by ONNX's reference evaluator, in order of execution."""
+        return tuple(node for node in self._nodes_between if not node.library)
+
+    @property
+    def library_nodes(self) -> tuple[FallbackNode, ...]:
+        """The nodes that library kernels compute, by NumPy between native calls, in order of execution."""
+        return tuple(node for node in self._nodes_between if node.library)
+
+    @property
+    def _nodes_between(self) -> tuple[FallbackNode, ...]:
         return self.plan.fallback.nodes if self.plan.fallback is not None else ()
 
     @property
@@ -122,7 +131,7 @@ class CompiledModel:
     def benchmark(self, repeats: int = 50, feed: Mapping[str, Any] | None = None, warm_up: int = 3) -> BenchmarkStats:
         """Latencies of `repeats` runs, each timed inside native code. Without a `feed` the inputs are seeded random values.
 
-        A model with fallback nodes is timed around `run`, the Python between native calls included.
+        A model with fallback or library nodes is timed around `run`, the Python between native calls included.
         """
         feed = random_feed(self.plan) if feed is None else feed
         given = _checked_feed(self.plan, feed)
@@ -175,7 +184,7 @@ class CompiledModel:
         return call
 
     def _run_segments(self, ports: Sequence[NDArray[np.generic]], feed: Mapping[str, Any]) -> dict[str, Any]:
-        """Native segments and fallback nodes in turn; returns the dynamic outputs."""
+        """Native segments and the nodes between them in turn; returns the dynamic outputs."""
         fallback = self.plan.fallback
         assert fallback is not None
 
@@ -191,7 +200,7 @@ class CompiledModel:
             for index, function in enumerate(self._functions):
                 self._native_call(function, ports)()
                 if index < len(fallback.nodes):
-                    self._evaluator.run(index, memory, held)
+                    self._between.run(index, memory, held)
         return {public: held[name] for public, name in fallback.dynamic_outputs.items()}
 
     def _turn(self) -> threading.RLock:
@@ -220,8 +229,8 @@ class CompiledModel:
             return [kind(self._loaded.address(symbol)) for symbol in entry_points(self.plan)]
 
     @cached_property
-    def _evaluator(self) -> FallbackEvaluator:
-        return FallbackEvaluator(self.fallback_nodes, self._fallback_models)
+    def _between(self) -> FallbackRunner:
+        return FallbackRunner(self._nodes_between, self._fallback_models)
 
 
 def load(path: str | os.PathLike[str]) -> CompiledModel:

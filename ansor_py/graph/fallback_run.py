@@ -1,7 +1,7 @@
-"""Running the nodes of a compiled model that are not compiled, by ONNX's reference evaluator.
+"""Running the nodes of a compiled model that are not compiled: by library kernels, or by ONNX's reference evaluator.
 
-    evaluator = FallbackEvaluator(plan.fallback.nodes, models)       # imports onnx when the first node runs
-    evaluator.run(index, memory, held)
+    runner = FallbackRunner(plan.fallback.nodes, models)       # imports onnx when the first node for the evaluator runs
+    runner.run(index, memory, held)
 
 `memory(location, shape, dtype)` gives the array at a place of compiled code's memory; `held` are the dynamic values by name.
 """
@@ -15,27 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.errors import ModelError
+from ansor_py.graph.library_kernels import LibraryCall, run_kernel
 from ansor_py.graph.plan import FallbackNode, Location, Slot
 
 Memory: TypeAlias = Callable[[Location, tuple[int, ...], str], NDArray[Any]]
 
 
-class FallbackEvaluator:
-    """The evaluators of the fallback nodes, each made when it is first needed."""
+class FallbackRunner:
+    """The nodes between native segments; evaluators are made when they are first needed.
+
+    `models` are the ONNX models of the nodes that are left to the evaluator, in the order of these nodes.
+    """
 
     def __init__(self, nodes: Sequence[FallbackNode], models: Sequence[bytes]) -> None:
         self._nodes = nodes
-        self._models = models
+        left = (index for index, node in enumerate(nodes) if not node.library)
+        self._models = dict(zip(left, models, strict=True))
         self._evaluators: dict[int, Any] = {}
 
     def run(self, index: int, memory: Memory, held: dict[str, Any]) -> None:
-        """Run one node: it reads memory and `held`, and its results go there. ModelError when the evaluator fails."""
+        """Run one node: it reads memory and `held`, and its results go there. ModelError when the node cannot be run."""
         node = self._nodes[index]
-        feed = {slot.formal: _value(slot, memory, held) for slot in node.inputs}
-        try:
-            results = self._evaluator(index).run(None, feed)
-        except Exception as error:  # the evaluator raises whatever the operator's NumPy code raises
-            raise ModelError(f"{node}: ONNX's reference evaluator cannot run it: {error}") from error
+        results = self._by_library(node, memory, held) if node.library else self._by_evaluator(index, memory, held)
         for slot, result in zip(node.outputs, results, strict=True):
             if slot.location is None:
                 held[slot.value] = result
@@ -48,6 +49,21 @@ class FallbackEvaluator:
                 )
             memory(slot.location, slot.shape, slot.dtype)[...] = array
 
+    def _by_library(self, node: FallbackNode, memory: Memory, held: dict[str, Any]) -> list[Any]:
+        given = {int(slot.formal): _value(slot, memory, held) for slot in node.inputs}
+        inputs = [given.get(position) for position in range(max(given, default=-1) + 1)]
+        results = run_kernel(node.op_type, LibraryCall(str(node), node.opset, node.attributes, inputs))
+        return [results[int(slot.formal)] for slot in node.outputs]
+
+    def _by_evaluator(self, index: int, memory: Memory, held: dict[str, Any]) -> list[Any]:
+        # A copy of what lies in memory, because the evaluator may keep it (in a sequence) when the memory is used again.
+        node = self._nodes[index]
+        feed = {slot.formal: _value(slot, memory, held, copy=True) for slot in node.inputs}
+        try:
+            return list(self._evaluator(index).run(None, feed))
+        except Exception as error:  # the evaluator raises whatever the operator's NumPy code raises
+            raise ModelError(f"{node}: ONNX's reference evaluator cannot run it: {error}") from error
+
     def _evaluator(self, index: int) -> Any:
         if index not in self._evaluators:
             from ansor_py.graph.reference import evaluator_of
@@ -56,6 +72,9 @@ class FallbackEvaluator:
         return self._evaluators[index]
 
 
-def _value(slot: Slot, memory: Memory, held: dict[str, Any]) -> Any:
-    """An input; a copy, because the evaluator may keep it (in a sequence) when the memory is used for another value."""
-    return held[slot.value] if slot.location is None else memory(slot.location, slot.shape, slot.dtype).copy()
+def _value(slot: Slot, memory: Memory, held: dict[str, Any], copy: bool = False) -> Any:
+    """An input, where it lies or copied."""
+    if slot.location is None:
+        return held[slot.value]
+    array = memory(slot.location, slot.shape, slot.dtype)
+    return array.copy() if copy else array

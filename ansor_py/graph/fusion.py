@@ -157,7 +157,7 @@ class _Fusion:
     def _merge_path(self, source: str, sink: str, allowed: Callable[[Pattern, bool], bool]) -> None:
         """Merge everything between `source` and `sink`, both included, if each group on the way is allowed."""
         between = self._between(source, sink)
-        if not all(allowed(self.kind[self.root(name)], name == sink) for name in between if name != source):
+        if between is None or not all(allowed(self.kind[self.root(name)], name == sink) for name in between if name != source):
             return
         roots = {self.root(name) for name in between}
         if sum(self.size[root] for root in roots) > self.max_nodes:
@@ -169,8 +169,8 @@ class _Fusion:
             self.size[target] += self.size[root]
         self.kind[target] = kind if kind in (Pattern.COMPLEX, Pattern.REDUCTION) else self.kind[target]
 
-    def _between(self, source: str, sink: str) -> set[str]:
-        """The operators on all paths from `source` to its post-dominator `sink`."""
+    def _between(self, source: str, sink: str) -> set[str] | None:
+        """The operators on all paths from `source` to its post-dominator `sink`; None if there are too many for one group."""
         seen, stack = {source}, [source]
         while stack:
             name = stack.pop()
@@ -180,4 +180,6 @@ class _Fusion:
                 if successor not in seen:
                     seen.add(successor)
                     stack.append(successor)
+            if len(seen) > self.max_nodes:
+                return None
         return seen

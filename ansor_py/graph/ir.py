@@ -27,6 +27,7 @@ from ansor_py.errors import SizeError
 from ansor_py.te.tensor import MOST_BYTES, SIZE_LIMIT
 
 if TYPE_CHECKING:
+    from ansor_py.graph.library_kernels import Attribute
     from ansor_py.te.tensor import Tensor
 
 Array: TypeAlias = NDArray[np.generic]
@@ -117,11 +118,13 @@ class OperatorNode:
 
 @dataclass(frozen=True, eq=False)
 class OpaqueNode:
-    """An ONNX node without a tensor expression, which ONNX's reference evaluator runs between compiled kernels.
+    """An ONNX node without a tensor expression, which runs between compiled kernels.
 
-    `model` is a serialised ONNX model that holds the node alone; `inputs` and `outputs` map its input and output names to
-    values of the graph. A name that is not among `Graph.values` is a dynamic value: of a shape that is known only when the
-    model runs, or not a numeric tensor. `reason` says why the node is not compiled.
+    ONNX's reference evaluator runs it from `model`, a serialised ONNX model that holds the node alone; a library kernel
+    (`library`; no `model`) from its `attributes`. `inputs` and `outputs` map the model's input and output names, or their
+    positions as decimal numbers for a library kernel, to values of the graph. A name that is not among `Graph.values` is a
+    dynamic value: of a shape that is known only when the model runs, or not a numeric tensor. `reason` says why the node is
+    not compiled.
     """
 
     name: str
@@ -132,6 +135,8 @@ class OpaqueNode:
     model: bytes
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    library: bool = False
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +214,8 @@ class Graph:
         lines += [f"  {self.values[node.output]} = {node}" for node in self.nodes]
         for opaque in self.opaque:
             reads, writes = ", ".join(opaque.inputs.values()), ", ".join(opaque.outputs.values())
-            lines.append(f"  {writes} = {opaque.op_type}({reads})  # by ONNX's reference evaluator")
+            runner = "a library kernel" if opaque.library else "ONNX's reference evaluator"
+            lines.append(f"  {writes} = {opaque.op_type}({reads})  # by {runner}")
         return "\n".join(lines)
 
 

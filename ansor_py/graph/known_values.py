@@ -8,7 +8,6 @@ which takes a millisecond a node, for the rest.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 
 from ansor_py.graph.ir import Array, OperatorNode
 from ansor_py.te.expr import DTYPE_BYTES
+from ansor_py.te.interpreter import saturating_cast
+from ansor_py.te.ops.indexing import progression_length
 
 Known: TypeAlias = NDArray[Any]
 _NUMPY_BROADCAST_OPSET = 7  # before it, broadcasting was an attribute
@@ -32,10 +33,14 @@ class _Call:
     inputs: Sequence[Known | None]
 
     def __getitem__(self, index: int) -> Known:
-        found = self.inputs[index] if index < len(self.inputs) else None
+        found = self.optional(index)
         if found is None:
             raise _UnknownError
         return found
+
+    def optional(self, index: int) -> Known | None:
+        """An input that may be omitted."""
+        return self.inputs[index] if index < len(self.inputs) else None
 
     @property
     def all(self) -> list[Known]:
@@ -65,7 +70,7 @@ class _UnknownError(Exception):
 def known_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None:
     """The node's result for known inputs, or None if the operator or this use of it is not among the simple ones."""
     function = _FUNCTIONS.get(node.op_type)
-    if function is None or node.domain or node.output_count > 1:
+    if function is None or node.domain or (node.output_count > 1 and node.op_type not in _SEVERAL):
         return None
     if node.opset < _NUMPY_BROADCAST_OPSET and len(inputs) > 1:
         return None
@@ -103,14 +108,12 @@ def _divide(call: _Call) -> Any:
         return a / b
     if not b.all():
         raise _UnknownError
-    quotient = np.abs(a) // np.abs(b)  # integers are divided towards zero
-    return np.where((a < 0) != (b < 0), -quotient, quotient).astype(a.dtype)
+    quotient, rest = np.divmod(a, b)  # integers are divided towards zero; the smallest has no absolute value
+    return (quotient + ((rest != 0) & ((a < 0) != (b < 0)))).astype(a.dtype)
 
 
 def _cast(call: _Call) -> Any:
-    from onnx import helper
-
-    return _converted(call[0], helper.tensor_dtype_to_np_dtype(call.flag("to", 0)))
+    return _converted(call[0], _dtype_of(call.flag("to", 0)))
 
 
 def _converted(array: Known, dtype: np.dtype[Any]) -> Known:
@@ -176,7 +179,9 @@ def _expand(call: _Call) -> Any:
 
 def _range(call: _Call) -> Any:
     start, limit, delta = (item.reshape(-1)[0] for item in call.all)
-    count = max(math.ceil((limit - start) / delta), 0)
+    if delta == 0:
+        raise _UnknownError
+    count = progression_length(start.item(), limit.item(), delta.item())
     return (start + np.arange(count, dtype=call[0].dtype) * delta).astype(call[0].dtype)
 
 
@@ -201,6 +206,60 @@ def _power(call: _Call) -> Any:
     return np.power(call[0], call[1]).astype(call[0].dtype)
 
 
+def _dequantize(call: _Call) -> Any:
+    x, scale, zero = call[0], call[1], call.optional(2)
+    code = call.flag("output_dtype", 0)
+    factor = scale if code == 0 else scale.astype(_dtype_of(code))
+    value = x.astype(np.int32)
+    if zero is not None:
+        value = value - _spread(call, zero.astype(np.int32), x)
+    return value.astype(factor.dtype) * _spread(call, factor, x)
+
+
+def _quantize(call: _Call) -> Any:
+    x, scale, zero = call[0], call[1], call.optional(2)
+    code = call.flag("output_dtype", 0)
+    target = str(zero.dtype) if zero is not None else str(_dtype_of(code)) if code else "uint8"
+    if target not in ("uint8", "int8"):
+        raise _UnknownError
+    precision = call.flag("precision", 0)
+    wide = _dtype_of(precision) if precision else scale.dtype
+    value = np.round(x.astype(wide) / _spread(call, scale.astype(wide), x))
+    if zero is not None:
+        value = value + _spread(call, zero.astype(wide), x)
+    return saturating_cast(value, target)
+
+
+def _spread(call: _Call, parameter: Known, x: Known) -> Known:
+    """A scale or zero point in a shape that goes with x: one number, one an element of an axis, or one a block of it."""
+    if parameter.size == 1:
+        return parameter.reshape(())
+    axis = call.flag("axis", 1) % x.ndim
+    if parameter.ndim == 1:
+        if parameter.size != x.shape[axis]:
+            raise _UnknownError
+        return parameter.reshape([-1 if position == axis else 1 for position in range(x.ndim)])
+    return np.repeat(parameter, call.flag("block_size", 0), axis=axis)[(slice(None),) * axis + (slice(x.shape[axis]),)]
+
+
+def _dynamic_quantize(call: _Call) -> Any:
+    """The standard's formula: the range of x, widened to hold 0, on 0..255."""
+    x = call[0]
+    low, high = min(x.min(), x.dtype.type(0)), max(x.max(), x.dtype.type(0))
+    scale = (high - low) / x.dtype.type(255)
+    zero = saturating_cast(np.round(np.clip(-low / scale, 0, 255)), "uint8")
+    results = (saturating_cast(np.round(x / scale) + zero.astype(x.dtype), "uint8"), np.asarray(scale), zero)
+    return results[call.node.output_index]
+
+
+def _dtype_of(code: int) -> np.dtype[Any]:
+    from onnx import helper
+
+    return helper.tensor_dtype_to_np_dtype(code)
+
+
+# Operators with several results, of which these functions give the one asked for.
+_SEVERAL = frozenset({"DynamicQuantizeLinear"})
 _FUNCTIONS: Mapping[str, Callable[[_Call], Any]] = {
     "Add": _same_dtype(np.add),
     "Sub": _same_dtype(np.subtract),
@@ -248,6 +307,10 @@ _FUNCTIONS: Mapping[str, Callable[[_Call], Any]] = {
     "NonZero": lambda call: np.stack(np.nonzero(call[0])).astype(np.int64) if call[0].ndim else _leave(),
     "Shape": lambda call: np.asarray(call[0].shape, np.int64)[call.flag("start", 0) : _end(call)],
     "Size": lambda call: np.asarray(call[0].size, np.int64),
+    "MatMul": lambda call: np.matmul(call[0], call[1]).astype(call[0].dtype),
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
+    "DynamicQuantizeLinear": _dynamic_quantize,
     "ReduceSum": _reduction(np.sum),
     "ReduceProd": _reduction(np.prod),
     "ReduceMax": _reduction(np.max),

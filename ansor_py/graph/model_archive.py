@@ -103,7 +103,7 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
             check_cpu(Target.from_json(plan.target), str(path))
             names = [str(name) for name in manifest["objects"]]
             objects = {name: _checked(file, f"{_CODE}{name}.o", entries, path) for name in names}
-            count = len(plan.fallback.nodes) if plan.fallback is not None else 0
+            count = sum(not node.library for node in plan.fallback.nodes) if plan.fallback is not None else 0
             models = [_checked(file, f"{_FALLBACK}{index}.onnx", entries, path) for index in range(count)]
             weights = _mapped(handle, file, entries, path)
     except FileNotFoundError as error:

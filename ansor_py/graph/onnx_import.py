@@ -4,7 +4,8 @@ One walk over the nodes in topological order. A node whose inputs are all known 
 (`Shape`, `Gather`, `Concat`, ... into `Reshape`) never reaches the graph; inputs that must be known (a `Reshape`'s shape)
 become attributes; the shape of every other value is that of its tensor expression, whatever the model states. Operators
 without an expression are replaced by their ONNX function body if they have one. What cannot be compiled then becomes an
-opaque node, which ONNX's reference evaluator runs, if `fallback` allows it.
+opaque node, which ONNX's reference evaluator runs, if `fallback` allows it. Operators with a library kernel (TopK) are opaque
+nodes as well, always allowed.
 
     graph = import_model("m.onnx", shapes={"batch": 1})
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,20 +32,23 @@ from onnx import (
     numpy_helper,
 )
 
-from ansor_py.errors import ModelError, ShapeConflictError, SizeError, StaticInputError
+from ansor_py.errors import ModelError, RefusedModelError, ShapeConflictError, SizeError, StaticInputError
 from ansor_py.graph.decompositions import decomposed
 from ansor_py.graph.function_bodies import expand_function, function_of
 from ansor_py.graph.input_shapes import Shapes, fed_inputs, input_extents, is_numeric
-from ansor_py.graph.ir import Array, AttributeValue, Graph, OpaqueNode, OperatorNode, Value, rebuild
+from ansor_py.graph.ir import Array, Graph, OpaqueNode, OperatorNode, Value, rebuild
+from ansor_py.graph.library_kernels import kernel_of
 from ansor_py.graph.model_checks import check_model, versions_of
 from ansor_py.graph.model_file import read_model
 from ansor_py.graph.node_checks import node_title
 from ansor_py.graph.node_inference import inferred_result, shape_of_single, static_value, type_of
-from ansor_py.graph.onnx_nodes import attributes_of, dtype_name
+from ansor_py.graph.old_versions import modernised
+from ansor_py.graph.onnx_nodes import attributes_of, default_attributes, dtype_name
 from ansor_py.graph.onnx_ops.registry import OperatorCall, definition_of, describe, expression_of, registered
-from ansor_py.graph.opaque_nodes import Context, evaluate_opaque, make_opaque
+from ansor_py.graph.opaque_nodes import Context, MadeNode, evaluate_opaque, make_library, make_opaque
 from ansor_py.graph.passes.constant_folding import FOLDED_ONLY, NONDETERMINISTIC, evaluate
 from ansor_py.graph.stated_types import StatedTypes
+from ansor_py.graph.static_inputs import resolve_static_inputs
 from ansor_py.graph.subgraphs import inlined_branch, operators_in, subgraphs_of, values_read
 from ansor_py.te.expr import DTYPE_BYTES
 from ansor_py.te.tensor import Tensor, placeholder
@@ -119,7 +123,7 @@ class _Walk:
         try:
             self._refuse_dynamic(proto, title, versions)
             self._add(proto, title, versions)
-        except ShapeConflictError:
+        except (RefusedModelError, ShapeConflictError):
             raise
         except SizeError as error:
             raise SizeError(
@@ -143,6 +147,13 @@ class _Walk:
         if subgraphs_of(proto):
             self._add_with_subgraphs(proto, title, versions, opset)
             return
+        if _domain(proto.domain) == "" and opset:
+            read = {name: self.values[name].shape for name in proto.input if name in self.values}
+            replaced = modernised(proto, title, opset, read)
+            if replaced is not None:
+                for index, node in enumerate(replaced.nodes):
+                    self._add(node, node_title(node, index), {**versions, "": replaced.opset})
+                return
         operators = list(self._operators(proto, title, opset))
         looks_at_shape = proto.op_type in ("Shape", "Size") and _domain(proto.domain) == ""
         known = not looks_at_shape and all(self._known(operator) for operator in operators)
@@ -150,13 +161,15 @@ class _Walk:
             return
         if looks_at_shape:
             self._add_shape(operators[0])
+        elif kernel_of(proto.op_type, proto.domain):
+            self._add_library(proto, operators[0].name, versions)
         elif registered(proto.op_type) and _domain(proto.domain) == "":
             for operator in operators:
                 self._add_operator(operator)
         elif (parts := decomposed(operators[0], self.values)) is not None:
             self._add_nodes(*parts, versions, whole=False)
         else:
-            self._add_function(proto, operators[0], opset)
+            self._add_function(proto, operators[0], opset, versions)
 
     def _add_with_subgraphs(self, proto: NodeProto, title: str, versions: Mapping[str, int], opset: int) -> None:
         """A node with subgraphs: the branch of an If whose condition is known, or the node's function body."""
@@ -164,7 +177,7 @@ class _Walk:
         if condition is None:
             outputs = [name for name in proto.output if name]
             node = OperatorNode(title, proto.op_type, tuple(proto.input), outputs[0], {}, _domain(proto.domain), opset)
-            self._add_function(proto, node, opset)
+            self._add_function(proto, node, opset, versions)
             return
         self._add_nodes(*inlined_branch(proto, bool(condition.reshape(-1)[0]), f"{title}/"), versions)
 
@@ -179,7 +192,7 @@ class _Walk:
 
     def _refuse_dynamic(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
         for name in proto.input:
-            if name in self.dynamic:
+            if name in self.dynamic and not kernel_of(proto.op_type, proto.domain):
                 opset = versions.get(_domain(proto.domain), 0)
                 raise ModelError(
                     f"node '{title}' (operator {proto.op_type}, opset {opset}) reads '{name}', which is not a numeric tensor "
@@ -201,18 +214,46 @@ class _Walk:
 
     def _add_opaque(self, proto: NodeProto, title: str, reason: str, versions: Mapping[str, int]) -> None:
         """A node for the reference evaluator, or its results if all that it reads is known."""
+        context = Context(versions, tuple(self.functions.values()), self.ir_version)
+        types, constants = self._known_of(proto)
+        made = make_opaque(proto, self._unique(title), reason, context, types, constants)
+        if not self._evaluate_now(made, proto, constants, title):
+            self._add_made(made)
+
+    def _evaluate_now(self, made: MadeNode, proto: NodeProto, constants: Mapping[str, Array], title: str) -> bool:
+        """Whether all that a node reads is known, and so are its results now: arrays of supported dtypes."""
+        if len(constants) < len(made.node.inputs) or operators_in(proto) & NONDETERMINISTIC:
+            return False
+        results = evaluate_opaque(made.node, constants)
+        if not all(isinstance(array, np.ndarray) and str(array.dtype) in DTYPE_BYTES for array in results.values()):
+            return False
+        for name, array in results.items():
+            self.add_constant(name, np.asarray(array), title)
+        return True
+
+    def _add_library(self, proto: NodeProto, title: str, versions: Mapping[str, int]) -> None:
+        """A node for its library kernel. Inputs that decide a shape and are not known are wanted."""
+        context = Context(versions, (), self.ir_version)
+        types, constants = self._known_of(proto)
+        made = make_library(proto, title, context, types, constants)
+        self._add_made(made)
+        kernel = kernel_of(proto.op_type)
+        assert kernel is not None
+        if any(name in self.dynamic for name in made.node.outputs.values()):
+            for index in kernel.shape_inputs:
+                name = made.node.inputs.get(str(index))
+                if name is not None and name not in constants:
+                    self.wanted |= self._origins(name)
+
+    def _known_of(self, proto: NodeProto) -> tuple[dict[str, TypeProto], dict[str, Array]]:
+        """The types of what a node reads, and the arrays that are known."""
         read = {name: self.values[name] for name in values_read(proto) if name in self.values}
-        constants = {name: value.constant for name, value in read.items() if value.constant is not None}
         types = {name: type_of(value) for name, value in read.items()}
         types.update((name, self.dynamic[name]) for name in values_read(proto) if name in self.dynamic)
-        context = Context(versions, tuple(self.functions.values()), self.ir_version)
-        made = make_opaque(proto, self._unique(title), reason, context, types, constants)
-        if len(constants) == len(made.node.inputs) and not operators_in(proto) & NONDETERMINISTIC:
-            results = evaluate_opaque(made.node, constants)
-            if all(isinstance(array, np.ndarray) and str(array.dtype) in DTYPE_BYTES for array in results.values()):
-                for name, array in results.items():
-                    self.add_constant(name, np.asarray(array), title)
-                return
+        return types, {name: value.constant for name, value in read.items() if value.constant is not None}
+
+    def _add_made(self, made: MadeNode) -> None:
+        """An opaque node and the values that it computes."""
         for name in made.node.outputs.values():
             inferred = made.types.get(name)
             known = static_value(name, inferred)
@@ -233,6 +274,7 @@ class _Walk:
 
     def _operators(self, proto: NodeProto, title: str, opset: int) -> Iterator[OperatorNode]:
         attributes = attributes_of(proto, f"node '{title}' (operator {proto.op_type}, opset {opset})")
+        attributes = {**default_attributes(proto.op_type, opset, _domain(proto.domain)), **attributes}
         domain, inputs, count = _domain(proto.domain), tuple(proto.input), len(proto.output)
         for index, output in enumerate(proto.output):
             if output:
@@ -247,10 +289,11 @@ class _Walk:
         return name
 
     def _known(self, node: OperatorNode) -> bool:
-        return all(self.values[name].constant is not None for name in node.reads)
+        return all(name in self.values and self.values[name].constant is not None for name in node.reads)
 
     def _fold(self, node: OperatorNode) -> bool:
-        array = evaluate(node, [self.values[name].constant if name else None for name in node.inputs])
+        known = [self.values[name].constant if name else None for name in node.inputs]
+        array = evaluate(node, known)
         if array is None:
             return False
         self.add_constant(node.output, array, describe(node))
@@ -295,7 +338,7 @@ class _Walk:
         """A result without elements, which no loop can compute and nothing has to."""
         self.add_constant(node.output, np.zeros(shape, dtype), describe(node))
 
-    def _add_function(self, proto: NodeProto, node: OperatorNode, opset: int) -> None:
+    def _add_function(self, proto: NodeProto, node: OperatorNode, opset: int, versions: Mapping[str, int]) -> None:
         types = [type_of(self.values[name]) if name else TypeProto() for name in proto.input]
         function = function_of(proto, opset, types, self.functions)
         if function is None:
@@ -307,6 +350,12 @@ class _Walk:
                 )
             if self.fallback:
                 raise ModelError(f"{describe(node)} has neither a tensor expression nor a function body")
+            if self._known(node):
+                context = Context(versions, tuple(self.functions.values()), self.ir_version)
+                kinds, constants = self._known_of(proto)
+                made = make_opaque(proto, node.name, f"{describe(node)} is not supported", context, kinds, constants)
+                if self._evaluate_now(made, proto, constants, node.name):
+                    return
             definition_of(node)  # raises the error that lists the supported operators
             raise ModelError(f"{describe(node)} is not supported")
         inner_opsets = {"": defs.onnx_opset_version(), **self.opsets, **versions_of(function.opset_import)}
@@ -314,32 +363,6 @@ class _Walk:
         separable = (proto.domain, proto.op_type) in self.functions
         for index, inner in enumerate(expand_function(proto, function, f"{node.name}/")):
             self.add(inner, node_title(inner, index), inner_opsets, whole=separable)
-
-
-def resolve_static_inputs(node: OperatorNode, values: Mapping[str, Value]) -> OperatorNode:
-    """The node with inputs that have to be known turned into attributes. Raises StaticInputError where one is not known.
-
-    Optional ones become attributes where they are known and one number.
-    """
-    definition = definition_of(node)
-    inputs = list(node.inputs)
-    attributes: dict[str, AttributeValue] = dict(node.attributes)
-    for index, name in {**definition.static, **definition.optional_static}.items():
-        if index >= len(inputs) or not inputs[index]:
-            continue
-        array = values[inputs[index]].constant
-        if array is not None and (index in definition.static or array.size == 1):
-            attributes[name] = array
-            inputs[index] = ""
-        elif index in definition.static:
-            raise StaticInputError(
-                f"{describe(node)}: its input '{inputs[index]}' ({name}) is computed while the model runs; "
-                "it has to be known when the model is compiled",
-                inputs[index],
-            )
-    while inputs and not inputs[-1]:
-        inputs.pop()
-    return replace(node, inputs=tuple(inputs), attributes=attributes)
 
 
 def _stand_in(value: Value) -> Tensor:

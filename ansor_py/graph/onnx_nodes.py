@@ -6,7 +6,8 @@ node_proto(operator, names)  # back again, for ONNX's reference evaluator
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,17 @@ def any_dtype_name(element_type: int) -> str:
 def attributes_of(node: NodeProto, title: str) -> dict[str, AttributeValue]:
     """The node's attributes as numbers, strings, tuples and arrays. ModelError names the node by `title`."""
     return {attribute.name: _attribute_value(attribute, title) for attribute in node.attribute}
+
+
+@functools.cache
+def default_attributes(op_type: str, opset: int, domain: str = "") -> Mapping[str, AttributeValue]:
+    """The attributes that have a default in this version of an operator: defaults change from version to version."""
+    try:
+        declared = defs.get_schema(op_type, opset, domain).attributes
+    except defs.SchemaError:
+        return {}
+    values = (attribute.default_value for attribute in declared.values())
+    return {value.name: _attribute_value(value, op_type) for value in values if value.name}
 
 
 def _attribute_value(attribute: AttributeProto, title: str) -> AttributeValue:

@@ -6,6 +6,8 @@ whole model's. What its outputs are is asked of ONNX's inference with all that i
     made = make_opaque(node, "if1", reason, context, types, constants)
     made.node.model                  # bytes for the reference evaluator
     made.types["y"]                  # TypeProto; a value without static extents is dynamic
+
+A node that has a library kernel keeps its attributes instead of a model (`make_library`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import (
     FunctionProto,
@@ -27,11 +30,14 @@ from onnx import (
 
 from ansor_py.errors import ModelError, ShapeConflictError
 from ansor_py.graph.ir import Array, OpaqueNode
+from ansor_py.graph.library_kernels import Attribute
 from ansor_py.graph.model_file import first_line
 from ansor_py.graph.node_inference import SHAPE_ELEMENTS
-from ansor_py.graph.onnx_nodes import add_defaults
+from ansor_py.graph.onnx_nodes import add_defaults, attributes_of, default_attributes
 from ansor_py.graph.reference import evaluator_of
 from ansor_py.graph.subgraphs import operators_in, subgraphs_of, values_read
+
+LIBRARY_REASON = "a library kernel computes it"
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,14 @@ def make_opaque(
 ) -> MadeNode:
     """The node as a model of its own. `types` are those of the values it reads, as far as they are known.
 
-    Raises ModelError for an operator that ONNX's reference evaluator does not have either, and ShapeConflictError for one
-    that has no meaning for the shapes that it reads.
+    Raises ModelError for an operator that ONNX's reference evaluator does not have either and for what it would ignore,
+    ShapeConflictError for one that has no meaning for the shapes that it reads.
     """
     model = _model_of(proto, title, context, types)
     try:
         evaluator_of(model)
+    except ModelError as error:  # something that no evaluator honours
+        raise ModelError(f"{reason}; and {error}") from error
     except Exception as error:  # whatever the evaluator raises while it looks up implementations
         raise ModelError(f"{reason}; and ONNX's reference evaluator cannot run it either") from error
     outputs = [name for name in proto.output if name]
@@ -84,6 +92,23 @@ def make_opaque(
         raise ShapeConflictError(f"shapes of the model do not fit together: {where}: {first_line(error)}") from error
 
 
+def make_library(
+    proto: NodeProto, title: str, context: Context, types: Mapping[str, TypeProto], constants: Mapping[str, Array]
+) -> MadeNode:
+    """The node for its library kernel; arguments as of `make_opaque`. Raises ModelError for an attribute that is an array."""
+    opset = context.opsets.get("", 0)
+    attributes: dict[str, Attribute] = {}
+    given = attributes_of(proto, f"node '{title}' (operator {proto.op_type}, opset {opset})")
+    for name, value in {**default_attributes(proto.op_type, opset), **given}.items():
+        if isinstance(value, np.ndarray):
+            raise ModelError(f"node '{title}' (operator {proto.op_type}) has a tensor as attribute '{name}'")
+        attributes[name] = value
+    inputs = {str(index): name for index, name in enumerate(proto.input) if name}
+    outputs = {str(index): name for index, name in enumerate(proto.output) if name}
+    node = OpaqueNode(title, proto.op_type, "", opset, LIBRARY_REASON, b"", inputs, outputs, True, attributes)
+    return MadeNode(node, _inferred_types(_model_of(proto, title, context, types), constants))
+
+
 def evaluate_opaque(node: OpaqueNode, constants: Mapping[str, Array]) -> dict[str, object]:
     """The outputs of a node all of whose inputs are known. Raises ModelError when the evaluator fails."""
     try:
@@ -97,6 +122,7 @@ def _model_of(proto: NodeProto, title: str, context: Context, types: Mapping[str
     inputs = [_value_info(name, types.get(name)) for name in values_read(proto)]
     outputs = [_value_info(name, None) for name in proto.output if name]
     graph = helper.make_graph([proto], title, inputs, outputs)
+    graph.node[0].name = title
     opsets = [helper.make_opsetid(domain, version) for domain, version in context.opsets.items()]
     uses_functions = any(function.name in operators_in(proto) for function in context.functions)
     functions = list(context.functions) if uses_functions else []

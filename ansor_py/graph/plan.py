@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ansor_py.errors import ModelError
+from ansor_py.graph.library_kernels import Attribute
 
 Region = Literal["input", "output", "arena", "weights"]
 
@@ -62,7 +63,8 @@ class Port:
 
 @dataclass(frozen=True)
 class Slot:
-    """An input or output of a fallback node: the name in its ONNX model, and the value of the graph that it is.
+    """An input or output of a fallback node: the name in its ONNX model (its position, for a library kernel), and the value
+    of the graph that it is.
 
     `location`, `shape` and `dtype` are those of a value in compiled code's memory; a dynamic value has no location and is
     held by name while the model runs.
@@ -77,7 +79,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class FallbackNode:
-    """A node that ONNX's reference evaluator runs after the first `after_calls` kernel calls; `reason` says why."""
+    """A node that is run after the first `after_calls` kernel calls: by a library kernel with `attributes` if `library`, else
+    by ONNX's reference evaluator; `reason` says why it is not compiled."""
 
     name: str
     op_type: str
@@ -87,6 +90,8 @@ class FallbackNode:
     after_calls: int
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
+    library: bool = False
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     def __str__(self) -> str:
         operator = f"{self.domain}.{self.op_type}" if self.domain else self.op_type
@@ -170,7 +175,8 @@ def _fallback(data: Mapping[str, Any] | None) -> Fallback | None:
     nodes = []
     for node in data["nodes"]:
         slots = {key: tuple(_slot(slot) for slot in node[key]) for key in ("inputs", "outputs")}
-        nodes.append(FallbackNode(**{**node, **slots}))
+        attributes = {key: tuple(item) if isinstance(item, list) else item for key, item in node["attributes"].items()}
+        nodes.append(FallbackNode(**{**node, **slots, "attributes": attributes}))
     return Fallback(tuple(nodes), tuple(data["dynamic_inputs"]), dict(data["dynamic_outputs"]))
 
 

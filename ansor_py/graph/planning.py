@@ -135,7 +135,8 @@ def _plan_fallback(parts: Partition, places: Mapping[str, Location]) -> Fallback
             calls += 1
         else:
             identity = (step.name, step.op_type, step.domain, step.opset, step.reason)
-            nodes.append(FallbackNode(*identity, calls, slots(step.inputs), slots(step.outputs)))
+            ports = (slots(step.inputs), slots(step.outputs))
+            nodes.append(FallbackNode(*identity, calls, *ports, step.library, dict(step.attributes)))
     return Fallback(tuple(nodes), graph.dynamic_inputs, dict(graph.dynamic_outputs))
 
 

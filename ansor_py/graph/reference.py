@@ -1,114 +1,87 @@
-"""Reference outputs of a whole model by ONNX's own evaluator, for checking what compiled code computes.
+"""The evaluator that runs what is not compiled: ONNX's reference evaluator, corrected and restrained.
 
-Three operators of the evaluator (onnx 1.23) do not follow the standard and are replaced here: LRN normalises only as many
-channels as the batch has images; Softmax before opset 13 works on the last axis instead of all from `axis` on; and
-BatchNormalization before opset 14 mixes the statistics of the input into the given ones although it has one output. Two are
-added: ZipMap, with which classifiers of scikit-learn end, and STFT, which the evaluator has by a loop and for signals of one
-layout alone.
+Operators for which ONNX's evaluator (onnx 1.23) does not follow the standard are computed by `ansor_py.graph.evaluators`
+instead. A node that neither does right (`ansor_py.graph.fallback_limits`) is refused when the evaluator is made, wherever it
+stands: in the model, in a subgraph, in a function body. It also gives the outputs that compiled code is checked against.
 
+    evaluator_of(model).run(None, {"x": array})
     expected = reference_outputs(model, {"data_0": image})
     expected = reference_outputs(model, {"data_0": image}, names=["fc6_1"])     # any values of the model
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, helper
+from onnx import FunctionProto, ModelProto, NodeProto, defs, helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from ansor_py.errors import ModelError
+from ansor_py.graph.evaluators.registry import EvaluatorCall, EvaluatorDefinition, evaluator_for
+from ansor_py.graph.fallback_limits import refusal
 from ansor_py.graph.ir import Array
 
 
-class LRN(OpRun):  # type: ignore[misc,unused-ignore]
-    """Local response normalisation over neighbouring channels."""
+class CheckedEvaluator(ReferenceEvaluator):  # type: ignore[misc,unused-ignore]
+    """ONNX's evaluator with our operators in the place of its own. ModelError for a node that it would not do right."""
 
-    def _run(self, x: NDArray[Any], alpha: float, beta: float, bias: float, size: int) -> tuple[NDArray[Any]]:
-        before, after = (size - 1) // 2, size // 2
-        padded = np.pad(x.astype(np.float64) ** 2, [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2))
-        squares = sum(padded[:, shift : shift + x.shape[1]] for shift in range(size))
-        return ((x / (bias + alpha / size * squares) ** beta).astype(x.dtype),)
-
-
-class Softmax(OpRun):  # type: ignore[misc,unused-ignore]
-    """Softmax as before opset 13: all axes from `axis` on are one."""
-
-    def _run(self, x: NDArray[Any], axis: int | None = None) -> tuple[NDArray[Any]]:
-        stated = any(attribute.name == "axis" for attribute in self.onnx_node.attribute)
-        axis = axis if stated and axis is not None else 1  # the evaluator fills in the default of newer opsets
-        rows = x.reshape(math.prod(x.shape[: axis % x.ndim]), -1)
-        exponential = np.exp(rows - rows.max(axis=1, keepdims=True))
-        return ((exponential / exponential.sum(axis=1, keepdims=True)).reshape(x.shape).astype(x.dtype),)
-
-
-class BatchNormalization(OpRun):  # type: ignore[misc,unused-ignore]
-    """Batch normalisation at inference: by the given statistics alone."""
-
-    def _run(
-        self,
-        x: NDArray[Any],
-        scale: NDArray[Any],
-        bias: NDArray[Any],
-        mean: NDArray[Any],
-        variance: NDArray[Any],
-        epsilon: float = 1e-5,
-        **others: object,
-    ) -> tuple[NDArray[Any]]:
-        shape = (-1, *[1] * (x.ndim - 2))
-        factor = scale / np.sqrt(variance + np.asarray(epsilon, variance.dtype))
-        return ((factor.reshape(shape) * (x - mean.reshape(shape)) + bias.reshape(shape)).astype(x.dtype),)
+    def _load_impl(self, node: NodeProto, input_types: Any = None) -> Any:
+        """The class of a node's operator; ONNX's evaluator asks for it, for the nodes of subgraphs and functions too."""
+        opset = self.opsets.get(node.domain, 0)
+        try:
+            schema = defs.get_schema(node.op_type, opset, node.domain)
+        except defs.SchemaError:
+            return super()._load_impl(node, input_types)  # a function of the model, or unknown
+        reason = refusal(node, schema)
+        if reason is not None:
+            title = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            raise ModelError(f"node '{node.name}' (operator {title}, opset {opset}) cannot be evaluated: {reason}")
+        definition = evaluator_for(node.domain, node.op_type, schema.since_version)
+        if definition is None:
+            return super()._load_impl(node, input_types)
+        return partial(_OwnOperator, definition=definition, schema=schema)
 
 
-class STFT(OpRun):  # type: ignore[misc,unused-ignore]
-    """Short-time Fourier transform by NumPy's, of signals [batch, length, 1 or 2] and [batch, length]."""
+class _OwnOperator(OpRun):  # type: ignore[misc,unused-ignore]
+    """An operator of ours as ONNX's evaluator wants one; attributes that are not given have their version's defaults."""
+
+    def __init__(self, node: NodeProto, parameters: dict[str, Any], definition: EvaluatorDefinition, schema: Any) -> None:
+        super().__init__(node, parameters, schema)
+        self._definition = definition
+        self._version = schema.since_version
+
+    def need_context(self) -> bool:
+        """Whether the values around the node are needed: for the graphs among its attributes."""
+        return bool(self.has_subgraph)
 
     def _run(
-        self,
-        signal: NDArray[Any],
-        frame_step: NDArray[Any],
-        window: NDArray[Any] | None = None,
-        frame_length: NDArray[Any] | None = None,
-        onesided: int = 1,
-    ) -> tuple[NDArray[Any]]:
-        size = int(frame_length) if frame_length is not None else len(window if window is not None else ())
-        taper = np.ones(size) if window is None else window.astype(np.float64)
-        values = signal[..., 0] + 1j * signal[..., 1] if signal.shape[2:] == (2,) else signal.reshape(signal.shape[:2])
-        frames = np.lib.stride_tricks.sliding_window_view(values, size, axis=1)[:, :: int(frame_step)] * taper
-        result = np.fft.rfft(frames) if onesided else np.fft.fft(frames)
-        return (np.stack([result.real, result.imag], axis=-1).astype(signal.dtype),)
+        self, *inputs: Any, context: Any = None, attributes: Any = None, bindings: Any = None, **values: Any
+    ) -> tuple[Any, ...]:
+        plain = {name: _plain(value) for name, value in values.items()}
+        outputs = len(self.onnx_node.output)
+        call = EvaluatorCall(self.onnx_node.op_type, self._version, inputs, plain, outputs, context or {}, attributes)
+        with np.errstate(all="ignore"):
+            return self._definition.function(call)[:outputs]
+
+    def _check_and_fix_outputs(self, results: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arrays for scalars; None is an optional value that is empty."""
+        return tuple(np.asarray(item) if np.isscalar(item) else item for item in results)
 
 
-class ZipMap(OpRun):  # type: ignore[misc,unused-ignore]
-    """A dictionary from class to score for each row."""
-
-    op_domain = "ai.onnx.ml"
-
-    def _run(
-        self, x: NDArray[Any], classlabels_int64s: Any = None, classlabels_strings: Any = None
-    ) -> tuple[list[dict[int | str, float]]]:
-        labels = classlabels_int64s if classlabels_int64s is not None else classlabels_strings
-        return ([dict(zip(labels, row, strict=True)) for row in x.reshape(-1, x.shape[-1]).tolist()],)
+def _plain(value: Any) -> Any:
+    """An attribute's float32 numbers as Python's, so that they do not decide the dtype of a result."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return float(value) if isinstance(value, np.floating) else value
 
 
-def corrected_operators(opset: int) -> list[type[OpRun]]:
-    """The replacements (`new_ops` of the evaluator) that a model of this opset needs."""
-    return [LRN, STFT, ZipMap, *([Softmax] if opset < 13 else []), *([BatchNormalization] if opset < 14 else [])]
-
-
-def evaluator_of(model: bytes | ModelProto) -> ReferenceEvaluator:
-    """ONNX's evaluator for a model, with the corrected operators."""
-    parsed = ModelProto.FromString(model) if isinstance(model, bytes) else model
-    return ReferenceEvaluator(parsed, new_ops=corrected_operators(opset_of(parsed)))
-
-
-def opset_of(model: ModelProto) -> int:
-    """The version of the standard operator set that a model uses; 0 if it uses none."""
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+def evaluator_of(model: bytes | ModelProto | FunctionProto) -> CheckedEvaluator:
+    """The evaluator for a model or function. Raises ModelError for a node that it would not do right."""
+    return CheckedEvaluator(ModelProto.FromString(model) if isinstance(model, bytes) else model)
 
 
 def reference_outputs(model: ModelProto, feed: Mapping[str, Array], names: Sequence[str] | None = None) -> dict[str, Array]:

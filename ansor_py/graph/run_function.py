@@ -8,7 +8,8 @@ buffers are the arena, the weights and the ports.
 
     code = compile_module(run_function_ir(plan), target)
 
-A model with fallback nodes has a function for each run of kernels between them instead, `model_segment0` and so on.
+A model with nodes that are not compiled has a function for each run of kernels between them instead: `model_segment0` and
+so on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SEGMENT_SYMBOL = "model_segment"
 
 
 def segments_of(plan: Plan) -> list[range]:
-    """The calls before, between and after the fallback nodes: a segment more than there are nodes, some may be empty."""
+    """The calls before, between and after the nodes that are not compiled: a segment more than these, some may be empty."""
     ends = [node.after_calls for node in plan.fallback.nodes] if plan.fallback is not None else []
     return [range(begin, end) for begin, end in zip([0, *ends], [*ends, len(plan.calls)], strict=True)]
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.te.expr import Binary, Const, Expr, Var
+from ansor_py.te.expr import Binary, Const, Expr, Var, postorder
 
 Number = Union[int, NDArray[np.int64]]
 Extents = Callable[[str], Number | None]
@@ -73,13 +74,10 @@ class Affine:
     def __sub__(self, other: Affine) -> Affine:
         return self + other * -1
 
-    @property
-    def variables(self) -> set[str]:
+    @cached_property
+    def variables(self) -> frozenset[str]:
         """Names of all variables, inside atoms too."""
-        found: set[str] = set()
-        for term, _ in self.terms:
-            found |= {term} if isinstance(term, str) else term.value.variables
-        return found
+        return frozenset().union(*({term} if isinstance(term, str) else term.value.variables for term, _ in self.terms))
 
 
 def variable(name: str) -> Affine:
@@ -139,13 +137,22 @@ def clamp(value: Affine, limit: Number) -> Affine:
 
 def from_expr(expr: Expr, values: dict[str, Affine]) -> Affine | None:
     """An index expression over axes with the given values; None if it holds something else than `+ - * // %` by constants."""
+    if isinstance(expr, Var):
+        return values.get(expr.name)
+    known: dict[int, Affine | None] = {}
+    for node in postorder(expr, lambda node: not isinstance(node, Const | Var | Binary)):
+        known[id(node)] = _from_node(node, [known.get(id(operand)) for operand in node.operands], values)
+    return known[id(expr)]
+
+
+def _from_node(expr: Expr, operands: list[Affine | None], values: dict[str, Affine]) -> Affine | None:
     if isinstance(expr, Const):
         return number(int(expr.value))
     if isinstance(expr, Var):
         return values.get(expr.name)
     if not isinstance(expr, Binary):
         return None
-    left, right = from_expr(expr.left, values), from_expr(expr.right, values)
+    left, right = operands
     if left is None or right is None:
         return None
     if expr.op in ("add", "sub"):
@@ -157,12 +164,19 @@ def from_expr(expr: Expr, values: dict[str, Affine]) -> Affine | None:
     return None
 
 
-def interval(value: Affine, varying: Extents) -> tuple[Affine, Number]:
+def interval(value: Affine, varying: Extents, known: dict[int, tuple[Affine, Number]] | None = None) -> tuple[Affine, Number]:
     """The lowest value, in terms of the variables that do not vary, and the width: how many consecutive integers are reached.
 
     `varying(name)` is the extent of a loop that runs, or None for a fixed variable. Exact for affine values; for floor
-    division by an unaligned value and for modulo the width is an upper bound.
+    division by an unaligned value and for modulo the width is an upper bound. `known` are those of values inside of others.
     """
+    known = {} if known is None else known
+    if id(value) not in known:
+        known[id(value)] = _interval(value, varying, known)
+    return known[id(value)]
+
+
+def _interval(value: Affine, varying: Extents, known: dict[int, tuple[Affine, Number]]) -> tuple[Affine, Number]:
     extents = {term: varying(term) for term, _ in value.terms if isinstance(term, str)}
     still = tuple([item for item in value.terms if item[0] in extents and extents[item[0]] is None])
     lowest = Affine(still, value.constant)
@@ -175,7 +189,7 @@ def interval(value: Affine, varying: Extents) -> tuple[Affine, Number]:
                 continue
             reach = extent - 1
         else:
-            low, atom_width = _atom_interval(term, varying)
+            low, atom_width = _atom_interval(term, varying, known)
             lowest = lowest + low * coefficient
             reach = atom_width - 1
         negative = coefficient < 0 if isinstance(coefficient, int) else bool((coefficient < 0).all())
@@ -185,8 +199,8 @@ def interval(value: Affine, varying: Extents) -> tuple[Affine, Number]:
     return lowest, width
 
 
-def _atom_interval(atom: Atom, varying: Extents) -> tuple[Affine, Number]:
-    low, width = interval(atom.value, varying)
+def _atom_interval(atom: Atom, varying: Extents, known: dict[int, tuple[Affine, Number]]) -> tuple[Affine, Number]:
+    low, width = interval(atom.value, varying, known)
     if atom.kind == "clamp":
         return clamp(low, atom.divisor), smaller(width, atom.divisor + 1)
     misaligned = low.constant % atom.divisor
@@ -210,6 +224,8 @@ def choose(condition: bool | NDArray[np.bool_], then: Number, otherwise: Number)
 
 def same(a: Affine, b: Affine) -> bool:
     """Whether two values differ by a constant only."""
+    if a is b:
+        return True
     if len(a.terms) != len(b.terms):
         return False
     return all(any(_same_term(s, t) and is_number(c - d, 0) for t, d in b.terms) for s, c in a.terms)
@@ -224,17 +240,3 @@ def _same_term(a: Term, b: Term) -> bool:
         and same(a.value, b.value)
         and is_number(a.value.constant - b.value.constant, 0)
     )
-
-
-def coefficient_of(value: Affine, name: str) -> Number:
-    """How much the value grows per step of a loop variable; inside a clamp as without it, inside `//` and `%` only if exact."""
-    total: Number = 0
-    for term, c in value.terms:
-        if term == name:
-            total = total + c
-        elif isinstance(term, Atom) and name in term.value.variables:
-            inner = coefficient_of(term.value, name)
-            if term.kind == "floordiv":
-                inner = inner // term.divisor
-            total = total + c * inner
-    return total

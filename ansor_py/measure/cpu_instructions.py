@@ -30,7 +30,6 @@ from ansor_py.te.expr import (
     Read,
     Select,
     Var,
-    children,
     reads_of,
     variables_of,
 )
@@ -117,7 +116,7 @@ class _TileCount:
     def _combination(self, combiner: str) -> None:
         demand, value = self._demand, self._tile.value
         fused = combiner == "sum" and value.dtype in FLOAT_DTYPES and isinstance(value, Binary) and value.op == "mul"
-        for operand in children(value) if fused else (value,):
+        for operand in value.operands if fused else (value,):
             self._operation(operand)
         extreme = combiner in ("max", "min")
         demand.arithmetic += self._points * self._steps * (EXTREME_SLOTS if extreme else 1)
@@ -173,17 +172,20 @@ class _TileCount:
 
     def _operation(self, expr: Expr) -> None:
         """Count an expression with everything in it, once for each combination of what it depends on."""
-        if expr in self._counted or isinstance(expr, Const | Var):
-            return
-        self._counted.add(expr)
-        if isinstance(expr, Read):
-            self._read(expr)
-            for index in expr.indices:
-                if any(isinstance(node, Read) for node in _below(index)):
-                    self._operation(index)
-            return
-        for child in children(expr):
-            self._operation(child)
+        pending = [expr]
+        while pending:
+            node = pending.pop()
+            if node in self._counted or isinstance(node, Const | Var):
+                continue
+            self._counted.add(node)
+            if isinstance(node, Read):
+                self._read(node)
+                pending.extend(index for index in reversed(node.indices) if index.has_reads)
+            else:
+                self._instruction(node)
+                pending.extend(reversed(node.operands))
+
+    def _instruction(self, expr: Expr) -> None:
         times, in_lanes = self._times(expr)
         wide = 2 if in_lanes and self._is_wide(expr) else 1
         slots = self._slots(expr) * wide
@@ -194,7 +196,7 @@ class _TileCount:
 
     def _is_wide(self, expr: Expr) -> bool:
         """Whether the lanes of an operation take two registers: 64-bit integers beside 32-bit numbers."""
-        operands = (expr, *children(expr))
+        operands = (expr, *expr.operands)
         return any(node.dtype == INDEX for node in operands) and self._lanes * DTYPE_BYTES[INDEX] > self._target.vector_bytes
 
     def _slots(self, expr: Expr) -> int:
@@ -287,7 +289,3 @@ class _TileCount:
             value = self._simplifier.linear(side)
             divisors.append(gcd(value.constant, *(c * self._multiple_of(a) for a, c in value.terms)))
         return gcd(*divisors)
-
-
-def _below(expr: Expr) -> list[Expr]:
-    return [expr, *(node for child in children(expr) for node in _below(child))]

@@ -11,14 +11,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ansor_py.schedule.dag import producers
-from ansor_py.te.expr import Binary, Call, Const, Expr, Read, Select, Var, reads_of, substitute, variables_of, walk
+from ansor_py.te.expr import (
+    Binary,
+    Call,
+    Cast,
+    Compare,
+    Const,
+    Expr,
+    Read,
+    Reduce,
+    Select,
+    Var,
+    reads_of,
+    substitute,
+    variables_of,
+    walk,
+)
 from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
 # Functions that cost many instructions; recomputing them at every read would be a loss. Ansor lists only `exp`.
 EXPENSIVE_FUNCTIONS = frozenset({"exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "atan", "fmod"})
+
+# Instructions of one evaluation of a vector function such as exp, about.
+FUNCTION_INSTRUCTIONS = 16
+# No stage is inlined where a formula would then have more instructions than this. A loop that computes four vectors at a time,
+# whole and with a masked tail, has eight times as many: 2048, half of a first-level instruction cache. A longer chain of
+# operations becomes several loops; what that costs is a store and a load for 256 instructions.
+MAX_FORMULA_INSTRUCTIONS = 256
 
 
 @dataclass(frozen=True)
@@ -130,6 +153,33 @@ def is_read_once(tensor: Tensor, readers: Sequence[Tensor]) -> bool:
     accesses = [simple_access(read, axes) for read in reads_of(tensor.op.body)]
     ordered = all(a is not None and not a.axis_duplicated and a.same_order for a in accesses)
     return ordered and not has_reduction(readers[0]) and is_elementwise_read(readers[0], tensor)
+
+
+def is_free_to_inline(tensor: Tensor, readers: Sequence[Tensor]) -> bool:
+    """Whether the operation's formula may stand in the place of its reads: nothing that costs something is computed twice, and
+    no formula becomes too large. `readers` have inlined stages in their formulas.
+    """
+    if isinstance(tensor.op, Placeholder) or has_reduction(tensor):
+        return False
+    if not (is_strictly_inlineable(tensor) or is_read_once(tensor, readers)):
+        return False
+    own = formula_instructions(tensor.op.body)
+    return all(_instructions_with(reader, tensor.name, own) <= MAX_FORMULA_INSTRUCTIONS for reader in readers)
+
+
+def _instructions_with(reader: Tensor, name: str, own: int) -> int:
+    assert isinstance(reader.op, Compute)
+    reads = sum(read.tensor.name == name for read in set(reader.op.reads))
+    return formula_instructions(reader.op.body) + reads * own
+
+
+@lru_cache(maxsize=4096)
+def formula_instructions(body: Expr) -> int:
+    """Instructions for one element (or vector of elements) of a formula, about."""
+    return sum(FUNCTION_INSTRUCTIONS if isinstance(node, Call) else 1 for node in set(walk(body)) if isinstance(node, _EMITTED))
+
+
+_EMITTED = (Binary, Cast, Compare, Read, Reduce, Select, Call)
 
 
 def common_outer_axes(consumer: Tensor, producer: Tensor) -> int:

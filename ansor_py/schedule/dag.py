@@ -14,23 +14,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 from ansor_py.errors import ExpressionError
-from ansor_py.te.expr import (
-    FLOAT_DTYPES,
-    Binary,
-    Call,
-    Cast,
-    Compare,
-    Expr,
-    Not,
-    Read,
-    Reduce,
-    Select,
-    children,
-    reads_of,
-    transform,
-)
+from ansor_py.te.expr import FLOAT_DTYPES, Binary, Compare, Expr, Read, Reduce, Select, postorder, reads_of, shared, transform
 from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
 
@@ -57,7 +44,7 @@ class ComputeDAG:
             if isinstance(tensor.op, Placeholder) and inputs is not None and id(tensor) not in given:
                 raise ExpressionError(f"placeholder '{tensor.name}' is used but not listed among the inputs")
         renamed: dict[int, Tensor] = {}
-        taken: set[str] = set()
+        taken: dict[str, int] = {}
         for tensor in order:
             renamed[id(tensor)] = _renamed(tensor, _unique(tensor.name, taken), renamed)
         tensors = tuple(renamed[id(tensor)] for tensor in order)
@@ -65,6 +52,11 @@ class ComputeDAG:
             raise ExpressionError(f"output '{wanted[0].name}' is a placeholder; an output has to be computed")
         placeholders = tuple(tensor for tensor in tensors if isinstance(tensor.op, Placeholder))
         return ComputeDAG(tensors, placeholders, tuple(renamed[id(tensor)] for tensor in wanted))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Whatever comes first in what is pickled is only referred to afterwards: each node before what uses it, however deep.
+        bodies = ((*postorder(t.op.body), t) if isinstance(t.op, Compute) else (t,) for t in self.tensors)
+        return _unpickled, ([part for body in bodies for part in body], self.tensors, self.inputs, self.outputs)
 
     @cached_property
     def computed(self) -> tuple[Tensor, ...]:
@@ -92,6 +84,12 @@ class ComputeDAG:
         return "\n".join(map(_definition, self.tensors))
 
 
+def _unpickled(
+    parts: Sequence[object], tensors: tuple[Tensor, ...], inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
+) -> ComputeDAG:
+    return ComputeDAG(tensors, inputs, outputs)
+
+
 def producers(tensor: Tensor) -> list[Tensor]:
     """The distinct tensors that the body of `tensor` reads, in order of first read."""
     if isinstance(tensor.op, Placeholder):
@@ -103,31 +101,41 @@ def tensor_flops(tensor: Tensor) -> int:
     """Floating-point operations of one operation: output elements times operations of the body (reference section 1).
 
     Arithmetic and comparisons count one when they work on the output's kind of number, a select counts its condition
-    and the dearer branch, calls count only their arguments, casts nothing; a reduction multiplies by its iterations.
+    and the dearer branch, calls count only their arguments, casts nothing; a reduction multiplies by its iterations. A value
+    that is used several times is computed once.
     """
     if isinstance(tensor.op, Placeholder):
         return 0
-    return tensor.size * _expr_flops(tensor.op.body, tensor.dtype in FLOAT_DTYPES)
+    body, wants_float = shared(tensor.op.body), tensor.dtype in FLOAT_DTYPES
+    if not isinstance(body, Reduce):
+        return tensor.size * _expr_flops(body, wants_float)
+    iterations = prod(axis.extent for axis in body.axes)
+    return tensor.size * iterations * (1 + _expr_flops(body.source, wants_float))
 
 
 def _expr_flops(expr: Expr, wants_float: bool) -> int:
-    below = [_expr_flops(child, wants_float) for child in children(expr)]
-    match expr:
-        case Reduce():
-            iterations = 1
-            for axis in expr.axes:
-                iterations *= axis.extent
-            return iterations * (1 + below[0])
-        case Select():
-            return below[0] + max(below[1], below[2])
-        case Binary() | Compare():
-            return sum(below) + int((expr.left.dtype in FLOAT_DTYPES) == wants_float)
-        case Not() | Cast() | Call():
-            return sum(below)
-        case Read():
-            return 0
-        case _:
-            return 0
+    alone: dict[int, int] = {}  # of a node with everything below it
+    for node in postorder(expr, lambda node: isinstance(node, Read)):
+        alone[id(node)] = _own_flops(node, wants_float) + sum(alone.get(id(operand), 0) for operand in _taken(node, alone))
+    total, seen, pending = 0, set[int](), [expr]
+    while pending:
+        node = pending.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            total += _own_flops(node, wants_float)
+            pending.extend(_taken(node, alone))
+    return total
+
+
+def _own_flops(node: Expr, wants_float: bool) -> int:
+    return int(isinstance(node, Binary | Compare) and (node.left.dtype in FLOAT_DTYPES) == wants_float)
+
+
+def _taken(node: Expr, flops: dict[int, int]) -> tuple[Expr, ...]:
+    """The operands that count; of a select only one branch."""
+    if isinstance(node, Select):
+        return node.condition, max(node.then, node.otherwise, key=lambda branch: flops.get(id(branch), 0))
+    return () if isinstance(node, Read) else node.operands
 
 
 def _visit(tensor: Tensor, order: list[Tensor], seen: set[int]) -> None:
@@ -145,11 +153,12 @@ def _visit(tensor: Tensor, order: list[Tensor], seen: set[int]) -> None:
         stack.extend((producer, False) for producer in reversed(producers(node)) if id(producer) not in seen)
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, number = name, 1
+def _unique(name: str, taken: dict[str, int]) -> str:
+    """The name with the next free number behind it if it is taken; `taken` has the numbers from which to look on."""
+    candidate = name
     while candidate in taken:
-        candidate, number = f"{name}_{number}", number + 1
-    taken.add(candidate)
+        candidate, taken[name] = f"{name}_{taken[name]}", taken[name] + 1
+    taken[candidate] = 1
     return candidate
 
 

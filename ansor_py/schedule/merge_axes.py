@@ -21,7 +21,6 @@ from ansor_py.te.expr import (
     Read,
     Reduce,
     Var,
-    children,
     reads_of,
     substitute,
     transform,
@@ -60,10 +59,11 @@ def _without_unit_reductions(dag: ComputeDAG) -> ComputeDAG:
     if all(axis.extent > 1 for tensor in dag.computed for axis in _axes(tensor) if axis.kind == "reduction"):
         return dag
     new: dict[str, Tensor] = {}
+    redirected: dict[int, Tensor] = {}
     for tensor in dag.tensors:
         new[tensor.name] = tensor
         if isinstance(tensor.op, Compute):
-            body = redirect_reads(tensor.op.body, {id(old): new[old.name] for old in dag.tensors if old.name in new})
+            body = redirect_reads(tensor.op.body, redirected)
             if isinstance(body, Reduce):
                 unit = {axis.name: Const(0, INDEX) for axis in body.axes if axis.extent == 1}
                 kept = tuple(axis for axis in body.axes if axis.extent > 1)
@@ -71,6 +71,7 @@ def _without_unit_reductions(dag: ComputeDAG) -> ComputeDAG:
                 body = Reduce(body.combiner, source, kept) if kept else source
             rebuilt = tensor_from_body(tensor.name, tensor.op.axes, body)
             new[tensor.name] = Tensor(tensor.name, rebuilt.shape, rebuilt.dtype, rebuilt.op, tensor.attributes)
+        redirected[id(tensor)] = new[tensor.name]
     return ComputeDAG.from_outputs([new[t.name] for t in dag.outputs], inputs=[new[t.name] for t in dag.inputs])
 
 
@@ -80,11 +81,11 @@ def _mergeable(dag: ComputeDAG) -> set[Pair]:
     for tensor in dag.computed:
         first = len(tensor.shape)
         pairs |= {(tensor.name, first + d) for d in range(len(_axes(tensor)) - first - 1)}
-    changed = True
-    while changed:
-        wrong = set[Pair]().union(*(_contradictions(tensor, pairs) for tensor in dag.computed))
-        changed = bool(wrong & pairs)
-        pairs -= wrong
+    before = -1
+    while len(pairs) != before:  # both ways along a chain at once
+        before = len(pairs)
+        for tensor in (*dag.computed, *reversed(dag.computed)):
+            pairs -= _contradictions(tensor, pairs)
     return pairs
 
 
@@ -116,7 +117,7 @@ def _loose_variables(body: Expr) -> set[str]:
     """Variables that stand anywhere else than alone as an index of one read, or as such more than once."""
     loose: set[str] = set()
     for node in walk(body):
-        inside = children(node)
+        inside = node.operands
         if isinstance(node, Read):
             plain = [index.name for index in node.indices if isinstance(index, Var)]
             loose |= {name for name in plain if plain.count(name) > 1}

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ansor_py.errors import ScheduleError
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.te.expr import AxisKind, Expr, Read, reads_of, substitute, transform
-from ansor_py.te.tensor import Compute, Placeholder, Tensor, tensor_from_body
+from ansor_py.te.expr import AxisKind, Expr, Read, reads_of, shared, substitute, transform
+from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
 if TYPE_CHECKING:
     from ansor_py.schedule.steps.base import Step
@@ -153,7 +153,9 @@ class State:
 
     def apply(self, step: Step) -> State:
         """The state after one more step; raises ScheduleError, which names step, stage and iterator, if it is illegal."""
-        return replace(step.apply(self), steps=(*self.steps, step))
+        after = replace(step.apply(self), steps=(*self.steps, step))
+        after._take_over(self)
+        return after
 
     def replay(self, steps: Iterable[Step]) -> State:
         """The state after all steps in order."""
@@ -163,22 +165,23 @@ class State:
         return state
 
     @cached_property
-    def _by_name(self) -> dict[str, Stage]:
-        return {stage.name: stage for stage in self.stages}
+    def _positions(self) -> dict[str, int]:
+        return {stage.name: position for position, stage in enumerate(self.stages)}
 
     def has_stage(self, name: str) -> bool:
         """Whether there is a stage of that name (placeholders are none)."""
-        return name in self._by_name
+        return name in self._positions
 
     def stage(self, name: str) -> Stage:
         """A stage by name; raises ScheduleError that lists the stages."""
-        if name not in self._by_name:
-            raise ScheduleError(f"there is no stage '{name}'; the stages are {', '.join(self._by_name)}")
-        return self._by_name[name]
+        if name not in self._positions:
+            raise ScheduleError(f"there is no stage '{name}'; the stages are {', '.join(self._positions)}")
+        return self.stages[self._positions[name]]
 
     def with_stage(self, stage: Stage) -> State:
         """The state with one stage replaced by another of the same name."""
-        return replace(self, stages=tuple(stage if old.name == stage.name else old for old in self.stages))
+        position = self._positions[stage.name]
+        return replace(self, stages=(*self.stages[:position], stage, *self.stages[position + 1 :]))
 
     def is_output(self, name: str) -> bool:
         """Whether the stage produces an output of the DAG."""
@@ -194,32 +197,45 @@ class State:
 
     def readers(self, name: str) -> list[Stage]:
         """Stages whose own formula reads the tensor, inlined ones included."""
-        return [stage for stage in self.stages if any(read.tensor.name == name for read in reads_of(stage.op.body))]
+        return [self.stage(reader) for reader in self._readers.get(name, ())]
 
     def consumers(self, name: str) -> list[Stage]:
         """Stages that read the tensor, looked up through inlined stages."""
-        found: dict[str, Stage] = {}
-        for reader in self.readers(name):
-            below = self.consumers(reader.name) if isinstance(reader.location, Inlined) else [reader]
-            found.update({stage.name: stage for stage in below})
-        return list(found.values())
+        found: list[Stage] = []
+        seen: set[str] = set()
+        pending = self.readers(name)[::-1]
+        while pending:
+            reader = pending.pop()
+            if reader.name in seen:
+                continue
+            seen.add(reader.name)
+            if isinstance(reader.location, Inlined):
+                pending.extend(reversed(self.readers(reader.name)))
+            else:
+                found.append(reader)
+        return found
 
     def is_prepared(self, name: str) -> bool:
         """Whether the stage depends on constants alone and stands at root: it is computed once, not in every run."""
-        stage = self.stage(name)
-        if self.is_output(name) or not isinstance(stage.location, Root):
-            return False
-        return all(
-            self.is_prepared(read.tensor.name)
-            if self.has_stage(read.tensor.name)
-            else isinstance(read.tensor.op, Placeholder) and read.tensor.op.constant
-            for read in reads_of(self.body(name))
-        )
+        pending, seen = [name], set[str]()
+        while pending:
+            stage = self.stage(pending.pop())
+            if self.is_output(stage.name) or not isinstance(stage.location, Root):
+                return False
+            for tensor in (read.tensor for read in self.reads(stage.name)):
+                if not self.has_stage(tensor.name):
+                    if not (isinstance(tensor.op, Placeholder) and tensor.op.constant):
+                        return False
+                elif tensor.name not in seen:
+                    seen.add(tensor.name)
+                    pending.append(tensor.name)
+        return True
 
     def body(self, name: str) -> Expr:
-        """The formula of a stage with all inlined producers substituted."""
+        """The formula of a stage with all inlined producers substituted; what it uses several times is one node."""
         if name not in self._bodies:
-            self._bodies[name] = self._inline(self.stage(name).op.body)
+            start = self._earlier.get(name)
+            self._bodies[name] = shared(self._with_inlined(self.stage(name).op.body if start is None else start))
         return self._bodies[name]
 
     def reads(self, name: str) -> tuple[Read, ...]:
@@ -230,8 +246,8 @@ class State:
 
     def whole(self, name: str) -> Tensor:
         """The tensor that a stage computes from what stages not inlined and inputs hold: with `body` for its formula."""
-        op = self.stage(name).op
-        return tensor_from_body(name, op.axes, self.body(name))
+        tensor = self.stage(name).tensor
+        return replace(tensor, op=replace(self.stage(name).op, body=self.body(name)))
 
     @cached_property
     def _bodies(self) -> dict[str, Expr]:
@@ -241,16 +257,69 @@ class State:
     def _reads(self) -> dict[str, tuple[Read, ...]]:
         return {}
 
-    def _inline(self, body: Expr) -> Expr:
-        def rewrite(node: Expr) -> Expr | None:
-            if isinstance(node, Read) and node.tensor.name in self._by_name:
-                producer = self._by_name[node.tensor.name]
-                if isinstance(producer.location, Inlined):
-                    axes = (axis.name for axis in producer.op.axes)
-                    return self._inline(substitute(producer.op.body, dict(zip(axes, node.indices, strict=True))))
-            return None
+    @cached_property
+    def _earlier(self) -> dict[str, Expr]:
+        """Formulas in which some stages are inlined already."""
+        return {}
 
-        return transform(body, rewrite)
+    @cached_property
+    def _readers(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for stage in self.stages:
+            for name in dict.fromkeys(read.tensor.name for read in stage.op.reads):
+                found.setdefault(name, []).append(stage.name)
+        return found
+
+    def _take_over(self, before: State) -> None:
+        """Keep what was found out about the formulas of the state before a step, of which most steps change none."""
+        changed = [(old, new) for old, new in zip(before.stages, self.stages, strict=False) if old is not new]
+        if len(before.stages) != len(self.stages) or any(old.tensor is not new.tensor for old, new in changed):
+            return
+        self.__dict__.update(_readers=before._readers, _positions=before._positions)
+        placed = [(old, new) for old, new in changed if isinstance(old.location, Inlined) != isinstance(new.location, Inlined)]
+        if any(isinstance(old.location, Inlined) for old, _ in placed):
+            return
+        inlined = {new.name for _, new in placed}
+        for name, body in before._bodies.items():
+            if any(read.tensor.name in inlined for read in before.reads(name)):
+                self._earlier[name] = body
+            else:
+                self._bodies[name], self._reads[name] = body, before.reads(name)
+
+    def _with_inlined(self, body: Expr) -> Expr:
+        """The expression with the formulas of inlined stages in the place of their reads; equal reads get the same one."""
+        formulas: dict[Read, Expr] = {}
+        pending: list[tuple[Read | None, Expr]] = [(None, body)]
+        while True:
+            read, formula = pending[-1]
+            inlined = [inner for inner in reads_of(formula) if self._is_inlined(inner)] if read not in formulas else []
+            ready = [inner for inner in inlined if not self._has_inlined_index(inner)]
+            missing = [inner for inner in ready if inner not in formulas]
+            if missing:  # first those, then this one again
+                pending.extend((inner, self._formula_of(inner)) for inner in missing)
+                continue
+            if inlined:
+                formula = transform(formula, lambda node: formulas.get(node) if isinstance(node, Read) else None)
+            if len(ready) < len(inlined):  # which read something else now
+                pending[-1] = (read, formula)
+                continue
+            if read is None:
+                return formula
+            pending.pop()
+            formulas.setdefault(read, formula)
+
+    def _has_inlined_index(self, read: Read) -> bool:
+        inner = (item for index in read.indices if index.has_reads for item in reads_of(index))
+        return any(map(self._is_inlined, inner))
+
+    def _is_inlined(self, read: Read) -> bool:
+        name = read.tensor.name
+        return self.has_stage(name) and isinstance(self.stage(name).location, Inlined)
+
+    def _formula_of(self, read: Read) -> Expr:
+        """What a stage computes for this element, from what it reads itself."""
+        op = self.stage(read.tensor.name).op
+        return substitute(op.body, {axis.name: index for axis, index in zip(op.axes, read.indices, strict=True)})
 
     def __str__(self) -> str:
         lines = [f"placeholder {tensor}" for tensor in self.dag.inputs]

@@ -3,6 +3,7 @@
 Integer subexpressions become sums of coefficient times atom, where an atom is a variable or a floor division, modulo,
 minimum or maximum that cannot be resolved. Divisions and comparisons are decided by interval arithmetic, and
 `(x // c) * c + x % c` is put together again, so that fused, split and reshaped indices come out affine wherever they are.
+Integers that are read from memory are computed as they are written, unless they serve as an index.
 
     i, j = Var("i"), Var("j")
     simplify((i * 16 + j) // 16, {"i": (0, 3), "j": (0, 15)})      # i
@@ -10,7 +11,8 @@ minimum or maximum that cannot be resolved. Divisions and comparisons are decide
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -21,11 +23,10 @@ from ansor_py.te.expr import (
     Compare,
     Const,
     Expr,
-    Reduce,
     Var,
     binary,
-    children,
     compare,
+    postorder,
     with_children,
 )
 
@@ -63,19 +64,28 @@ class Simplifier:
 
     def __init__(self, ranges: Ranges) -> None:
         self.ranges = ranges
+        self._simple: dict[Expr, Expr] = {}
         self._linear: dict[Expr, Linear] = {}
+        self._intervals: dict[Expr, Interval] = {}
 
     def simplify(self, expr: Expr) -> Expr:
-        """See the module's function of the same name."""
-        if isinstance(expr, Const | Var):
-            return self._to_expr(self.linear(expr), expr.dtype) if expr.dtype == INDEX else expr
-        if isinstance(expr, Binary) and expr.dtype == INDEX:
-            return self._to_expr(self.linear(expr), INDEX)
-        if isinstance(expr, Compare) and expr.left.dtype == INDEX:
-            return self._compare(expr)
-        if isinstance(expr, Reduce):
-            return Reduce(expr.combiner, self.simplify(expr.source), expr.axes)
-        return with_children(expr, tuple(self.simplify(child) for child in children(expr)))
+        """See the module's function of the same name. What is one node in the expression is one in the result."""
+        if not self._is_settled(expr):
+            for node in postorder(expr, self._is_settled):
+                if node not in self._simple:
+                    self._simple[node] = self._rebuilt(node, [self._simple[operand] for operand in node.operands])
+        return self._simple[expr]
+
+    def _is_settled(self, node: Expr) -> bool:
+        """Whether the simple form is known; an index gets it at once, from its normal form."""
+        if node not in self._simple and node.dtype == INDEX and not node.has_reads and isinstance(node, Const | Var | Binary):
+            self._simple[node] = self._to_expr(self.linear(node), INDEX)
+        return node in self._simple
+
+    def _rebuilt(self, node: Expr, operands: Sequence[Expr]) -> Expr:
+        if isinstance(node, Compare) and node.left.dtype == INDEX:
+            return self._compare(node, *operands)
+        return with_children(node, tuple(operands))
 
     def interval(self, expr: Expr) -> Interval:
         """Lowest and highest value that an integer expression can take (an enclosure)."""
@@ -85,12 +95,21 @@ class Simplifier:
         """The normal form of an integer expression."""
         known = self._linear.get(expr)
         if known is None:
-            known = self._linear[expr] = self.recombine(self._normalise(expr))
+            # Sums in sums, however deep, are worked on from the inside.
+            is_deep = isinstance(expr, Binary) and not all(map(self._is_close, expr.operands))
+            for node in postorder(expr, self._is_close) if is_deep else (expr,):
+                known = self._linear[node] = self.recombine(self._normalise(node))
+            assert known is not None
         return known
+
+    def _is_close(self, node: Expr) -> bool:
+        """Whether finding the normal form takes one step: no arithmetic, or known already."""
+        return not isinstance(node, Binary) or node in self._linear
 
     def linear_interval(self, value: Linear) -> Interval:
         """The interval of a normal form."""
-        low = high = float(value.constant)
+        low: float = value.constant  # exact: an integer as long as no bound is infinite
+        high: float = value.constant
         for atom, coefficient in value.terms:
             a, b = self._atom_interval(atom)
             low += coefficient * (a if coefficient > 0 else b)
@@ -121,14 +140,21 @@ class Simplifier:
                 case "min" | "max":
                     return self._extreme(expr.op, left, right)
             return self._opaque(binary(expr.op, self._to_expr(left, INDEX), self._to_expr(right, INDEX)))
-        return self._opaque(with_children(expr, tuple(self.simplify(child) for child in children(expr))))
+        return self._opaque(with_children(expr, tuple(self.simplify(operand) for operand in expr.operands)))
 
     def _opaque(self, expr: Expr) -> Linear:
         return Linear((), int(expr.value)) if isinstance(expr, Const) else Linear(((expr, 1),), 0)
 
+    def _may_wrap(self, *values: Linear) -> bool:
+        """Whether data of unknown size is among the terms: sums of it are machine arithmetic, not that of whole numbers."""
+        atoms = {atom for value in values for atom, _ in value.terms if not isinstance(atom, Var)}
+        return any(math.isinf(bound) for atom in atoms for bound in self._atom_interval(atom))
+
     def _floordiv(self, value: Linear, divisor: int) -> Linear:
         if divisor == 1:
             return value
+        if self._may_wrap(value):
+            return self._opaque(binary("floordiv", self._to_expr(value, INDEX), divisor))
         quotient = Linear(tuple((a, c // divisor) for a, c in value.terms if c % divisor == 0), value.constant // divisor)
         rest = Linear(tuple((a, c) for a, c in value.terms if c % divisor), value.constant % divisor)
         low, high = self.linear_interval(rest)
@@ -145,6 +171,8 @@ class Simplifier:
         return quotient.plus(self._opaque(binary("floordiv", self._to_expr(rest, INDEX), divisor)))
 
     def _mod(self, value: Linear, divisor: int) -> Linear:
+        if self._may_wrap(value):
+            return self._opaque(binary("mod", self._to_expr(value, INDEX), divisor))
         rest = Linear(tuple((a, c % divisor) for a, c in value.terms if c % divisor), value.constant % divisor)
         low, high = self.linear_interval(rest)
         if low >= 0 and high < divisor:
@@ -156,11 +184,12 @@ class Simplifier:
         return self._opaque(binary("mod", self._to_expr(whole, INDEX), divisor))
 
     def _extreme(self, op: str, left: Linear, right: Linear) -> Linear:
-        low, high = self.linear_interval(left.plus(right, -1))
-        if high <= 0:
-            return left if op == "min" else right
-        if low >= 0:
-            return right if op == "min" else left
+        if not self._may_wrap(left, right):
+            low, high = self.linear_interval(left.plus(right, -1))
+            if high <= 0:
+                return left if op == "min" else right
+            if low >= 0:
+                return right if op == "min" else left
         return self._opaque(binary(op, self._to_expr(left, INDEX), self._to_expr(right, INDEX)))
 
     def recombine(self, value: Linear) -> Linear:
@@ -180,6 +209,12 @@ class Simplifier:
     def _atom_interval(self, atom: Expr) -> Interval:
         if isinstance(atom, Var):
             return self.ranges.get(atom.name, UNBOUNDED)
+        known = self._intervals.get(atom)
+        if known is None:
+            known = self._intervals[atom] = self._operation_interval(atom)
+        return known
+
+    def _operation_interval(self, atom: Expr) -> Interval:
         if isinstance(atom, Binary) and atom.op in ("floordiv", "mod", "min", "max"):
             left, right = self.linear_interval(self.linear(atom.left)), self.linear_interval(self.linear(atom.right))
             if atom.op == "min":
@@ -196,9 +231,9 @@ class Simplifier:
                 )
         return UNBOUNDED
 
-    def _compare(self, expr: Compare) -> Expr:
-        difference = self.linear(expr.left).plus(self.linear(expr.right), -1)
-        low, high = self.linear_interval(difference)
+    def _compare(self, expr: Compare, left: Expr, right: Expr) -> Expr:
+        a, b = self.linear(expr.left), self.linear(expr.right)
+        low, high = UNBOUNDED if self._may_wrap(a, b) else self.linear_interval(a.plus(b, -1))
         decided: dict[str, tuple[bool, bool]] = {
             "lt": (high < 0, low >= 0),
             "le": (high <= 0, low > 0),
@@ -210,7 +245,7 @@ class Simplifier:
         always, never = decided[expr.op]
         if always or never:
             return Const(always, "bool")
-        return compare(expr.op, self.simplify(expr.left), self.simplify(expr.right))
+        return compare(expr.op, left, right)
 
     def _to_expr(self, value: Linear, dtype: str) -> Expr:
         assert dtype not in FLOAT_DTYPES

@@ -15,9 +15,10 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ansor_py.errors import ExpressionError, SizeError
-from ansor_py.te.expr import DTYPE_BYTES, INDEX, Axis, Expr, Operand, Read, Reduce, as_expr, reduction_identity, walk
+from ansor_py.te.expr import DTYPE_BYTES, INDEX, Axis, Expr, Operand, Read, Reduce, as_expr, reads_of, reduction_identity, walk
 
 # What 64-bit arithmetic on bounds has room for: programs run some more iterations than an operation has, and count their bytes.
 MOST_BYTES = MOST_ITERATIONS = 2**60
@@ -39,6 +40,11 @@ class Compute:
     axes: tuple[Axis, ...]
     reduce_axes: tuple[Axis, ...]
     body: Expr
+
+    @cached_property
+    def reads(self) -> tuple[Read, ...]:
+        """All reads of the body, in order."""
+        return tuple(reads_of(self.body))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +131,7 @@ def compute(shape: Sequence[int], function: Callable[..., Expr], name: str = "co
 
 def tensor_from_body(name: str, axes: Sequence[Axis], body: Expr) -> Tensor:
     """A computed tensor from explicit axes and body; checks that reductions are outermost and axis names unique."""
-    if any(isinstance(node, Reduce) for child in [body] for node in walk(child) if node is not body):
+    if any(isinstance(node, Reduce) for node in walk(body) if node is not body):
         raise ExpressionError(f"operation '{name}': a reduction must be the whole body; put it in a tensor of its own")
     reduce_axes = body.axes if isinstance(body, Reduce) else ()
     axis_names = [axis.name for axis in (*axes, *reduce_axes)]

@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from expected import MOST_EXPECTED, expected_failures, problems
-from report import COUNTS, PAGE
-from suite import Case, Outcome, attempt, load_cases, run_case
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+from report import COUNTS, PAGE, limits_section
+from suite import Case, Outcome, attempt, load_cases, run_case, watched_evaluator
 
 # Of so many shards, the tests run one.
 SHARDS = 2
@@ -30,8 +33,6 @@ def test_a_shard_of_the_suites_is_as_expected(shard: dict[str, tuple[Case, Outco
 
 def test_compiled_cases_never_call_the_reference_evaluator(shard: dict[str, tuple[Case, Outcome]]) -> None:
     """Counted while they run, without the harness's own rule for what counts as compiled."""
-    from onnx.reference import ReferenceEvaluator
-
     calls: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         run = ReferenceEvaluator.run
@@ -51,6 +52,15 @@ def test_compiled_cases_never_call_the_reference_evaluator(shard: dict[str, tupl
     assert len(compiled) > 500
 
 
+def test_no_case_passes_by_a_class_that_ignores_something(shard: dict[str, tuple[Case, Outcome]]) -> None:
+    """By what ran, not by what was refused; that the watch sees such classes is shown with one that nothing stops."""
+    assert not [name for name, (_, outcome) in shard.items() if outcome.ignored]
+    evaluator = ReferenceEvaluator(helper.make_node("GlobalMaxPool", ["x"], ["y"]))
+    with watched_evaluator() as ignoring:
+        evaluator.run(None, {"x": np.zeros((1, 1, 2, 2), np.float32)})
+    assert ignoring == ["GlobalMaxPool"]
+
+
 def test_the_list_of_expected_failures_only_shrinks() -> None:
     expected = expected_failures()
     assert len(expected) == MOST_EXPECTED, "lower MOST_EXPECTED when a case passes; nothing may be added"
@@ -65,3 +75,4 @@ def test_the_page_is_of_this_list() -> None:
     assert match is not None
     assert int(match[1]) == len(expected_failures())
     assert COUNTS in page
+    assert "\n".join(limits_section()) in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, RefusedModelError
 from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_nodes import dtype_name
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
@@ -93,16 +93,33 @@ def bit_shift(call: OperatorCall) -> Tensor:
 def power(call: OperatorCall) -> Tensor:
     """Power of the base's dtype; a known exponent that is one number may become a product or a square root.
 
-    Powers of integers are computed in float64.
+    Whole powers of integers are exact; others of integers go through float64.
     """
     x, exponent = call.x, call.optional(1)
+    known = None if exponent is not None else call.scalar("exponent")
     if x.dtype not in expr.FLOAT_DTYPES:
-        wide = ops.cast(x, "float64", "base")
-        value = ops.power(wide, call.number("exponent")) if exponent is None else ops.power(wide, ops.cast(exponent, "float64"))
-        return ops.cast(value, x.dtype)
-    if exponent is None:
-        return ops.power(x, call.number("exponent"))
-    return ops.power(x, exponent if exponent.dtype == x.dtype else ops.cast(exponent, x.dtype))
+        return _power_of_integers(x, exponent, known)
+    if known is not None:
+        if expr.converted(known, x.dtype) == known:
+            return ops.power(x, known)
+        return ops.cast(ops.power(ops.cast(x, "float64", "base"), known), x.dtype)
+    assert exponent is not None
+    # An exponent beyond 2**24 must not be rounded: whether it is odd decides the sign.
+    dtype = x.dtype if exponent.dtype in (x.dtype, "int8", "uint8") else "float64"
+    wide = x if dtype == x.dtype else ops.cast(x, dtype, "base")
+    value = ops.power(wide, exponent if exponent.dtype == dtype else ops.cast(exponent, dtype))
+    return value if dtype == x.dtype else ops.cast(value, x.dtype)
+
+
+def _power_of_integers(x: Tensor, exponent: Tensor | None, known: float | None) -> Tensor:
+    if known is not None:
+        if float(known).is_integer():
+            return ops.integer_power(x, int(known))
+        return ops.cast(ops.power(ops.cast(x, "float64", "base"), known), x.dtype)
+    assert exponent is not None
+    if exponent.dtype not in expr.FLOAT_DTYPES:
+        return ops.integer_power(x, exponent)
+    return ops.cast(ops.power(ops.cast(x, "float64", "base"), ops.cast(exponent, "float64")), x.dtype)
 
 
 @onnx_op("Sum", "Max", "Min", "Mean", pattern=Pattern.BROADCAST)
@@ -144,7 +161,7 @@ def clip(call: OperatorCall) -> Tensor:
         if tensor is not None:
             value = limit(value, tensor[(0,) * len(tensor.shape)])
         elif call.has(name):
-            value = limit(value, expr.const(call.number(name), call.x.dtype))
+            value = limit(value, expr.const(call.scalar(name), call.x.dtype))
     return tensor_from_body("clip", axes, value)
 
 
@@ -168,10 +185,15 @@ def _converted(x: Tensor, dtype: str) -> Tensor:
 
 @onnx_op("Dropout", pattern=Pattern.ELEMENTWISE, static={1: "ratio", 2: "training_mode"})
 def dropout(call: OperatorCall) -> Tensor:
-    """Nothing, at inference; its mask is all true."""
+    """Nothing, at inference; its mask is all true (before opset 10 all 1, of the input's dtype)."""
     is_random = call.number("ratio", 0.5) != 0
+    if call.opset < 7 and is_random and not call.integer("is_test", 0):
+        raise RefusedModelError(
+            f"{describe(call.node)} is in training mode ('is_test' is not 1); export the model for inference"
+        )
     if call.has("training_mode") and call.integer("training_mode") and is_random:
         raise ModelError(f"{describe(call.node)} is in training mode; export the model for inference")
     if call.node.output_index == 1:
-        return ops.map_elements(call.x, lambda v: expr.const(True, "bool"), "dropout_mask")
+        kind = "bool" if call.opset >= 10 else call.x.dtype
+        return ops.map_elements(call.x, lambda v: expr.const(1, kind), "dropout_mask")
     return ops.map_elements(call.x, lambda v: v, "dropout")

@@ -9,6 +9,7 @@ from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_nodes import dtype_name
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
 from ansor_py.te import ops
+from ansor_py.te.ops.indexing import progression_length
 from ansor_py.te.tensor import Tensor
 
 
@@ -51,9 +52,12 @@ def reverse_sequence(call: OperatorCall) -> Tensor:
     return ops.reverse_sequence(call.x, call.tensor(1), call.integer("batch_axis", 1), call.integer("time_axis", 0))
 
 
-@onnx_op("Tile", pattern=Pattern.INJECTIVE, static={1: "repeats"})
+@onnx_op("Tile", pattern=Pattern.INJECTIVE, static={1: "repeats", 2: "axis"})
 def tile(call: OperatorCall) -> Tensor:
-    """Repeated along each dimension."""
+    """Repeated along each dimension; before opset 6 along one."""
+    if call.opset < 6:
+        axis = call.axis(0)
+        return ops.tile(call.x, [call.integer("repeats") if i == axis else 1 for i in range(len(call.x.shape))])
     return ops.tile(call.x, call.integers("repeats"))
 
 
@@ -92,8 +96,8 @@ def einsum(call: OperatorCall) -> Tensor:
 @onnx_op("Range", pattern=Pattern.INJECTIVE, static={0: "start", 1: "limit", 2: "delta"})
 def numbers(call: OperatorCall) -> Tensor:
     """Numbers at equal distances; all three inputs have to be known."""
-    start, limit, delta = (np.asarray(call.node.attributes[name]).reshape(()) for name in ("start", "limit", "delta"))
+    dtype = str(np.asarray(call.node.attributes["start"]).dtype)
+    start, limit, delta = (call.scalar(name) for name in ("start", "limit", "delta"))
     if delta == 0:
         raise ModelError(f"{describe(call.node)}: the distance of the numbers is 0")
-    count = max(int(np.ceil((limit - start) / delta)), 0)
-    return ops.arithmetic_progression(count, start.item(), delta.item(), str(start.dtype))
+    return ops.arithmetic_progression(progression_length(start, limit, delta), start, delta, dtype)

@@ -61,6 +61,12 @@ def concat(call: OperatorCall) -> Tensor:
     return ops.concat([call.tensor(index) for index in range(len(call.inputs))], call.axis(1))
 
 
+@onnx_op("Join", pattern=Pattern.OPAQUE)
+def join(call: OperatorCall) -> Tensor:
+    """A Concat that is a kernel of its own; made by the splitting pass, not an ONNX operator."""
+    return concat(call)
+
+
 @onnx_op("Slice", pattern=Pattern.INJECTIVE, static={1: "starts", 2: "ends", 3: "axes", 4: "steps"})
 def strided_slice(call: OperatorCall) -> Tensor:
     """Ranges of some dimensions, with steps."""
@@ -105,7 +111,7 @@ def pad(call: OperatorCall) -> Tensor:
         return ops.pad_repeating(call.x, before, after, mode)
     value = call.optional(2)
     if value is None:
-        return ops.pad(call.x, before, after, call.number("value", 0.0))
+        return ops.pad(call.x, before, after, call.scalar("value", 0))
     return _padded_with(call.x, before, after, value)
 
 

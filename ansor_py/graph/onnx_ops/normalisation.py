@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import RefusedModelError
 from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
 from ansor_py.te import ops
@@ -20,8 +20,17 @@ def batch_normalisation(call: OperatorCall) -> Tensor:
     if call.integer("training_mode", 0) and call.opset >= 14:
         return _trained_batch_normalisation(call, scale, bias, mean, variance, epsilon)
     if call.node.output_index or (call.opset < 7 and not call.integer("is_test", 0)):
-        raise ModelError(f"{describe(call.node)} is in training mode; export the model for inference")
+        raise RefusedModelError(f"{describe(call.node)} is in training mode; export the model for inference")
+    if call.opset < 9 and not call.integer("spatial", 1):
+        return _batch_normalisation_of_elements(call, epsilon)
     return ops.batch_norm(call.x, scale, bias, mean, variance, epsilon)
+
+
+def _batch_normalisation_of_elements(call: OperatorCall, epsilon: float) -> Tensor:
+    """Before opset 9, with `spatial=0`: parameters and statistics of each element of an image instead of each channel."""
+    scale, bias, mean, variance = (call.tensor(index) for index in range(1, 5))
+    factor = ops.multiply(scale, ops.reciprocal(ops.sqrt(ops.add(variance, epsilon, "variance"))), "factor")
+    return ops.add(ops.multiply(ops.subtract(call.x, mean, "centred"), factor, "scaled"), bias, "batch_norm")
 
 
 def _trained_batch_normalisation(

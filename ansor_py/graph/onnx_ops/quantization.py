@@ -18,15 +18,21 @@ def _axis(call: OperatorCall) -> int:
 @onnx_op("QuantizeLinear", pattern=Pattern.BROADCAST)
 def quantize(call: OperatorCall) -> Tensor:
     """round(x / scale) + zero point, limited to 8 bits."""
-    code = call.integer("output_dtype", 0)
-    dtype = dtype_name(code, f"the result of {describe(call.node)}") if code else "uint8"
-    return ops.quantize(call.x, call.tensor(1), call.optional(2), _axis(call), call.integer("block_size", 0), dtype)
+    dtype, precision = _dtype(call, "output_dtype") or "uint8", _dtype(call, "precision")
+    return ops.quantize(call.x, call.tensor(1), call.optional(2), _axis(call), call.integer("block_size", 0), dtype, precision)
 
 
 @onnx_op("DequantizeLinear", pattern=Pattern.BROADCAST)
 def dequantize(call: OperatorCall) -> Tensor:
     """(x - zero point) * scale."""
-    return ops.dequantize(call.x, call.tensor(1), call.optional(2), _axis(call), call.integer("block_size", 0))
+    dtype = _dtype(call, "output_dtype")
+    return ops.dequantize(call.x, call.tensor(1), call.optional(2), _axis(call), call.integer("block_size", 0), dtype)
+
+
+def _dtype(call: OperatorCall, name: str) -> str | None:
+    """The dtype that an attribute asks for, if it does."""
+    code = call.integer(name, 0)
+    return dtype_name(code, f"attribute '{name}' of {describe(call.node)}") if code else None
 
 
 @onnx_op("MatMulInteger", pattern=Pattern.COMPLEX)

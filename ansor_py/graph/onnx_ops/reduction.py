@@ -77,13 +77,6 @@ def position(call: OperatorCall) -> Tensor:
     return function(call.x, call.axis(0), keep, last)
 
 
-@onnx_op("TopK", pattern=Pattern.OPAQUE, static={1: "k"})
-def top(call: OperatorCall) -> Tensor:
-    """The k largest or smallest elements along an axis, and where they are."""
-    function = ops.top_k_indices if call.node.output_index else ops.top_k
-    return function(call.x, call.integer("k"), call.axis(-1), bool(call.integer("largest", 1)))
-
-
 @onnx_op("CumSum", "CumProd", pattern=Pattern.REDUCTION, static={1: "axis"})
 def running(call: OperatorCall) -> Tensor:
     """Running sums or products along an axis."""

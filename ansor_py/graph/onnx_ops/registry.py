@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ansor_py.errors import AnsorError, ModelError, SizeError
+from ansor_py.errors import AnsorError, BroadcastError, ModelError, RefusedModelError, SizeError
 from ansor_py.graph.ir import OperatorNode, Pattern
 from ansor_py.te.expr import Axis
 from ansor_py.te.tensor import Compute, Tensor, tensor_from_body
@@ -62,6 +62,10 @@ class OperatorCall:
     def number(self, name: str, default: float | None = None) -> float:
         """A float attribute (also from a static scalar input)."""
         return float(self._scalar(name, default))
+
+    def scalar(self, name: str, default: float | None = None) -> float:
+        """A number of the first input's dtype: an integer stays one, exact however large it is."""
+        return self._scalar(name, default)
 
     def text(self, name: str, default: str) -> str:
         """A string attribute."""
@@ -177,6 +181,8 @@ def expression_of(node: OperatorNode, inputs: Sequence[Tensor | None]) -> Tensor
         raise
     except SizeError as error:
         raise SizeError(f"{describe(node)}: {error}") from error
+    except BroadcastError as error:
+        raise RefusedModelError(f"{describe(node)}: {error}; correct the model's shapes") from error
     except AnsorError as error:
         raise ModelError(f"{describe(node)}: {error}") from error
 

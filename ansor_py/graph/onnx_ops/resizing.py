@@ -62,7 +62,9 @@ def resize(call: OperatorCall) -> Tensor:
 
 @onnx_op("Upsample", pattern=Pattern.OPAQUE, static={1: "scales"})
 def upsample(call: OperatorCall) -> Tensor:
-    """The older resizing: element i is at position i / scale."""
+    """The older resizing: element i is at position i / scale. Before opset 7 only images, with a scale of height and width."""
+    if call.opset < 7:
+        return _upsampled(call, [1.0, 1.0, call.number("height_scale"), call.number("width_scale")])
     return _upsampled(call, _scale_list(call, "scales"))
 
 
@@ -77,7 +79,7 @@ def _upsampled(call: OperatorCall, scales: list[float]) -> Tensor:
     for axis, scale in enumerate(map(constant_fraction, scales)):
         if scale != 1:
             count = math.floor(result.shape[axis] * scale)
-            mode = call.text("mode", "nearest")
+            mode = call.text("mode", "nearest").replace("bilinear", "linear")
             result = ops.resample(result, axis, count, 1 / scale, Fraction(0), mode, rounding="floor", name=f"upsample{axis}")
     return result if result is not call.x else ops.map_elements(result, lambda v: v, "upsample")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ansor_py.graph.ir import Graph
 from ansor_py.graph.passes.affine_folding import fold_affine
+from ansor_py.graph.passes.concat_splitting import split_concats
 from ansor_py.graph.passes.constant_folding import fold_constants
 from ansor_py.graph.passes.dead_code import remove_dead_code
 from ansor_py.graph.passes.identity_removal import remove_identities
@@ -27,6 +28,7 @@ PASSES: tuple[Pass, ...] = (
     merge_views,
     fold_constants,
     remove_dead_code,
+    split_concats,
 )
 
 
@@ -47,4 +49,5 @@ __all__ = [
     "remove_dead_code",
     "remove_identities",
     "run_passes",
+    "split_concats",
 ]

@@ -31,41 +31,21 @@ class _Affine:
 
 
 def fold_affine(graph: Graph) -> Graph:
-    """Fold until nothing changes; each round folds the operators whose producer takes them."""
-    while True:
-        folded = _fold_once(graph)
-        if folded is None:
-            return _with_channel_affines(graph)
-        graph = folded
-
-
-def _fold_once(graph: Graph) -> Graph | None:
-    """One sweep over the nodes: independent pairs (producer, affine) are folded together; None if there is no pair."""
-    replaced: dict[str, OperatorNode] = {}
-    dropped: set[str] = set()
-    values: dict[str, Value] = {}
+    """Fold whatever can be folded, in one sweep: each operator into what its producer has become."""
+    values = dict(graph.values)
+    graph = replace(graph, values=values)  # sees the constants that are added
+    present = {node.output: node for node in graph.nodes}
     for node in graph.nodes:
         affine = _as_affine(graph, node)
-        if affine is None:
-            continue
-        producer = graph.producer(affine.source)
-        if (
-            producer is None
-            or producer.name in replaced
-            or producer.name in dropped
-            or graph.only_reader(affine.source) is not node
-        ):
+        producer = present.get(affine.source) if affine is not None else None
+        if affine is None or producer is None or graph.only_reader(affine.source) is not node:
             continue
         merged = _into_producer(graph, producer, affine, node)
         if merged is not None:
-            new_node, new_values = merged
-            replaced[node.name] = new_node
-            dropped.add(producer.name)
-            values.update(new_values)
-    if not replaced:
-        return None
-    nodes = [replaced.get(node.name, node) for node in graph.nodes if node.name not in dropped]
-    return rebuild(graph, nodes, values.values())
+            present[node.output], constants = merged
+            del present[producer.output]
+            values.update(constants)
+    return _with_channel_affines(rebuild(graph, present.values()))
 
 
 def _as_affine(graph: Graph, node: OperatorNode) -> _Affine | None:
@@ -92,8 +72,8 @@ def _as_affine(graph: Graph, node: OperatorNode) -> _Affine | None:
 
 def _batch_normalisation(graph: Graph, node: OperatorNode) -> _Affine | None:
     parameters = [graph.constant(name) for name in node.inputs[1:5]]
-    if any(array is None for array in parameters) or node.attributes.get("training_mode", 0):
-        return None
+    if any(array is None or array.ndim != 1 for array in parameters) or node.attributes.get("training_mode", 0):
+        return None  # with more dimensions they are of elements, not of channels
     scale, shift, mean, variance = (_floats(array) for array in parameters if array is not None)
     epsilon = float(np.float32(node.attributes.get("epsilon", 1e-5)))  # type: ignore[arg-type]
     factor = scale / np.sqrt(variance + epsilon)

@@ -1,8 +1,9 @@
 """Constant folding: a node whose inputs are all known is replaced by its value.
 
-Values come from NumPy for the usual arithmetic on shapes (`ansor_py.graph.known_values`) and from ONNX's own reference
-evaluator for the rest. Operators that only spread or look at an array stay cheap: `ConstantOfShape` gives an array with
-stride 0, which costs no memory however large its shape is.
+Values come from NumPy alone: for the usual arithmetic on shapes and weights by `ansor_py.graph.known_values`, for every other
+operator with a tensor expression by that expression (`ansor_py.te.interpreter`), so that what is known at compile time is what
+a kernel would compute. Operators that only spread or look at an array stay cheap: `ConstantOfShape` gives an array with stride
+0, which costs no memory however large its shape is.
 
     before:  shape = Shape(x: [1, 64, 7, 7]);  y = Reshape(x, shape)
     after:   shape is the constant [1, 64, 7, 7]
@@ -10,20 +11,28 @@ stride 0, which costs no memory however large its shape is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from ansor_py.errors import ModelError
-from ansor_py.graph.ir import ANSOR_DOMAIN, Array, AttributeValue, Graph, OperatorNode, Value, rebuild
+from ansor_py.graph.ir import ANSOR_DOMAIN, Array, Graph, OperatorNode, Value, rebuild
 from ansor_py.graph.known_values import known_result
-from ansor_py.graph.onnx_ops.registry import definition_of, registered
+from ansor_py.graph.library_kernels import LibraryCall, kernel_of, run_kernel
+from ansor_py.graph.node_inference import shape_of_single
+from ansor_py.graph.onnx_ops.registry import describe, expression_of, registered
+from ansor_py.graph.static_inputs import resolve_static_inputs
+from ansor_py.te.interpreter import evaluate as interpreted
+from ansor_py.te.interpreter import evaluations
+from ansor_py.te.tensor import Tensor, placeholder
 
 # Operators with random results: never folded.
 NONDETERMINISTIC = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
+
+# Larger results stay in the model and are computed while it runs: index arrays of this size take a second.
+MOST_EVALUATIONS = 2**24
 
 # Operators that are computed here or not at all: what they make has no bytes worth computing while a model runs.
 FOLDED_ONLY = frozenset({"ConstantOfShape"})
@@ -40,7 +49,7 @@ def fold_constants(graph: Graph) -> Graph:
         if 0 in shape:
             array = np.zeros(shape, dtype)
         elif all(item is not None or not name for item, name in zip(known, node.inputs, strict=True)):
-            array = evaluate(node, known)
+            array = evaluate(node, known, shape)
         if array is None:
             kept.append(node)
         else:
@@ -48,8 +57,12 @@ def fold_constants(graph: Graph) -> Graph:
     return rebuild(graph, kept, values.values())
 
 
-def evaluate(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None:
-    """The node's result for known inputs, or None for an operator that must not be folded."""
+def evaluate(node: OperatorNode, inputs: Sequence[Array | None], shape: tuple[int, ...] | None = None) -> Array | None:
+    """The node's result for known inputs; None for an operator that must not be folded, has no definition here, or would
+    take too long.
+
+    `shape` is what is known of the result's shape; it tells a scalar from a vector of one element.
+    """
     if node.op_type in NONDETERMINISTIC or node.domain == ANSOR_DOMAIN:
         return None
     quick = _QUICK.get(node.op_type)
@@ -57,8 +70,35 @@ def evaluate(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None
         result = quick(node, inputs)
         if result is not None:
             return result
+    if kernel_of(node.op_type, node.domain):
+        call = LibraryCall(describe(node), node.opset, node.attributes, inputs)  # type: ignore[arg-type]  # no arrays among them
+        return run_kernel(node.op_type, call)[node.output_index]
     simple = known_result(node, inputs)
-    return simple if simple is not None else _reference_result(node, inputs)
+    if simple is not None:
+        return simple
+    return _by_definition(node, inputs, shape) if registered(node.op_type) and not node.domain else None
+
+
+def _by_definition(node: OperatorNode, inputs: Sequence[Array | None], shape: tuple[int, ...] | None) -> Array | None:
+    """The value of the node's tensor expression."""
+    given = dict(zip(node.inputs, inputs, strict=True))
+    values = {name: Value(name, array.shape, str(array.dtype), array) for name, array in given.items() if array is not None}
+    resolved = resolve_static_inputs(node, values)
+    tensors: list[Tensor | None] = []
+    feed: dict[Tensor, Array] = {}
+    for name in resolved.inputs:
+        array = given[name] if name else None
+        tensor = None if array is None else placeholder(array.shape, str(array.dtype), name, constant=True)
+        tensors.append(tensor)
+        if tensor is not None and array is not None:
+            feed[tensor] = array
+    result = expression_of(resolved, tensors)
+    if evaluations(result) > MOST_EVALUATIONS:
+        return None
+    array = interpreted(result, feed)
+    if shape is None and array.shape == (1,):
+        shape = shape_of_single(node, values)
+    return array.reshape(shape) if shape is not None and math.prod(shape) == array.size else array
 
 
 def _constant_of_shape(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None:
@@ -101,50 +141,3 @@ _QUICK: dict[str, Callable[[OperatorNode, Sequence[Array | None]], Array | None]
     "Identity": _identity,
     "Unsqueeze": _unsqueeze,
 }
-
-
-def _reference_result(node: OperatorNode, inputs: Sequence[Array | None]) -> Array | None:
-    from onnx import helper
-    from onnx.reference import ReferenceEvaluator
-
-    from ansor_py.graph.onnx_nodes import node_proto
-    from ansor_py.graph.reference import corrected_operators
-
-    inputs, attributes = _as_in_the_model(node, inputs)
-    outputs = [f"out{index}" for index in range(node.output_count)]
-    names = [f"in{index}" if array is not None else "" for index, array in enumerate(inputs)]
-    given = {name: array for name, array in zip(names, inputs, strict=True) if name}
-    proto = node_proto(replace(node, attributes=attributes), names, outputs)
-    function = helper.make_function(
-        "ansor_py.fold",
-        "fold",
-        list(given),
-        [outputs[node.output_index]],
-        [proto],
-        [helper.make_opsetid(node.domain, node.opset)],
-    )
-    try:
-        (result,) = ReferenceEvaluator(function, new_ops=corrected_operators(node.opset)).run(None, given, attributes={})
-    except Exception as error:  # the evaluator raises whatever the operator's NumPy code raises
-        raise ModelError(f"constant node '{node.name}' (operator {node.op_type}) cannot be evaluated: {error}") from error
-    return np.asarray(result) if isinstance(result, (np.ndarray, np.generic)) else None  # None: a sequence
-
-
-def _as_in_the_model(
-    node: OperatorNode, inputs: Sequence[Array | None]
-) -> tuple[list[Array | None], dict[str, AttributeValue]]:
-    """Inputs and attributes with what the importer turned from an input into an attribute turned back."""
-    from onnx import defs
-
-    attributes, restored = dict(node.attributes), list(inputs)
-    if registered(node.op_type):
-        definition = definition_of(node)
-        try:
-            declared = defs.get_schema(node.op_type, node.opset, node.domain).attributes
-        except defs.SchemaError as error:
-            raise ModelError(f"constant node '{node.name}' (operator {node.op_type}, opset {node.opset}): {error}") from error
-        for index, name in {**definition.static, **definition.optional_static}.items():
-            if name in attributes and name not in declared:
-                restored += [None] * (index + 1 - len(restored))
-                restored[index] = np.asarray(attributes.pop(name))
-    return restored, attributes

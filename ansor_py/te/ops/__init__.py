@@ -73,6 +73,7 @@ from ansor_py.te.ops.integer import (
     bitwise_or,
     bitwise_xor,
     fmod,
+    integer_power,
     remainder,
     shift_left,
     shift_right,
@@ -91,7 +92,7 @@ from ansor_py.te.ops.pooling import (
     max_pool2d,
     max_pool_indices,
 )
-from ansor_py.te.ops.position import argmax, argmin, hardmax, top_k, top_k_indices
+from ansor_py.te.ops.position import argmax, argmin, hardmax
 from ansor_py.te.ops.quantization import centred, dequantize, quantize
 from ansor_py.te.ops.reduction import (
     log_softmax,
@@ -178,6 +179,7 @@ __all__ = [
     "hard_swish",
     "hardmax",
     "instance_norm",
+    "integer_power",
     "is_inf",
     "is_nan",
     "layer_norm",
@@ -242,8 +244,6 @@ __all__ = [
     "tanh",
     "thresholded_relu",
     "tile",
-    "top_k",
-    "top_k_indices",
     "transpose",
     "trilu",
     "truncated_divide",

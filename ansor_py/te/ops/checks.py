@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansor_py.errors import ExpressionError
+from ansor_py.errors import BroadcastError, ExpressionError
 from ansor_py.te.expr import FLOAT_DTYPES, INDEX, Axis, Const, Expr
 from ansor_py.te.tensor import Tensor
 
@@ -94,7 +94,8 @@ def broadcast_shape(operator: str, shapes: Sequence[tuple[int, ...]], *tensors: 
     result = []
     for extents in zip(*aligned, strict=True):
         wide = {extent for extent in extents if extent != 1}
-        require(len(wide) <= 1, operator, "the shapes cannot be broadcast together", *tensors)
+        if len(wide) > 1:
+            raise BroadcastError(f"{operator}: the shapes cannot be broadcast together (operands {describe(*tensors)})")
         result.append(wide.pop() if wide else 1)
     return tuple(result)
 

@@ -8,6 +8,7 @@ y = one_hot(indices, depth, values)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ansor_py.te import expr
@@ -102,6 +103,19 @@ def eye(shape: Sequence[int], k: int = 0, dtype: str = "float32", name: str = "e
     require(len(shape) == 2, name, f"needs two dimensions, got {list(shape)}")
     axes = axes_of(shape)
     return tensor_from_body(name, axes, cast(equal(axes[1] - axes[0], k), dtype))
+
+
+def progression_length(start: float, limit: float, step: float) -> int:
+    """How many of the numbers `start, start + step, ...` come before `limit`: ceil((limit - start) / step), at least 0.
+
+    Exact for integers. Floats of any dtype are taken as they are, the quotient in float64: 0.3 and 0.1 of float32 lie so that
+    3 * 0.1 is below 0.3.
+    """
+    if isinstance(start, int) and isinstance(limit, int) and isinstance(step, int):
+        return max(-((start - limit) // step), 0)
+    quotient = (limit - start) / step
+    require(math.isfinite(quotient), "arithmetic_progression", f"from {start} to {limit} by {step} are not so many numbers")
+    return max(math.ceil(quotient), 0)
 
 
 def arithmetic_progression(

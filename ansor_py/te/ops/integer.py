@@ -1,6 +1,7 @@
-"""Whole numbers: division as in C, remainders, and operations on bits; all broadcast.
+"""Whole numbers: division as in C, remainders, powers, and operations on bits; all broadcast.
 
 q = truncated_divide(a, b)        # -7 / 2 = -3
+p = integer_power(a, 3)           # exact, wrapping around as machine arithmetic does
 r = remainder(a, b)               # the sign of b, as in Python; fmod(a, b) has the sign of a
 s = shift_left(a, b)
 """
@@ -8,10 +9,12 @@ s = shift_left(a, b)
 from __future__ import annotations
 
 from ansor_py.te import expr
-from ansor_py.te.expr import DTYPE_BYTES, FLOAT_DTYPES, Expr, binary, call, const, equal, logical_or, select
-from ansor_py.te.ops.checks import require
+from ansor_py.te.expr import DTYPE_BYTES, FLOAT_DTYPES, INDEX, Expr, binary, call, cast, const, equal, logical_or, select
+from ansor_py.te.ops.checks import axes_of, broadcast_index, broadcast_shape, require
 from ansor_py.te.ops.elementwise import TensorOrNumber, broadcast, map_elements
-from ansor_py.te.tensor import Tensor
+from ansor_py.te.tensor import Tensor, tensor_from_body
+
+MOST_SQUARED = 63  # a higher power of anything but 0, 1 and -1 fits no integer
 
 
 def truncated_quotient(x: Expr, y: Expr) -> Expr:
@@ -48,6 +51,57 @@ def fmod(a: TensorOrNumber, b: TensorOrNumber, name: str = "fmod") -> Tensor:
         return call("fmod", x, y) if x.dtype in FLOAT_DTYPES else x - truncated_quotient(x, y) * y
 
     return broadcast(of, a, b, name)
+
+
+def integer_power(a: Tensor, b: Tensor | int, name: str = "integer_power") -> Tensor:
+    """a to the power of b, both integers (of any dtypes), by squaring: no float comes in.
+
+    A negative power is that of 1 or -1, and 0 of all else. What does not fit the dtype wraps around up to the 63rd power;
+    beyond it is unspecified but for even numbers, whose powers wrap around to 0.
+    """
+    require(a.dtype not in FLOAT_DTYPES, name, f"needs integers, not {a.dtype}", a)
+    if not isinstance(b, Tensor):
+        return map_elements(a, lambda x: _known_power(x, b), name)
+    require(b.dtype not in FLOAT_DTYPES, name, f"needs integers, not {b.dtype}", b)
+    axes = axes_of(broadcast_shape(name, [a.shape, b.shape], a, b))
+    base, exponent = a[broadcast_index(a.shape, axes)], cast(b[broadcast_index(b.shape, axes)], INDEX)
+    odd = binary("bitand", exponent, 1)
+    limited = select(exponent < 0, odd, select(exponent > MOST_SQUARED, odd + (MOST_SQUARED - 1), exponent))
+    product: Expr = const(1, a.dtype)
+    for bit, square in enumerate(_squares(base, MOST_SQUARED)):
+        is_set = equal(binary("bitand", binary("shr", limited, bit), 1), 1)
+        product = product * select(is_set, square, const(1, a.dtype))
+    vanishes = select(exponent < 0, expr.logical_not(_is_unit(base)), expr.logical_and(exponent > MOST_SQUARED, _is_even(base)))
+    return tensor_from_body(name, axes, select(vanishes, const(0, a.dtype), product))
+
+
+def _known_power(x: Expr, exponent: int) -> Expr:
+    zero = const(0, x.dtype)
+    if exponent < 0:
+        return select(_is_unit(x), x if exponent % 2 else const(1, x.dtype), zero)
+    if exponent > MOST_SQUARED:
+        return select(_is_even(x), zero, _known_power(x, MOST_SQUARED - 1 + exponent % 2))
+    product: Expr = const(1, x.dtype)
+    for bit, square in enumerate(_squares(x, exponent)):
+        product = product * square if exponent >> bit & 1 else product
+    return product
+
+
+def _squares(x: Expr, exponent: int) -> list[Expr]:
+    """x, x^2, x^4, ...: one for each bit of an exponent."""
+    squares = [x]
+    while len(squares) < exponent.bit_length():
+        squares.append(squares[-1] * squares[-1])
+    return squares
+
+
+def _is_unit(x: Expr) -> Expr:
+    one = equal(x, 1)
+    return one if x.dtype == "uint8" else logical_or(one, equal(x, -1))
+
+
+def _is_even(x: Expr) -> Expr:
+    return equal(binary("bitand", x, 1), 0)
 
 
 def _bits(op: str, a: TensorOrNumber, b: TensorOrNumber, name: str) -> Tensor:

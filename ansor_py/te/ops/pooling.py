@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from ansor_py.te import expr
 from ansor_py.te import tensor as te_tensor
-from ansor_py.te.expr import INDEX, Axis, Const, Expr, const, equal, reduction_identity, select
+from ansor_py.te.expr import INDEX, Axis, Const, Expr, const, reduction_identity, select
 from ansor_py.te.ops.checks import per_dimension, require, require_float, require_rank, two_sided
 from ansor_py.te.ops.convolution import spatial_names
 from ansor_py.te.ops.layout import pad
+from ansor_py.te.ops.position import equal_or_nan
 from ansor_py.te.ops.reduction import ReduceExpression, reduce_max, reduce_mean
 from ansor_py.te.ops.registry import operator
 from ansor_py.te.ops.vector_norm import absolute_power, root
@@ -103,7 +104,7 @@ def max_pool_indices(
     number: Expr = axes[0] * data.shape[1] + axes[1]
     for dimension in reversed(order) if column_major else order:
         number = number * windows[dimension].extent + places[dimension]
-    found = equal(data[(*axes[:2], *places)], largest[axes])
+    found = equal_or_nan(data[(*axes[:2], *places)], largest[axes])
     outside = const(data.size, INDEX)
     chosen = select(expr.logical_and(*inside), select(found, number, outside), outside)
     return tensor_from_body(name, axes, te_tensor.reduce_min(chosen, taps))

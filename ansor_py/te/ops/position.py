@@ -1,15 +1,14 @@
 """Where the largest or smallest element along an axis is, and which it is, as one.
 
-i = argmax(x, axis=1)                      # int64; of equal ones the first
+i = argmax(x, axis=1)                      # int64; of equal ones the first, and NaN before all else
 i = argmin(x, axis=-1, keepdims=False, last=True)
-v = top_k(x, 5, axis=-1)                   # the five largest elements; top_k_indices says where they are
 y = hardmax(x, axis=-1)                    # 1 at the first largest element, else 0
 """
 
 from __future__ import annotations
 
 from ansor_py.te import tensor as te_tensor
-from ansor_py.te.expr import INDEX, Axis, Expr, cast, const, equal, logical_and, logical_or, reduction_identity, select
+from ansor_py.te.expr import FLOAT_DTYPES, INDEX, Axis, Expr, cast, compare, const, equal, logical_or, select
 from ansor_py.te.ops.checks import axes_of, normalized_axis, require
 from ansor_py.te.ops.elementwise import map_elements
 from ansor_py.te.ops.layout import reshape
@@ -31,7 +30,7 @@ def argmin(x: Tensor, axis: int = 0, keepdims: bool = False, last: bool = False,
 
 
 def _position(x: Tensor, axis: int, keepdims: bool, last: bool, name: str, largest: bool) -> Tensor:
-    """The extreme value first, then the extreme of the positions where it is; there is none only in a row with NaN."""
+    """The extreme value first, then the extreme of the positions where it is. A NaN is the extreme, whichever is wanted."""
     along = normalized_axis(name, axis, x)
     require(x.shape[along] > 0, name, f"axis {axis} has no elements", x)
     extreme = (reduce_max if largest else reduce_min)(x, along, keepdims=True, name=f"{name}_value")
@@ -39,7 +38,7 @@ def _position(x: Tensor, axis: int, keepdims: bool, last: bool, name: str, large
     row = axes_of(x.shape)
     outer = [Axis(a.name, 1) if i == along else a for i, a in enumerate(row)]
     element = (*outer[:along], k, *outer[along + 1 :])
-    here = equal(x[element], extreme[tuple(outer)])
+    here = equal_or_nan(x[element], extreme[tuple(outer)])
     missing = 0 if last else x.shape[along] - 1
     reduce = te_tensor.reduce_max if last else te_tensor.reduce_min
     # Positions in half the bits: as many of them as elements fit a vector.
@@ -49,6 +48,12 @@ def _position(x: Tensor, axis: int, keepdims: bool, last: bool, name: str, large
     return found if keepdims else reshape(found, [e for i, e in enumerate(x.shape) if i != along], f"{name}_flat")
 
 
+def equal_or_nan(value: Expr, extreme: Expr) -> Expr:
+    """Whether an element is the extreme of those that it belongs to: NaN, which equals nothing, is it where there is one."""
+    same = equal(value, extreme)
+    return logical_or(same, compare("ne", value, value)) if value.dtype in FLOAT_DTYPES else same
+
+
 def hardmax(x: Tensor, axis: int = -1, name: str = "hardmax") -> Tensor:
     """1 at the first largest element along `axis`, 0 elsewhere."""
     along = normalized_axis(name, axis, x)
@@ -56,35 +61,6 @@ def hardmax(x: Tensor, axis: int = -1, name: str = "hardmax") -> Tensor:
     axes = axes_of(x.shape)
     row: list[Expr] = [const(0, INDEX) if i == along else a for i, a in enumerate(axes)]
     return tensor_from_body(name, axes, cast(equal(best[tuple(row)], axes[along]), x.dtype))
-
-
-def top_k(x: Tensor, k: int, axis: int = -1, largest: bool = True, name: str = "top_k") -> Tensor:
-    """The k largest (or smallest) elements along `axis`, the most extreme one first."""
-    along, rank, axes = _ranked(x, k, axis, largest, name)
-    r = reduce_axis(x.shape[along], "r")
-    element = (*axes[:along], r, *axes[along + 1 :])
-    worst = reduction_identity("max", x.dtype)
-    return tensor_from_body(name, axes, te_tensor.reduce_max(select(equal(rank[element], axes[along]), x[element], worst), r))
-
-
-def top_k_indices(x: Tensor, k: int, axis: int = -1, largest: bool = True, name: str = "top_k_indices") -> Tensor:
-    """The positions (int64) of the elements of `top_k`; of equal ones the first comes first."""
-    along, rank, axes = _ranked(x, k, axis, largest, name)
-    r = reduce_axis(x.shape[along], "r")
-    here = equal(rank[(*axes[:along], r, *axes[along + 1 :])], axes[along])
-    return tensor_from_body(name, axes, te_tensor.reduce_max(select(here, r, const(0, INDEX)), r))
-
-
-def _ranked(x: Tensor, k: int, axis: int, largest: bool, name: str) -> tuple[int, Tensor, tuple[Axis, ...]]:
-    """The axis, for every element the number of those that come before it, and axes over the result."""
-    along = normalized_axis(name, axis, x)
-    require(0 <= k <= x.shape[along], name, f"there are no {k} elements along axis {axis}", x)
-    axes, other = axes_of(x.shape), reduce_axis(x.shape[along], "k")
-    this, that = x[axes], x[(*axes[:along], other, *axes[along + 1 :])]
-    ahead = that > this if largest else that < this
-    before = logical_or(ahead, logical_and(equal(that, this), other < axes[along]))
-    rank = tensor_from_body(f"{name}_rank", axes, te_tensor.reduce_sum(cast(before, INDEX), other))
-    return along, rank, axes_of((*x.shape[:along], k, *x.shape[along + 1 :]))
 
 
 @operator("argmax", example="argmax:512,1024,axis=1")

@@ -8,7 +8,7 @@ p = centred(q, zero_point)                      # int32: q - zero_point
 from __future__ import annotations
 
 from ansor_py.te import expr
-from ansor_py.te.expr import DTYPE_BYTES, Axis, Expr, call, cast
+from ansor_py.te.expr import DTYPE_BYTES, FLOAT_DTYPES, Axis, Expr, call, cast
 from ansor_py.te.ops.checks import axes_of, normalized_axis, require, require_float
 from ansor_py.te.ops.registry import operator
 from ansor_py.te.tensor import Tensor, placeholder, tensor_from_body
@@ -32,32 +32,46 @@ def quantize(
     axis: int = 1,
     block: int = 0,
     dtype: str = "uint8",
+    precision: str | None = None,
     name: str = "quantize",
 ) -> Tensor:
-    """round(x / scale) + zero_point as `dtype` (the zero point's, if there is one), limited to what it can hold."""
+    """round(x / scale) + zero_point as `dtype` (the zero point's, if there is one), limited to what it can hold.
+
+    The division is in the float dtype `precision` (default: the scale's).
+    """
     require_float(name, scale)
+    wide = scale.dtype if precision is None else precision
+    require(wide in FLOAT_DTYPES, name, f"divides in {' or '.join(FLOAT_DTYPES)}, not {wide}", x)
     target = dtype if zero_point is None else zero_point.dtype
     require(target in ("uint8", "int8"), name, f"quantises to uint8 or int8, not {target}", x)
     axes = axes_of(x.shape)
     along = normalized_axis(name, axis, x) if scale.size != 1 else 0
-    value = call("round", cast(x[axes], scale.dtype) / _parameter(scale, axes, along, block, name))
+    value = call("round", cast(x[axes], wide) / cast(_parameter(scale, axes, along, block, name), wide))
     if zero_point is not None:
-        value = value + cast(_parameter(zero_point, axes, along, block, name), scale.dtype)
+        value = value + cast(_parameter(zero_point, axes, along, block, name), wide)
     low, high = (0, 255) if target == "uint8" else (-128, 127)
     return tensor_from_body(name, axes, cast(expr.minimum(expr.maximum(value, low), high), target))
 
 
 def dequantize(
-    x: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = 1, block: int = 0, name: str = "dequantize"
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    axis: int = 1,
+    block: int = 0,
+    dtype: str | None = None,
+    name: str = "dequantize",
 ) -> Tensor:
-    """(x - zero_point) * scale in the scale's dtype."""
+    """(x - zero_point) * scale in the float `dtype` (default: the scale's)."""
     require_float(name, scale)
+    wide = scale.dtype if dtype is None else dtype
+    require(wide in FLOAT_DTYPES, name, f"dequantises to {' or '.join(FLOAT_DTYPES)}, not {wide}", x)
     axes = axes_of(x.shape)
     along = normalized_axis(name, axis, x) if scale.size != 1 else 0
     value = cast(x[axes], "int32")
     if zero_point is not None:
         value = value - cast(_parameter(zero_point, axes, along, block, name), "int32")
-    return tensor_from_body(name, axes, cast(value, scale.dtype) * _parameter(scale, axes, along, block, name))
+    return tensor_from_body(name, axes, cast(value, wide) * cast(_parameter(scale, axes, along, block, name), wide))
 
 
 def centred(x: Tensor, zero_point: Tensor | None, axis: int = 0, name: str = "centred") -> Tensor:

@@ -1,0 +1,43 @@
+"""Evaluators of operators that are not compiled, one file a family; importing the package registers them all."""
+
+from ansor_py.graph.evaluators import (
+    control_flow,
+    deformable,
+    elementwise,
+    images,
+    indexing,
+    losses,
+    machine_learning,
+    normalisation,
+    pooling,
+    quantization,
+    recurrent,
+    reductions,
+    regions,
+    sequences,
+    signals,
+    strings,
+    training,
+    trees,
+)
+
+__all__ = [
+    "control_flow",
+    "deformable",
+    "elementwise",
+    "images",
+    "indexing",
+    "losses",
+    "machine_learning",
+    "normalisation",
+    "pooling",
+    "quantization",
+    "recurrent",
+    "reductions",
+    "regions",
+    "sequences",
+    "signals",
+    "strings",
+    "training",
+    "trees",
+]
