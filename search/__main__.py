@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return SIGNALLED + seen[0] if status == INTERRUPTED and seen else status
 
 
-def _print_warning(message: Warning | str, *_: object) -> None:
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 

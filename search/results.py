@@ -64,8 +64,8 @@ class TuningResult:
     """Everything a search found. `programs_scored` counts candidates for which the cost model was asked.
 
     `phases` are seconds by phase and add up to `search_seconds`; `drift` the latency of one fixed program, measured in each
-    round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C or an error. `rounds` tell where their seconds went
-    and `accuracy` how well the cost model knew their programs.
+    round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C or an error. `rounds` tell where their
+    seconds went and `accuracy` how well the cost model knew their programs.
     """
 
     tasks: tuple[TaskResult, ...]
