@@ -12,7 +12,7 @@ INPUTS := pyproject.toml .ci/constraints.txt
 setup: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 # All of ONNX's backend tests (`make test` runs a part of them), and docs/conformance.md.
 conformance: $(VENV)/.installed-test

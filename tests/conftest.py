@@ -9,7 +9,7 @@ import pytest
 
 from measure_faults import MeasurerCache
 
-TARGETS_OF = pytest.StashKey[Counter[str]]()
+TARGET = "target"
 
 
 @pytest.fixture(scope="session")
@@ -20,18 +20,14 @@ def measurers() -> Iterator[MeasurerCache]:
     cache.close()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[TARGETS_OF] = Counter()
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say in the test's report which targets it is for; reports also come from other processes."""
+    item.user_properties += [(TARGET, name) for mark in item.iter_markers("runs_for") for name in mark.args]
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    outcome = yield
-    if outcome.excinfo is None:  # neither failed nor skipped
-        item.config.stash[TARGETS_OF].update(name for mark in item.iter_markers("runs_for") for name in mark.args)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if counts := config.stash[TARGETS_OF]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    passed = [report for report in terminalreporter.stats.get("passed", []) if report.when == "call"]
+    counts = Counter(str(value) for report in passed for key, value in report.user_properties if key == TARGET)
+    if counts:
         shown = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         terminalreporter.write_line(f"tests passed by target: {shown}")
