@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import IO, Any
@@ -116,7 +117,7 @@ class ChildProcess:
         """End the child and its process group at once; calling it again does nothing."""
         if self._process is not None:
             if self._process.returncode is None:  # not waited for yet, so that the number is still its own
-                os.killpg(self._process.pid, signal.SIGKILL)
+                _end_group(self._process.pid)
             self._process.wait()
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -134,12 +135,18 @@ class ChildProcess:
         waiting = os.WEXITED | os.WNOHANG | os.WNOWAIT
         while os.waitid(os.P_PID, self._process.pid, waiting) is None and time.monotonic() < deadline:
             time.sleep(0.005)
-        os.killpg(self._process.pid, signal.SIGKILL)
+        _end_group(self._process.pid)
         status = self._process.wait()
         printed = _tail(self._stderr)
         text = f"killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
         text += f" ({self._meanings[-status]})" if -status in self._meanings else ""
         return (f"{text}: {printed}" if printed else text)[:TEXT_LIMIT]
+
+
+def _end_group(group: int) -> None:
+    """Kill a process group; one that has ended already is no error."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
