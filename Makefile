@@ -42,7 +42,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "ansor-py needs Python 3.11 or newer; '$(PYTHON)' is older. Name another one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || \
-	  { echo "libgomp.so.1 is missing: compiled kernels and LightGBM need OpenMP's runtime. Remedy: apt-get install libgomp1" >&2; exit 1; }
+	  { echo "libgomp.so.1 is missing: LightGBM needs OpenMP's runtime. Remedy: apt-get install libgomp1" >&2; exit 1; }
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
 	  { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && \

@@ -48,7 +48,7 @@ class CodegenError(AnsorError):
 
 
 class MissingRuntimeError(AnsorError):
-    """A shared library that compiled kernels need is not installed."""
+    """A shared library that a dependency needs is not installed."""
 
 
 class TargetError(AnsorError):

@@ -57,7 +57,8 @@ class Architecture:
 
     `spellings` are all names that the first word of a target text or of a triple may have. `needed` are features without
     which there is no code to generate, whatever the CPU's name says; `forbidden` ones take something away that all code needs.
-    `abi` is LLVM's name of the calling convention where the triple does not imply it.
+    `abi` is LLVM's name of the calling convention where the triple does not imply it. `futex_call` is Linux's number of the
+    system call, and `spin_hint` the LLVM intrinsic, with its argument, by which a waiting loop rests for a moment.
     """
 
     name: str
@@ -65,6 +66,8 @@ class Architecture:
     triple: str
     cpu: str
     cpus: tuple[str, ...]
+    futex_call: int
+    spin_hint: tuple[str, str] | None = None
     needed: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     abi: str = ""
@@ -79,17 +82,28 @@ ARCHITECTURES = {
             "x86_64-unknown-linux-gnu",
             "x86-64",
             tuple(name for names in X86_CPUS.values() for name in names),
+            futex_call=202,
+            spin_hint=("llvm.x86.sse2.pause", ""),
             # A CPU whose name LLVM does not know has no 64-bit mode, and LLVM ends the process.
             needed=("+64bit",),
             forbidden=("-64bit", "-sse2", "-sse"),
         ),
-        Architecture("aarch64", ("aarch64", "arm64", "arm64e"), "aarch64-unknown-linux-gnu", "generic", tuple(AARCH64_CPUS)),
+        Architecture(
+            "aarch64",
+            ("aarch64", "arm64", "arm64e"),
+            "aarch64-unknown-linux-gnu",
+            "generic",
+            tuple(AARCH64_CPUS),
+            futex_call=98,
+            spin_hint=("llvm.aarch64.isb", "i32 15"),  # `yield` does nothing where a core has one thread; this waits
+        ),
         Architecture(
             "riscv64",
             ("riscv64",),
             "riscv64-unknown-linux-gnu",
             "generic-rv64",
             tuple(RISCV_CPUS),
+            futex_call=98,
             needed=("+m", "+a", "+f", "+d", "+v"),
             forbidden=("-m", "-a", "-f", "-d", "-v"),
             abi="lp64d",

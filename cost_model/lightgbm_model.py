@@ -23,7 +23,7 @@ from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
 from ansor_py.cost_model.objectives import ProgramObjective, by_rows, squared_error
 from ansor_py.cost_model.training_set import TrainingSet, is_measured, read_model_file, write_training_set
 from ansor_py.cost_model.tree_code import Trees, parse_trees
-from ansor_py.errors import OptionError
+from ansor_py.errors import MissingRuntimeError, OptionError
 
 
 @cost_model("lightgbm")
@@ -127,10 +127,21 @@ class LightGBMModel:
         self._trees = parse_trees(self._model_text) if self._model_text else None
 
 
+def _lightgbm() -> Any:
+    """LightGBM, imported when it is needed. Raises MissingRuntimeError where the system lacks what it is linked with."""
+    try:
+        import lightgbm
+    except OSError as error:
+        raise MissingRuntimeError(
+            f"LightGBM cannot be loaded ({error}); it needs OpenMP's runtime: `apt-get install libgomp1` (Debian, Ubuntu) or "
+            "`dnf install libgomp` (Fedora)"
+        ) from error
+    return lightgbm
+
+
 def train_trees(data: FeatureBatch, objective: ProgramObjective, options: ModelOptions, seed: int) -> str:
     """Fit trees whose sums over a program's rows minimise the objective; LightGBM's text form of the model."""
-    import lightgbm
-
+    lightgbm = _lightgbm()
     parameters: dict[str, Any] = {
         "num_leaves": options.leaves,
         "learning_rate": options.learning_rate,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -28,14 +27,14 @@ from rich.table import Table
 
 from ansor_py import te
 from ansor_py.codegen.default_schedule import default_steps
-from ansor_py.codegen.jit import load_object
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.codegen.memory import aligned_array, buffer_table
 from ansor_py.codegen.peak import stream_ir
+from ansor_py.codegen.thread_pool import load_kernels
 from ansor_py.codegen.timing import measure_kernel
 from ansor_py.errors import AnsorError
-from ansor_py.measure.cores import openmp_environment, pin, plan_cores
+from ansor_py.measure.cores import pin, plan_cores
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.merge_axes import merge_axes
 from ansor_py.schedule.steps import Step, step_from_json
@@ -160,7 +159,7 @@ def native_loop(read: int, written: int, target: Target, threads: int) -> Timed:
     reads, writes = max(1, round(read / max(written, 1))), max(1, round(written / max(read, 1)))
     if reads > MOST_STREAMS:
         reads, writes = 1, 0
-    code = load_object([compile_module(stream_ir(target, reads, writes), target).code], ["kernel"])
+    code = load_kernels([compile_module(stream_ir(target, reads, writes), target).code], ["kernel"])
     step = 4 * target.vector_bytes * threads
     length = math.ceil((read + written) / (reads + writes) / step) * step
     arrays: list[Array] = [aligned_array((length,), "uint8") for _ in range(reads + writes)]
@@ -245,8 +244,7 @@ def main() -> int:
     for threads in options.threads:
         words = [sys.executable, __file__, "--serve", "--threads", str(threads), "--trials", str(options.trials)]
         words += ["--target", str(options.target), "--rounds", str(options.rounds), "--names", *options.names]
-        environment = {**os.environ, **openmp_environment(plan_cores(threads).run)}
-        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             for line in child.stdout:
                 found = json.loads(line)

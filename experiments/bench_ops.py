@@ -38,7 +38,7 @@ import contenders
 from ansor_py.errors import AnsorError, MeasureError
 from ansor_py.graph import compile_partition, extract_tasks, partition_model
 from ansor_py.graph.reference import reference_outputs
-from ansor_py.measure.cores import available_cores, openmp_environment, plan_cores
+from ansor_py.measure.cores import available_cores, plan_cores
 from ansor_py.search.tuning import tune_tasks
 from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.target import Target
@@ -97,14 +97,14 @@ class Contender:
         return json.loads(line)
 
 
-def environment_of(name: str, cores: Sequence[int], target: Target) -> dict[str, str]:
-    """A contender's environment: nothing that binds or counts the threads of a peer; for ours what a measured program has.
+def environment_of(target: Target) -> dict[str, str]:
+    """A contender's environment: nothing that binds or counts its threads.
 
     Where the target's vectors are narrower than the machine's, it holds libraries to them.
     """
     plain = {key: value for key, value in os.environ.items() if not key.startswith(_LIBRARY_SETTINGS)}
     caps = CAPS[target.vector_bytes] if is_cut_down(target) else {}
-    return {**plain, **(openmp_environment(cores) if name == OURS else {}), **caps}
+    return {**plain, **caps}
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def started(
         found = []
         for name, command in commands.items():
             try:
-                contender = Contender(name, command, environment_of(name, cores, target), folder / f"{name}.log")
+                contender = Contender(name, command, environment_of(target), folder / f"{name}.log")
             except MeasureError as error:
                 row.notes[name] = str(error)
                 continue

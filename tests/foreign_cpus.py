@@ -31,6 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.codegen.kernel import BufferSpec, CompiledKernel
+from ansor_py.codegen.llvm import compile_module
+from ansor_py.codegen.parallel_runtime import runtime_ir
+from ansor_py.target import Target
 
 DRIVER = Path(__file__).with_name("foreign_driver.c")
 QEMU_VERSION = (7, 2)  # the first that emulates AVX2, and knows the Neoverse
@@ -108,8 +111,9 @@ def run_foreign(cpu: ForeignCpu, compiled: CompiledKernel, inputs: Sequence[NDAr
         assert compiler is not None, f"{cpu.name}: missing {missing_packages(cpu)}"
         (folder / "driver.o").write_bytes(_driver(compiler))
         (folder / "kernel.o").write_bytes(compiled.object_code)
+        (folder / "runtime.o").write_bytes(_runtime(cpu.target.split()[0]))
         (folder / "input").write_bytes(_input_file(compiled, inputs))
-        link = [compiler, "-static", "-fopenmp", "driver.o", "kernel.o", "-o", "program", "-lm"]
+        link = [compiler, "-static", "-pthread", "driver.o", "kernel.o", "runtime.o", "-o", "program", "-lm"]
         _checked(link, folder, f"{cpu.name}: linking")
         what = f"{cpu.name}: the kernel for '{compiled.target}' on '{' '.join(cpu.emulator)}'"
         _checked([*cpu.emulator, "./program", "input", "output"], folder, what)
@@ -120,9 +124,16 @@ def run_foreign(cpu: ForeignCpu, compiled: CompiledKernel, inputs: Sequence[NDAr
 def _driver(compiler: str) -> bytes:
     """The driver's object code."""
     with tempfile.TemporaryDirectory() as name:
-        command = [compiler, "-O1", "-Wall", "-Werror", "-fopenmp", "-c", str(DRIVER), "-o", "driver.o"]
+        command = [compiler, "-O1", "-Wall", "-Werror", "-c", str(DRIVER), "-o", "driver.o"]
         _checked(command, Path(name), f"{compiler}: the driver")
         return (Path(name) / "driver.o").read_bytes()
+
+
+@functools.cache
+def _runtime(architecture: str) -> bytes:
+    """The parallel runtime's object code, for any CPU of the architecture."""
+    target = Target.parse(architecture)
+    return compile_module(runtime_ir(target, cores=2), target).code
 
 
 def _input_file(compiled: CompiledKernel, inputs: Sequence[NDArray[Any]]) -> bytes:

@@ -9,17 +9,23 @@
    workspace begin with it too, and as a floating-point number it is huge (or NaN): what is left of it in a result is seen. */
 
 #include <float.h>
+#include <sched.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 typedef int32_t kernel_function(void **buffers, void *workspace, int32_t threads, volatile int32_t *abort);
 
 kernel_function kernel;
 __attribute__((weak)) kernel_function kernel_prepare;
+
+void ansor_parallel(void (*body)(void *, int64_t, int64_t, int64_t), void *context, int64_t iterations, int32_t threads);
+void ansor_pool_stop(void);
 
 enum { PAGE = 1 << 16, ALIGNMENT = 64 }; /* 64 KiB: the largest pages that Linux has on these CPUs */
 #ifdef __x86_64__
@@ -32,6 +38,11 @@ enum { GIVEN, OUTPUT, PREPARED, WORKSPACE };
 struct buffer {
     int64_t size, kind;
     unsigned char *body, *data, *end;
+};
+
+struct arrivals {
+    int wanted;
+    atomic_int found;
 };
 
 static void fail(const char *format, ...) {
@@ -71,12 +82,23 @@ static void check_surroundings(const struct buffer *buffer, const char *name, in
                  number, (long long)buffer->size);
 }
 
+/* A chunk for each thread, which waits until all of them have begun: it ends only if there are so many threads. */
+static void arrive(void *context, int64_t low, int64_t high, int64_t participant) {
+    struct arrivals *arrivals = context;
+    if (participant >= arrivals->wanted || high != low + 1)
+        fail("participant %d of %d has iterations %d to %d", (int)participant, arrivals->wanted, (int)low, (int)high);
+    atomic_fetch_add(&arrivals->found, 1);
+    while (atomic_load(&arrivals->found) < arrivals->wanted)
+        sched_yield();
+}
+
 static void check_threads(int wanted) {
-    int found = 0;
-#pragma omp parallel num_threads(wanted) reduction(+ : found)
-    found += 1;
-    if (found != wanted)
-        fail("the OpenMP runtime gives %d threads instead of %d", found, wanted);
+    for (int round = 0; round < 20; round++) {
+        struct arrivals arrivals = {.wanted = wanted};
+        ansor_parallel(arrive, &arrivals, wanted, wanted);
+        if (round == 9)
+            usleep(2000); /* the workers sleep */
+    }
 }
 
 int main(int count, char **words) {
@@ -116,5 +138,6 @@ int main(int count, char **words) {
         if (table[i].kind != PREPARED && fwrite(table[i].data, 1, table[i].size, output) != (size_t)table[i].size)
             fail("the output file cannot be written");
     }
+    ansor_pool_stop();
     return fclose(output) == 0 ? 0 : 1;
 }

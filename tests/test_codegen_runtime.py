@@ -16,21 +16,16 @@ import pytest
 from ansor_py.codegen.jit import LoadedObject, load_object
 from ansor_py.codegen.llvm import compile_module, emit_assembly
 from ansor_py.codegen.memory import GuardedBuffer, aligned_array, buffer_table
-from ansor_py.codegen.openmp import load_openmp
+from ansor_py.codegen.thread_pool import load_kernels
 from ansor_py.codegen.timing import AbortFlag, evict, measure_kernel, time_kernel
-from ansor_py.errors import CodegenError, MeasureError, MissingRuntimeError
+from ansor_py.errors import CodegenError, MeasureError
 from ansor_py.target import Target
 
-# buffers[1][i] = 2 * buffers[0][i] for 1000 floats, in two parallel halves; buffers[2][0] counts the calls.
+# buffers[1][i] = 2 * buffers[0][i] for 1000 floats in parallel; buffers[2][0] counts the calls.
 DOUBLE = """
-declare void @GOMP_parallel(ptr, ptr, i32, i32)
-declare i32 @omp_get_thread_num()
-define internal void @body(ptr %buffers) {
+declare void @ansor_parallel(ptr, ptr, i64, i32)
+define internal void @body(ptr %buffers, i64 %begin, i64 %end, i64 %participant) {
 entry:
-  %thread = call i32 @omp_get_thread_num()
-  %wide = sext i32 %thread to i64
-  %begin = mul i64 %wide, 500
-  %end = add i64 %begin, 500
   %x = load ptr, ptr %buffers
   %y.at = getelementptr ptr, ptr %buffers, i64 1
   %y = load ptr, ptr %y.at
@@ -49,7 +44,7 @@ done:
   ret void
 }
 define i32 @kernel(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) {
-  call void @GOMP_parallel(ptr @body, ptr %buffers, i32 2, i32 0)
+  call void @ansor_parallel(ptr @body, ptr %buffers, i64 1000, i32 2)
   %count.at = getelementptr ptr, ptr %buffers, i64 2
   %counter = load ptr, ptr %count.at
   %count = load i64, ptr %counter
@@ -74,7 +69,7 @@ done:
 
 
 def _load(ir_text: str, symbol: str) -> LoadedObject:
-    return load_object([compile_module(ir_text, Target.baseline()).code], [symbol])
+    return load_kernels([compile_module(ir_text, Target.baseline()).code], [symbol])
 
 
 def _double_arguments() -> tuple[list[np.ndarray], np.ndarray]:
@@ -223,17 +218,9 @@ def test_foreign_assembly_can_be_inspected() -> None:
 
 
 def test_pipeline_keeps_loops_as_written() -> None:
-    loop = DOUBLE.replace("%thread = call i32 @omp_get_thread_num()", "%thread = add i32 0, 0")
-    assembly = emit_assembly(loop, Target.parse("x86-64"))
+    assembly = emit_assembly(DOUBLE, Target.parse("x86-64"))
     assert "addss" in assembly
     assert "addps" not in assembly
-
-
-def test_missing_runtime_names_library_and_remedy() -> None:
-    with pytest.raises(MissingRuntimeError, match=r"libgomp-not-here\.so\.1.*apt-get install libgomp1"):
-        load_openmp("libgomp-not-here.so.1")
-    with pytest.raises(MissingRuntimeError, match="GOMP_parallel"):
-        load_openmp("libm.so.6")
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 4096, 5000, 9 << 20])

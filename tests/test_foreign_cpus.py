@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ansor_py import te
 from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import CompiledKernel, build_kernel
+from ansor_py.codegen.parallel_runtime import PARALLEL
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.steps import (
     CacheOperand,
@@ -293,7 +294,7 @@ def test_the_programs_have_what_they_are_there_for(target: Target) -> None:
     assert [spec.name for spec in constant.prepared] == ["w.cache"]
     assert operands.workspace_bytes
     for compiled in (constant, operands, parallel):
-        assert b"GOMP_parallel" in compiled.object_code
+        assert PARALLEL.encode() in compiled.object_code
     for function in (b"erf", b"sin", b"cos", b"pow"):
         assert function in functions.object_code
 

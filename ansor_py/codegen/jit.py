@@ -12,13 +12,13 @@ from __future__ import annotations
 import functools
 import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import llvmlite.binding as llvm
 
 from ansor_py.codegen.llvm import initialise_native
-from ansor_py.codegen.openmp import load_openmp
 from ansor_py.errors import CodegenError
 
 _LIBRARY_NUMBERS = itertools.count()  # LLJIT never lets a library name be used twice
@@ -50,16 +50,19 @@ class LoadedObject:
         self._release()
 
 
-def load_object(objects: Sequence[bytes], symbols: Sequence[str]) -> LoadedObject:
-    """Link objects with each other and with the symbols of this process (libm, libgomp), and export `symbols`.
+def load_object(
+    objects: Sequence[bytes], symbols: Sequence[str], provided: Mapping[str, int] = MappingProxyType({})
+) -> LoadedObject:
+    """Link objects with each other, with functions that are `provided` (addresses by name) and with the symbols of this process
+    (libm), and export `symbols`. Kernels are loaded by `ansor_py.codegen.thread_pool.load_kernels`, which provides the runtime.
 
-    Raises CodegenError when an object is malformed, or when a symbol is missing or defined twice, and
-    MissingRuntimeError when the OpenMP runtime is not installed.
+    Raises CodegenError when an object is malformed, or when a symbol is missing or defined twice.
     """
-    load_openmp()
     builder = llvm.JITLibraryBuilder()
     for code in objects:
         builder.add_object_img(code)
+    for name, address in provided.items():
+        builder.import_symbol(name, address)
     builder.add_current_process()
     for symbol in symbols:
         builder.export_symbol(symbol)

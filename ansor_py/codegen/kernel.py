@@ -14,11 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.codegen.jit import load_object
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.codegen.memory import aligned_array, buffer_table
 from ansor_py.codegen.module_text import module_text
-from ansor_py.codegen.openmp import load_openmp, threads_here
+from ansor_py.codegen.thread_pool import allowed_threads, load_kernels
 from ansor_py.codegen.timing import time_kernel
 from ansor_py.errors import FeedError
 from ansor_py.lower.epilogue import with_epilogues
@@ -118,9 +117,8 @@ class LoadedKernel:
     """Object code that has been loaded into this process."""
 
     def __init__(self, compiled: CompiledKernel) -> None:
-        load_openmp()
         self.compiled = compiled
-        self._library = load_object([compiled.object_code], compiled.symbols)
+        self._library = load_kernels([compiled.object_code], compiled.symbols)
         self.address = self._library.address(compiled.symbol)
 
     def prepare(self, arrays: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
@@ -130,7 +128,7 @@ class LoadedKernel:
             workspace = aligned_array((max(1, self.compiled.workspace_bytes),), "uint8")
             table = buffer_table([*arrays, *prepared])
             address = self._library.address(self.compiled.prepare_symbol)
-            time_kernel(address, table.ctypes.data, workspace.ctypes.data, threads_here(self.compiled.threads))
+            time_kernel(address, table.ctypes.data, workspace.ctypes.data, allowed_threads(self.compiled.threads))
         return prepared
 
     def run(self, inputs: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
@@ -151,5 +149,5 @@ class LoadedKernel:
         workspace = aligned_array((max(1, self.compiled.workspace_bytes),), "uint8")
         prepared = self.prepare([*arrays, *outputs])
         table = buffer_table([*arrays, *outputs, *prepared])  # addresses only: the arrays have to outlive the call
-        time_kernel(self.address, table.ctypes.data, workspace.ctypes.data, threads_here(self.compiled.threads))
+        time_kernel(self.address, table.ctypes.data, workspace.ctypes.data, allowed_threads(self.compiled.threads))
         return outputs

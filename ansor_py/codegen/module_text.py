@@ -2,8 +2,8 @@
 
 The entry has the project's kernel ABI, `int32 f(void** buffers, void* workspace, int32 threads, volatile int32* abort)`.
 Every region (a stage at root) becomes a function over a range of its parallel iterations, whose buffers are `noalias`
-arguments; an outlined body sets the denormal mode, takes the thread's share of the iterations and its slice of the workspace,
-and calls it. Regions with parallel loops are started through `GOMP_parallel`.
+arguments; an outlined body sets the denormal mode, takes the thread's slice of the workspace, and calls it for a chunk of the
+iterations. Regions with parallel loops are run by `ansor_py.codegen.parallel_runtime`.
 
 Regions that depend on constants alone (a weight being packed) are not part of the kernel: they form a second entry point that
 is called once, and what they produce are further buffers of the kernel, after its inputs and outputs.
@@ -15,12 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from ansor_py.codegen.addresses import Coordinate
 from ansor_py.codegen.denormals import flush_denormals, restore_denormals
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
+from ansor_py.codegen.parallel_runtime import PARALLEL
 from ansor_py.codegen.tiles import TileEmitter
 from ansor_py.lower.ir import For, If, Node, Program, Region, Tile, tiles_of
+from ansor_py.lower.nest import BufferPlace
 from ansor_py.target import Target
 from ansor_py.te.expr import Const, Expr, reads_of
 from ansor_py.te.simplify import Simplifier
@@ -75,11 +79,7 @@ def module_text(program: Program, buffers: Sequence[str], target: Target, thread
     if regions:
         functions.append(_entry_function(program, regions, threads, prepare_symbol))
     if any(region.parallel for region in program.regions):
-        declarations |= {
-            "declare void @GOMP_parallel(ptr, ptr, i32, i32)",
-            "declare i32 @omp_get_thread_num()",
-            "declare i32 @omp_get_num_threads()",
-        }
+        declarations.add(f"declare void @{PARALLEL}(ptr, ptr, i64, i32)")
     width = target.vector_bytes * 8
     attributes = f'attributes #0 = {{ nounwind noinline "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
     # Code around the nests runs once a call or once a thread: LLVM spends no time on it.
@@ -113,6 +113,11 @@ def _prepared_tensors(program: Program, regions: Sequence[int]) -> tuple[Tensor,
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _alignment(place: BufferPlace) -> int:
+    """The alignment in bytes that a buffer has: the caller's arrays are read and written where they are."""
+    return np.dtype(place.tensor.dtype).itemsize if place.scope in ("input", "output") else ALIGNMENT
 
 
 def _layout(program: Program, prepared: set[str]) -> _Layout:
@@ -157,7 +162,7 @@ def _nest_function(
             size = _aligned(max(1, program.buffers[name].tensor.bytes))
             text.lines.append(f"  {pointers[name]} = alloca [{size} x i8], align {ALIGNMENT}")
         else:
-            parameters.append(f"ptr noalias nonnull align {ALIGNMENT} {pointers[name]}")
+            parameters.append(f"ptr noalias nonnull align {_alignment(program.buffers[name])} {pointers[name]}")
     expressions = ExpressionEmitter(text, Simplifier(program.ranges), pointers, target.rounds_vectors)
     emitter = _NodeEmitter(text, expressions, target)
     if region.parallel:
@@ -244,20 +249,11 @@ def _body_function(
     target: Target,
     declarations: set[str],
 ) -> str:
-    """What each thread runs: denormal mode, share of the iterations, workspace slice, then the nest."""
+    """What each thread runs for a chunk of the iterations: denormal mode, workspace slice, then the nest."""
     text = FunctionText(declarations)
     fields = [text.emit(f"getelementptr inbounds %context, ptr %context, i32 0, i32 {field}") for field in range(4)]
     table, workspace, abort = (text.emit(f"load ptr, ptr {field}") for field in fields[:3])
     mode = flush_denormals(text, target)
-    low, high, thread = "0", "1", "0"
-    if region.parallel:
-        total = prod(extent for _, extent in region.parallel)
-        thread = text.emit(f"zext i32 {text.emit('call i32 @omp_get_thread_num()')} to i64")
-        count = text.emit(f"zext i32 {text.emit('call i32 @omp_get_num_threads()')} to i64")
-        # Shares differ by at most one iteration.
-        low = text.emit(f"udiv i64 {text.emit(f'mul i64 {thread}, {total}')}, {count}")
-        following = text.emit(f"add i64 {thread}, 1")
-        high = text.emit(f"udiv i64 {text.emit(f'mul i64 {following}, {total}')}, {count}")
     arguments: list[str] = []
     for name in _used_buffers(region.body):
         if name in layout.stack:
@@ -265,18 +261,24 @@ def _body_function(
         if name in layout.shared:
             pointer = text.emit(f"getelementptr inbounds i8, ptr {workspace}, i64 {layout.shared[name]}")
         elif name in layout.private:
-            slice_start = text.emit(f"mul i64 {thread}, {layout.private_bytes}")
+            slice_start = text.emit(f"mul i64 %thread, {layout.private_bytes}")
             offset = text.emit(f"add i64 {slice_start}, {layout.shared_bytes + layout.private[name]}")
             pointer = text.emit(f"getelementptr inbounds i8, ptr {workspace}, i64 {offset}")
         else:
             slot = text.emit(f"getelementptr inbounds ptr, ptr {table}, i64 {buffers.index(name)}")
             pointer = text.emit(f"load ptr, ptr {slot}")
         arguments.append(f"ptr {pointer}")
-    arguments += [f"ptr {abort}", f"i64 {low}", f"i64 {high}"]
+    arguments += [f"ptr {abort}", "i64 %low", "i64 %high"]
     text.do(f"call void @nest{number}({', '.join(arguments)})")
     restore_denormals(text, target, mode)
     text.do("ret void")
-    return "\n".join([f"define internal void @body{number}(ptr %context) #1 {{\nentry:", *text.written(), "}\n"])
+    return "\n".join(
+        [
+            f"define internal void @body{number}(ptr %context, i64 %low, i64 %high, i64 %thread) #1 {{\nentry:",
+            *text.written(),
+            "}\n",
+        ]
+    )
 
 
 def _entry_function(program: Program, regions: Sequence[int], threads: int, symbol: str) -> str:
@@ -289,9 +291,10 @@ def _entry_function(program: Program, regions: Sequence[int], threads: int, symb
         text.do(f"store {kind} {value}, ptr {slot}")
     for number in regions:
         if program.regions[number].parallel:
-            text.do(f"call void @GOMP_parallel(ptr @body{number}, ptr {context}, i32 {workers}, i32 0)")
+            total = prod(extent for _, extent in program.regions[number].parallel)
+            text.do(f"call void @{PARALLEL}(ptr @body{number}, ptr {context}, i64 {total}, i32 {workers})")
         else:
-            text.do(f"call void @body{number}(ptr {context})")
+            text.do(f"call void @body{number}(ptr {context}, i64 0, i64 1, i64 0)")
     flag = text.emit("load volatile i32, ptr %abort, align 4")
     stopped = text.emit(f"icmp ne i32 {flag}, 0")
     text.do(f"ret i32 {text.emit(f'zext i1 {stopped} to i32')}")

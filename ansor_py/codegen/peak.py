@@ -1,6 +1,6 @@
 """What the machine can do: the peak rate of fused multiply-adds, and the speed of copying memory.
 
-Both are measured with generated kernels through the path that tuned kernels take (LLVM, LLJIT, `GOMP_parallel`, the
+Both are measured with generated kernels through the path that tuned kernels take (LLVM, LLJIT, the thread pool, the
 native timer), so they are the yardstick for a kernel's GFLOP/s on the same target and threads.
 
     measure_peak(Target.detect(), threads=1)               # float32 GFLOP/s of independent vector FMAs
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ansor_py.codegen.function_text import FunctionText
-from ansor_py.codegen.jit import load_object
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.codegen.memory import aligned_array, buffer_table
+from ansor_py.codegen.parallel_runtime import PARALLEL
+from ansor_py.codegen.thread_pool import load_kernels
 from ansor_py.codegen.timing import measure_kernel
 from ansor_py.codegen.vector_operations import Vector
 from ansor_py.errors import CodegenError, MeasureError
@@ -30,25 +31,31 @@ _ROUNDS = 4  # multiply-adds of every chain in one iteration
 _STREAM_STEPS = 4  # vectors of every stream in one iteration
 _SMALLEST_COPY, _LARGEST_COPY = 64 << 20, 256 << 20
 
-# The kernel ABI around a body of one thread; `omp_get_thread_num` is 0 outside a parallel region.
+# The kernel ABI around a body of one thread, which does not share its work: the parallel loop has an iteration a thread.
 _KERNEL_IR = """
-declare void @GOMP_parallel(ptr, ptr, i32, i32)
-declare i32 @omp_get_thread_num()
+declare void @PARALLEL(ptr, ptr, i64, i32)
 {declarations}
-define internal void @body(ptr %buffers) noinline {{
+define internal void @share(ptr %buffers, i64 %thread) noinline {{
 {body}
 }}
+define internal void @body(ptr %buffers, i64 %low, i64 %high, i64 %participant) noinline {{
+entry:
+  br label %loop
+loop:
+  %thread = phi i64 [ %low, %entry ], [ %next, %loop ]
+  call void @share(ptr %buffers, i64 %thread)
+  %next = add i64 %thread, 1
+  %more = icmp ult i64 %next, %high
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}}
 define i32 @kernel(ptr %buffers, ptr %workspace, i32 %threads, ptr %abort) {{
-  %parallel = icmp sgt i32 %threads, 1
-  br i1 %parallel, label %many, label %one
-many:
-  call void @GOMP_parallel(ptr @body, ptr %buffers, i32 %threads, i32 0)
-  ret i32 0
-one:
-  call void @body(ptr %buffers)
+  %iterations = zext i32 %threads to i64
+  call void @PARALLEL(ptr @body, ptr %buffers, i64 %iterations, i32 %threads)
   ret i32 0
 }}
-"""
+""".replace("@PARALLEL", f"@{PARALLEL}")
 
 
 def measure_peak(target: Target, threads: int = 1, seconds: float = 0.2) -> float:
@@ -97,9 +104,8 @@ def peak_ir(target: Target) -> str:
     total = loop.results[0]
     for value in loop.results[1:]:
         total = v.add(total, value)
-    thread = text.emit(f"sext i32 {text.emit('call i32 @omp_get_thread_num()')} to i64")
     sinks = text.emit(f"load ptr, ptr {text.emit('getelementptr ptr, ptr %buffers, i64 1')}")
-    sink = text.emit(f"getelementptr [64 x i8], ptr {sinks}, i64 {thread}")  # 64 bytes a thread
+    sink = text.emit(f"getelementptr [64 x i8], ptr {sinks}, i64 %thread")  # 64 bytes a thread
     text.do(f"store {v.type} {total}, ptr {sink}, align 4")
     return _kernel_ir(text)
 
@@ -118,11 +124,10 @@ def stream_ir(target: Target, reads: int, writes: int) -> str:
     """
     vector, size = f"<{target.vector_bytes // 4} x float>", target.vector_bytes
     text = FunctionText(set())
-    thread = text.emit(f"sext i32 {text.emit('call i32 @omp_get_thread_num()')} to i64")
     places = [text.emit(f"getelementptr ptr, ptr %buffers, i64 {number}") for number in range(reads + max(writes, 1) + 1)]
     pointers = [text.emit(f"load ptr, ptr {place}") for place in places]
     share = text.emit(f"load i64, ptr {pointers.pop()}")
-    begin = text.emit(f"mul i64 {thread}, {share}")
+    begin = text.emit(f"mul i64 %thread, {share}")
     end = text.emit(f"add i64 {begin}, {share}")
     carried = [] if writes else [(vector, "zeroinitializer")] * _STREAM_STEPS
     with text.loop(begin, end, carried, _STREAM_STEPS, certain=True) as loop:
@@ -141,7 +146,7 @@ def stream_ir(target: Target, reads: int, writes: int) -> str:
         total = loop.results[0]
         for other in loop.results[1:]:
             total = text.emit(f"fadd {vector} {total}, {other}")
-        sink = text.emit(f"getelementptr [64 x i8], ptr {pointers[reads]}, i64 {thread}")
+        sink = text.emit(f"getelementptr [64 x i8], ptr {pointers[reads]}, i64 %thread")
         text.do(f"store {vector} {total}, ptr {sink}, align 4")
     return _kernel_ir(text)
 
@@ -165,7 +170,7 @@ def _sinks(threads: int) -> np.ndarray:
 def _best_seconds(ir_text: str, target: Target, arrays: Sequence[np.ndarray], threads: int, seconds: float) -> float:
     if threads < 1:
         raise CodegenError(f"a kernel runs on at least one thread, not {threads}")
-    loaded = load_object([compile_module(ir_text, target).code], ["kernel"])
+    loaded = load_kernels([compile_module(ir_text, target).code], ["kernel"])
     table = buffer_table(arrays)
     timing = measure_kernel(
         loaded.address("kernel"), table.ctypes.data, 0, threads, budget_seconds=seconds, max_repeats=max(int(seconds / 6e-3), 1)

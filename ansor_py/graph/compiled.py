@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.codegen.jit import LoadedObject, load_object
+from ansor_py.codegen.jit import LoadedObject
 from ansor_py.codegen.machine_memory import require_memory
 from ansor_py.codegen.memory import aligned_array, buffer_table
-from ansor_py.codegen.openmp import threads_here
+from ansor_py.codegen.thread_pool import load_kernels
 from ansor_py.codegen.timing import AbortFlag, time_kernel
 from ansor_py.errors import AnsorError, FeedError
 from ansor_py.graph.fallback_run import FallbackRunner
@@ -139,7 +139,7 @@ class CompiledModel:
             return self._benchmark_runs(repeats, feed, warm_up)
         outputs = [aligned_array(port.shape, port.dtype) for port in self.outputs]
         table = buffer_table([self._arena, self._weights, *given, *outputs])
-        rest = (table.ctypes.data, self._workspace.ctypes.data, threads_here(self.plan.threads), self._abort.pointer)
+        rest = (table.ctypes.data, self._workspace.ctypes.data, self.plan.threads, self._abort.pointer)
         with self._turn():
             arguments = (self._loaded.address(KERNEL_SYMBOL), *rest)
             time_kernel(*arguments, number=max(warm_up, 1))
@@ -177,7 +177,7 @@ class CompiledModel:
 
         def call(_alive: Any = (table, ports, regions)) -> None:  # mere addresses do not keep memory
             with self._turn():
-                status = function(*addresses, threads_here(self.plan.threads), self._abort.pointer)
+                status = function(*addresses, self.plan.threads, self._abort.pointer)
             if status != 0:
                 raise AnsorError(f"the run of model '{self.plan.name}' was aborted (status {status})")
 
@@ -218,7 +218,7 @@ class CompiledModel:
     @cached_property
     def _loaded(self) -> LoadedObject:
         timed = [KERNEL_SYMBOL] if self.plan.fallback is None else []
-        return load_object(list(self._objects.values()), [*entry_points(self.plan), *timed])
+        return load_kernels(list(self._objects.values()), [*entry_points(self.plan), *timed])
 
     @cached_property
     def _functions(self) -> list[Any]:

@@ -4,7 +4,6 @@ A timing that shares a core with a build is wrong by up to a factor of two. Wher
 own disjoint sets; where there are at most one more than the runner needs, builders use all cores and the phases alternate.
 
     plan = plan_cores(threads=2)          # on 2 cores: run (0, 1), build (0, 1), alternating True
-    os.environ.update(openmp_environment(plan.run))
     pin(plan.run)
 """
 
@@ -15,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# NumPy's own pool of threads would sleep beside, in every worker.
+WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 _SIBLINGS = "/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
 
 
@@ -48,17 +49,6 @@ def plan_cores(threads: int, cores: Sequence[int] | None = None) -> CorePlan:
 def needs_alternation(cores: int, threads: int) -> bool:
     """Whether a machine has too few cores to build and run at the same time."""
     return cores <= threads + 1
-
-
-def openmp_environment(cores: Sequence[int]) -> dict[str, str]:
-    """Variables that OpenMP reads when it is loaded: as many threads as cores, each bound to its own core."""
-    return {
-        "OMP_NUM_THREADS": str(len(cores)),
-        "OMP_PLACES": ",".join(f"{{{core}}}" for core in cores),
-        "OMP_PROC_BIND": "close",
-        "OMP_DYNAMIC": "false",
-        "OPENBLAS_NUM_THREADS": "1",  # NumPy's own pool would sleep beside, in every worker
-    }
 
 
 def pin(cores: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ansor_py.measure.batches import BatchMeasurer
 from ansor_py.measure.build import module_of
 from ansor_py.measure.child_process import ChildProcess, child_environment
-from ansor_py.measure.cores import CorePlan, openmp_environment, plan_cores
+from ansor_py.measure.cores import WORKER_ENVIRONMENT, CorePlan, plan_cores
 from ansor_py.measure.interface import MeasureOptions, Measurer, register_measurer
 from ansor_py.measure.workers import Job, Message, Role, Worker
 
@@ -37,7 +37,7 @@ class ProcessWorker:
     def __init__(self, role: Role, cores: Sequence[int], settings: RunSettings, imports: Sequence[str]) -> None:
         self._role = role
         self._greeting = (role, tuple(cores), settings, tuple(imports))
-        self._child = ChildProcess(_PROGRAM, child_environment(openmp_environment(cores)), _CRASHES if role == "runner" else {})
+        self._child = ChildProcess(_PROGRAM, child_environment(WORKER_ENVIRONMENT), _CRASHES if role == "runner" else {})
         self._known_dags: set[str] = set()
 
     @property

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ansor_py.errors import MeasureError
 from ansor_py.measure.build import TEXT_LIMIT, BuildJob, BuildReply, perform_build
 from ansor_py.measure.child import warm_up
-from ansor_py.measure.cores import CorePlan, available_cores, needs_alternation, openmp_environment, pin, plan_cores
+from ansor_py.measure.cores import WORKER_ENVIRONMENT, CorePlan, available_cores, needs_alternation, pin, plan_cores
 from ansor_py.measure.workers import Died, Job, JobServer, Message, Ready, Reply, Worker
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class RunnerActor:
 
     def __init__(self, threads: int, settings: RunSettings) -> None:
         plan = _node_plan(threads)
-        os.environ.update(openmp_environment(plan.run))  # before libgomp is loaded; Ray has set OMP_NUM_THREADS
+        os.environ.update(WORKER_ENVIRONMENT)
         pin(plan.run)
         warm_up()
         self._server = JobServer("runner", settings)

@@ -146,10 +146,10 @@ class Runner:
         return replace(reply, started=started, finished=time.time())
 
     def _run(self, job: RunJob) -> RunReply:
-        from ansor_py.codegen.jit import load_object
         from ansor_py.codegen.memory import GuardedBuffer, buffer_table
+        from ansor_py.codegen.thread_pool import load_kernels
 
-        loaded = load_object([job.kernel.object_code], job.kernel.symbols)
+        loaded = load_kernels([job.kernel.object_code], job.kernel.symbols)
         try:
             buffers = self._buffers_of(job.workload_key, job.kernel)
             for _, array in buffers.outputs:
@@ -223,14 +223,14 @@ class Runner:
         return replace(timed, output_checked=True)
 
     def _naive_outputs(self, job: PrepareJob) -> tuple[np.ndarray, ...]:
-        from ansor_py.codegen.jit import load_object
         from ansor_py.codegen.memory import GuardedBuffer, buffer_table
+        from ansor_py.codegen.thread_pool import load_kernels
         from ansor_py.codegen.timing import time_kernel
 
         buffers = self._buffers_of(job.workload_key, job.kernel)
         workspace = GuardedBuffer(job.kernel.workspace_bytes)
         prepared = _allocate(job.kernel.prepared, self._settings.seed)
-        loaded = load_object([job.kernel.object_code], job.kernel.symbols)
+        loaded = load_kernels([job.kernel.object_code], job.kernel.symbols)
         try:
             table = buffer_table([*buffers.arrays, *prepared.arrays])
             _prepare_constants(loaded, job.kernel, table, workspace, 1)
