@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ansor_py import codegen, cost_model, errors, graph, lower, measure, schedule, search, sketch_rules, te
+    from ansor_py.codegen.thread_pool import limit_threads
     from ansor_py.graph import compile, load
     from ansor_py.schedule.task import Task
     from ansor_py.target import Target
@@ -32,6 +33,7 @@ __all__ = [
     "cost_model",
     "errors",
     "graph",
+    "limit_threads",
     "load",
     "lower",
     "measure",
@@ -41,7 +43,13 @@ __all__ = [
     "te",
 ]
 
-_OWNERS = {"Target": "ansor_py.target", "Task": "ansor_py.schedule.task", "compile": "ansor_py.graph", "load": "ansor_py.graph"}
+_OWNERS = {
+    "Target": "ansor_py.target",
+    "Task": "ansor_py.schedule.task",
+    "compile": "ansor_py.graph",
+    "limit_threads": "ansor_py.codegen.thread_pool",
+    "load": "ansor_py.graph",
+}
 
 
 def __getattr__(name: str) -> object:

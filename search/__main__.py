@@ -102,6 +102,7 @@ def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | 
 @click.option("--target", metavar="TEXT", help="Target such as 'host' or 'x86-64 cpu=skylake'. [default: host]")
 @click.option("--rules", multiple=True, metavar="PRESET|FILE.py", help="Sketch rules: a preset, or a file of your own.")
 @click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the search, such as population=1024.")
+@click.option("--profile", is_flag=True, help="At the end, show how long every kernel takes inside the model.")
 @click.version_option(__version__, prog_name="ansor-py")
 def command(
     models: tuple[str, ...], op: tuple[str, ...], out: str | None, config: str | None, together: bool, **options: Any
@@ -156,6 +157,7 @@ def make_settings(
     target: str | None,
     rules: Sequence[str],
     search: Sequence[str],
+    profile: bool,
 ) -> Settings:
     """Options as given on the command line, checked as far as this is possible before anything is loaded."""
     given = dict(locals())
@@ -171,6 +173,8 @@ def make_settings(
     virtual = find_measurer(runner).virtual
     if fallback_runner is not None and (virtual or find_measurer(fallback_runner).virtual or fallback_runner == runner):
         raise OptionError(f"--fallback-runner {fallback_runner}: it cannot go on where --runner {runner} breaks down")
+    if profile and virtual:
+        raise OptionError(f"--profile runs the model, and --runner {runner} runs nothing; leave one of them out")
     if ray_address is not None and runner != "ray":
         raise OptionError(f"--ray-address needs --runner ray, not '{runner}'")
     if ray_address is not None and fallback_runner is None:
@@ -202,7 +206,7 @@ def make_settings(
     if cost_model_from is not None:
         check_source(cost_model_from, machine)
     config = {**given, "trials": tuning.trials, "threads": machine.cores, "target": str(machine), "engine": __version__}
-    return Settings(machine, runner, fallback_runner, tuning, parse_shapes(shape), fallback, resume, config)
+    return Settings(machine, runner, fallback_runner, tuning, parse_shapes(shape), fallback, resume, profile, config)
 
 
 @contextmanager

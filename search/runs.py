@@ -71,6 +71,8 @@ class Run:
                 subject.finish(model, timer, self._console)
             self._write_summary(run, result, networks, timer)
             self._say_result(run, result)
+            if self._settings.profile:
+                self._say_profiles(run)
         return outcome
 
     def _check_records(self, tasks: Sequence[Task]) -> None:
@@ -180,6 +182,13 @@ class Run:
             words = f"{len(result.records)} trials in {duration(result.search_seconds)}"
             say(self._console, f"{words}; {'interrupted' if result.interrupted else f'stopped after: {result.stopped}'}")
         say(self._console, f"run directory: {run.path}")
+
+    def _say_profiles(self, run: RunDirectory) -> None:
+        """Where the time of each model goes."""
+        from ansor_py.graph import load
+
+        for path in self._model_paths(run):
+            self._console.print(load(path).profile().table())
 
 
 def foreign_records(path: Path, settings: Settings, tasks: Sequence[Task]) -> int:

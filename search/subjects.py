@@ -46,6 +46,7 @@ class Settings:
     shapes: Mapping[str, int | Sequence[int]]
     fallback: bool
     resume: bool
+    profile: bool
     config: Mapping[str, Any]
 
     @property

@@ -16,6 +16,7 @@ import functools
 import math
 import mmap
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -103,6 +104,17 @@ def aligned_array(shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = A
     return memory[skip : skip + size].view(kind).reshape(tuple(shape))
 
 
+def data_address(array: np.ndarray) -> int:
+    """Where an array's data begin: `array.ctypes.data`, five times faster.
+
+    The address is the first field of NumPy's array object (`PyArrayObject_fields`), whose place is compiled into every
+    extension module that uses NumPy.
+    """
+    if not _DATA_IS_FIRST_FIELD:
+        return int(array.ctypes.data)
+    return ctypes.c_void_p.from_address(id(array) + object.__basicsize__).value or 0
+
+
 def buffer_table(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """The `void** buffers` of the kernel ABI: an array of the addresses. The caller keeps the arrays alive."""
     return np.array([array.ctypes.data for array in arrays], dtype=np.uintp)
@@ -120,3 +132,14 @@ def _mprotect() -> Callable[[int, int, int], int]:
     function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     function.restype = ctypes.c_int
     return function
+
+
+def _data_is_first_field() -> bool:
+    """Whether the arrays of this interpreter are as NumPy's C interface says."""
+    sample = np.zeros(1)
+    return sys.implementation.name == "cpython" and (
+        ctypes.c_void_p.from_address(id(sample) + object.__basicsize__).value == sample.ctypes.data
+    )
+
+
+_DATA_IS_FIRST_FIELD = _data_is_first_field()

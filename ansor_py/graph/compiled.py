@@ -4,8 +4,8 @@
     outputs = compiled.run({"input": array})          # name -> array
     compiled.benchmark(repeats=50).median             # milliseconds, timed in native code
 
-A model may be used by several threads at once, which take turns, in a process forked from the one that made it (there on one
-thread), and be sent to another process by `pickle`.
+A model may be used by several threads at once, which take turns, in a process forked from the one that made it, and be sent to
+another process by `pickle`.
 
 Loading needs neither ONNX nor anything of tuning; the weights stay mapped from the file. A model with nodes that are not
 compiled is a native call for each run of kernels between them: library nodes are computed by NumPy, fallback nodes by ONNX.
@@ -29,13 +29,15 @@ from numpy.typing import NDArray
 
 from ansor_py.codegen.jit import LoadedObject
 from ansor_py.codegen.machine_memory import require_memory
-from ansor_py.codegen.memory import aligned_array, buffer_table
-from ansor_py.codegen.thread_pool import load_kernels
+from ansor_py.codegen.memory import aligned_array, buffer_table, data_address
+from ansor_py.codegen.thread_pool import allowed_threads, load_kernels
 from ansor_py.codegen.timing import AbortFlag, time_kernel
 from ansor_py.errors import AnsorError, FeedError
 from ansor_py.graph.fallback_run import FallbackRunner
 from ansor_py.graph.model_archive import Archive, check_cpu, read_archive, write_archive
-from ansor_py.graph.plan import FallbackNode, Location, Plan, Port
+from ansor_py.graph.plan import Fallback, FallbackNode, Location, Plan, Port
+from ansor_py.graph.profiling import Profile, profile_of, rates_of
+from ansor_py.graph.run_arrays import RunArrays
 from ansor_py.graph.run_function import KERNEL_SYMBOL, entry_points
 from ansor_py.target import Target
 
@@ -74,6 +76,11 @@ class CompiledModel:
         self._arena = aligned_array((plan.arena_bytes,), np.uint8)
         self._workspace = aligned_array((plan.workspace_bytes,), np.uint8)
         self._abort = AbortFlag()
+        self._arrays = RunArrays(plan)
+        self._table = (ctypes.c_void_p * max(len(plan.inputs) + len(plan.outputs), 1))()
+        self._table_address = ctypes.addressof(self._table)
+        self._regions = tuple(array.ctypes.data for array in (self._arena, self._weights, self._workspace))
+        self._output_names = tuple(port.name for port in plan.outputs)
         self._locks: dict[int, threading.RLock] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -114,19 +121,27 @@ class CompiledModel:
         """The CPU that the code is for."""
         return Target.from_json(self.plan.target)
 
-    def run(self, feed: Mapping[str, Any]) -> dict[str, Any]:
-        """The outputs for the given inputs, as new arrays. Raises FeedError for a wrong name, shape or dtype.
+    def run(self, feed: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The outputs for the given inputs. Raises FeedError for a wrong name, shape or dtype.
+
+        Contiguous arrays, and what other libraries offer through DLPack, are read where they lie. An output is a new array,
+        whose memory is used again once nobody holds the array or a view of it, or the one that `out` names for it.
 
         Inputs and outputs that are not numeric tensors (strings, sequences) are as ONNX's reference evaluator takes and gives
         them; a model has such only with fallback nodes.
         """
-        ports = [*_checked_feed(self.plan, feed), *(aligned_array(port.shape, port.dtype) for port in self.outputs)]
-        if self.plan.fallback is None:
-            self._native_call(self._functions[0], ports)()
-            held = {}
-        else:
-            held = self._run_segments(ports, feed)
-        return {port.name: array for port, array in zip(self.outputs, ports[len(self.inputs) :], strict=True)} | held
+        held: dict[str, Any] = {}
+        with self._turn():
+            inputs = self._arrays.inputs(feed)
+            outputs = self._arrays.outputs() if out is None else self._arrays.outputs_into(out, inputs)
+            ports = [*inputs, *outputs]
+            for index, array in enumerate(ports):
+                self._table[index] = data_address(array)
+            if self.plan.fallback is None:
+                self._call(self._functions[0], self._table_address)
+            else:
+                held = self._run_segments(self._table_address, ports, feed)
+        return dict(zip(self._output_names, outputs, strict=True)) | held
 
     def benchmark(self, repeats: int = 50, feed: Mapping[str, Any] | None = None, warm_up: int = 3) -> BenchmarkStats:
         """Latencies of `repeats` runs, each timed inside native code. Without a `feed` the inputs are seeded random values.
@@ -134,13 +149,12 @@ class CompiledModel:
         A model with fallback or library nodes is timed around `run`, the Python between native calls included.
         """
         feed = random_feed(self.plan) if feed is None else feed
-        given = _checked_feed(self.plan, feed)
         if self.plan.fallback is not None:
             return self._benchmark_runs(repeats, feed, warm_up)
-        outputs = [aligned_array(port.shape, port.dtype) for port in self.outputs]
-        table = buffer_table([self._arena, self._weights, *given, *outputs])
-        rest = (table.ctypes.data, self._workspace.ctypes.data, self.plan.threads, self._abort.pointer)
         with self._turn():
+            table = buffer_table([self._arena, self._weights, *self._arrays.inputs(feed), *self._arrays.outputs()])
+            threads = allowed_threads(self.plan.threads)
+            rest = (table.ctypes.data, self._workspace.ctypes.data, threads, self._abort.pointer)
             arguments = (self._loaded.address(KERNEL_SYMBOL), *rest)
             time_kernel(*arguments, number=max(warm_up, 1))
             return BenchmarkStats(tuple(1e3 * time_kernel(*arguments, number=1).seconds for _ in range(max(repeats, 1))))
@@ -149,15 +163,20 @@ class CompiledModel:
         """A call that runs the model on these inputs, and its numeric outputs, which every call overwrites.
 
         The call checks, copies and allocates nothing. It sees what is written into the feed's arrays later, where they are
-        contiguous and 64-byte aligned; others are copied here. Raises FeedError for a wrong name, shape or dtype.
+        contiguous; others are copied here. Raises FeedError for a wrong name, shape or dtype.
         """
-        ports = [*_checked_feed(self.plan, feed), *(aligned_array(port.shape, port.dtype) for port in self.outputs)]
-        outputs = {port.name: array for port, array in zip(self.outputs, ports[len(self.inputs) :], strict=True)}
-        if self.plan.fallback is None:
-            return self._native_call(self._functions[0], ports), outputs
+        with self._turn():
+            ports = [*self._arrays.inputs(feed, keep=True), *self._arrays.outputs()]
+        outputs = dict(zip(self._output_names, ports[len(self.inputs) :], strict=True))
+        table = buffer_table(ports)
+        address = table.ctypes.data
 
-        def call() -> None:
-            self._run_segments(ports, feed)
+        def call(_alive: Any = (table, ports)) -> None:  # mere addresses do not keep memory
+            with self._turn():
+                if self.plan.fallback is None:
+                    self._call(self._functions[0], address)
+                else:
+                    self._run_segments(address, ports, feed)
 
         return call, outputs
 
@@ -169,24 +188,45 @@ class CompiledModel:
             samples.append(1e3 * (time.perf_counter() - begin))
         return BenchmarkStats(tuple(samples[max(warm_up, 1) :]))
 
-    def _native_call(self, function: Any, ports: Sequence[NDArray[np.generic]]) -> Callable[[], None]:
-        """A native call with its arguments. `ports` are the inputs, then the outputs."""
-        table = buffer_table(ports)
-        regions = (self._arena, self._weights, self._workspace)
-        addresses = tuple(array.ctypes.data for array in (table, *regions))
+    def profile(self, feed: Mapping[str, Any] | None = None, repeats: int = 20) -> Profile:
+        """How long every kernel takes inside the model, beside what the machine could do; `print` shows it as a table.
 
-        def call(_alive: Any = (table, ports, regions)) -> None:  # mere addresses do not keep memory
-            with self._turn():
-                status = function(*addresses, self.plan.threads, self._abort.pointer)
-            if status != 0:
-                raise AnsorError(f"the run of model '{self.plan.name}' was aborted (status {status})")
+        Medians over `repeats` runs, timed in native code, after one that warms up. Without a `feed` the inputs are seeded
+        random values. Takes about a second more to measure the machine's rates. Raises FeedError like `run`.
+        """
+        feed = random_feed(self.plan) if feed is None else feed
+        stamps = np.zeros((len(self.plan.calls), 2), np.int64)
+        between = np.zeros((len(self._nodes_between), 2), np.int64)
+        samples = []
+        with self._turn():
+            inputs = self._arrays.inputs(feed)
+            ports = [*inputs, *self._arrays.outputs()]
+            table = buffer_table(ports)
+            for _ in range(1 + max(repeats, 1)):
+                self._run_segments(table.ctypes.data, ports, feed, (stamps, between))
+                samples.append(np.diff(np.concatenate([stamps, between]))[:, 0])
+        seconds = 1e-9 * np.median(samples[1:], axis=0)
+        return profile_of(self.plan, seconds, rates_of(self.target, allowed_threads(self.plan.threads)))
 
-        return call
+    def _call(self, function: Any, table: int, stamps: int = 0) -> None:
+        """Call a native function of the run; `table` is where the addresses of the inputs and outputs stand."""
+        status = function(table, *self._regions, allowed_threads(self.plan.threads), self._abort.pointer, stamps)
+        if status != 0:
+            raise AnsorError(f"the run of model '{self.plan.name}' was aborted (status {status})")
 
-    def _run_segments(self, ports: Sequence[NDArray[np.generic]], feed: Mapping[str, Any]) -> dict[str, Any]:
-        """Native segments and the nodes between them in turn; returns the dynamic outputs."""
-        fallback = self.plan.fallback
-        assert fallback is not None
+    def _run_segments(
+        self,
+        table: int,
+        ports: Sequence[NDArray[np.generic]],
+        feed: Mapping[str, Any],
+        clocks: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    ) -> dict[str, Any]:
+        """Native segments and the nodes between them in turn; returns the dynamic outputs.
+
+        `clocks` get the beginning and end (nanoseconds) of every kernel call and of every node between segments.
+        """
+        fallback = self.plan.fallback or Fallback(())
+        stamps = 0 if clocks is None else clocks[0].ctypes.data
 
         def memory(location: Location, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
             if location.region in ("input", "output"):
@@ -196,11 +236,13 @@ class CompiledModel:
             return region[location.at : location.at + size].view(dtype).reshape(shape)
 
         held = {name: feed[name] for name in fallback.dynamic_inputs}
-        with self._turn():
-            for index, function in enumerate(self._functions):
-                self._native_call(function, ports)()
-                if index < len(fallback.nodes):
-                    self._between.run(index, memory, held)
+        for index, function in enumerate(self._functions):
+            self._call(function, table, stamps)
+            if index < len(fallback.nodes):
+                begin = time.monotonic_ns()
+                self._between.run(index, memory, held)
+                if clocks is not None:
+                    clocks[1][index] = begin, time.monotonic_ns()
         return {public: held[name] for public, name in fallback.dynamic_outputs.items()}
 
     def _turn(self) -> threading.RLock:
@@ -224,7 +266,7 @@ class CompiledModel:
     def _functions(self) -> list[Any]:
         """The native functions of a run, in order; one for a model that is compiled completely."""
         pointer, word = ctypes.c_void_p, ctypes.c_int32
-        kind = ctypes.CFUNCTYPE(word, pointer, pointer, pointer, pointer, word, pointer)
+        kind = ctypes.CFUNCTYPE(word, pointer, pointer, pointer, pointer, word, pointer, pointer)
         with self._turn():  # two threads must not load the code twice: one copy would be released again
             return [kind(self._loaded.address(symbol)) for symbol in entry_points(self.plan)]
 
@@ -264,38 +306,3 @@ def random_feed(plan: Plan, seed: int = 0) -> dict[str, NDArray[np.generic]]:
         values = rng.standard_normal(port.shape) if is_float else np.zeros(port.shape)
         feed[port.name] = values.astype(port.dtype)
     return feed
-
-
-def _checked_feed(plan: Plan, feed: Mapping[str, Any]) -> list[NDArray[np.generic]]:
-    """The inputs in the plan's order, contiguous and aligned. Raises FeedError."""
-    expected = ", ".join(f"{port.name}: {port.dtype}{list(port.shape)}" for port in plan.inputs) or "nothing"
-    dynamic = plan.fallback.dynamic_inputs if plan.fallback is not None else ()
-    expected += "".join(f", {name}: not a numeric tensor" for name in dynamic)
-    for name in feed:
-        if name not in {*(port.name for port in plan.inputs), *dynamic}:
-            raise FeedError(f"the model has no input '{name}'; it takes {expected}")
-    for name in dynamic:
-        if name not in feed:
-            raise FeedError(f"input '{name}' is missing; the model takes {expected}")
-    arrays = []
-    for port in plan.inputs:
-        if port.name not in feed:
-            raise FeedError(f"input '{port.name}' is missing; the model takes {expected}")
-        array = np.asarray(feed[port.name])
-        if array.shape != port.shape:
-            raise FeedError(f"input '{port.name}' has shape {list(array.shape)}, but the model takes {list(port.shape)}")
-        if array.dtype != np.dtype(port.dtype):
-            raise FeedError(
-                f"input '{port.name}' has dtype {array.dtype}, but the model takes {port.dtype}; convert it with astype"
-            )
-        arrays.append(_aligned(array))
-    return arrays
-
-
-def _aligned(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The array itself if kernels can read it in place, else a contiguous 64-byte aligned copy."""
-    if array.flags.c_contiguous and array.dtype.isnative and array.ctypes.data % 64 == 0:
-        return array
-    copy = aligned_array(array.shape, array.dtype.newbyteorder("="))
-    copy[...] = array
-    return copy

@@ -31,7 +31,7 @@ from ansor_py.errors import ModelError, TargetError
 from ansor_py.graph.plan import Plan
 from ansor_py.target import Target
 
-FORMAT = 1
+FORMAT = 2  # 1: before the parallel runtime that kernels are linked with now
 ALIGNMENT_BYTES = 64
 _MANIFEST, _PLAN, _WEIGHTS, _CODE, _FALLBACK = "manifest.json", "plan.json", "weights.bin", "code/", "fallback/"
 # A local file header of a zip is 30 bytes, then the name, then the extra field, by whose length data is aligned.

@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ansor_py.errors import ModelError
 from ansor_py.graph.library_kernels import Attribute
+
+if TYPE_CHECKING:
+    from ansor_py.schedule.dag import ComputeDAG
 
 Region = Literal["input", "output", "arena", "weights"]
 
@@ -36,6 +39,22 @@ class Call:
 
     kernel: str
     buffers: tuple[Location, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one call of a kernel does: its task's name, operations, bytes of all inputs and outputs, and the result's dtype."""
+
+    task: str
+    flops: int
+    bytes: int
+    dtype: str
+
+    @staticmethod
+    def of(task: str, dag: ComputeDAG) -> Work:
+        """The work of a compute DAG."""
+        size = sum(tensor.bytes for tensor in (*dag.inputs, *dag.outputs))
+        return Work(task, dag.flops, size, dag.outputs[0].dtype)
 
 
 @dataclass(frozen=True)
@@ -113,8 +132,8 @@ class Plan:
     """Everything that is needed to run a model but its machine code and its weights. Sizes are bytes.
 
     `live_bytes` is the largest sum of intermediates that are alive at once, below which no arena can be. `schedules` says for
-    each kernel where its schedule comes from: "default", or the trial of a record. `fallback` is None for a model that is
-    compiled completely. `notes` are remarks on the model file.
+    each kernel where its schedule comes from: "default", or the trial of a record; `work` says what it does. `fallback` is None
+    for a model that is compiled completely. `notes` are remarks on the model file.
     """
 
     name: str
@@ -129,6 +148,7 @@ class Plan:
     threads: int
     target: Mapping[str, str | int]
     schedules: Mapping[str, str]
+    work: Mapping[str, Work] = field(default_factory=dict)
     fallback: Fallback | None = None
     notes: tuple[str, ...] = ()
 
@@ -158,10 +178,11 @@ class Plan:
             fields["copies"] = tuple(
                 Copy(_location(copy["source"]), _location(copy["destination"]), copy["bytes"]) for copy in data["copies"]
             )
+            fields["work"] = {symbol: Work(**item) for symbol, item in data["work"].items()}
             fields["fallback"] = _fallback(data.get("fallback"))
             fields["notes"] = tuple(data.get("notes", ()))
             return Plan(**fields)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"the plan of the compiled model is not one of this version: {error}") from error
 
 

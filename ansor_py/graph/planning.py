@@ -19,7 +19,7 @@ from ansor_py.graph.execution_order import execution_order, reads, writes
 from ansor_py.graph.ir import Graph
 from ansor_py.graph.memory import Buffer, aligned, largest_live_set, plan_memory
 from ansor_py.graph.partition import Partition, Subgraph
-from ansor_py.graph.plan import Call, Copy, Fallback, FallbackNode, Location, Plan, Port, Slot
+from ansor_py.graph.plan import Call, Copy, Fallback, FallbackNode, Location, Plan, Port, Slot, Work
 
 if TYPE_CHECKING:
     from ansor_py.codegen.kernel import CompiledKernel
@@ -108,6 +108,7 @@ def make_plan(
         threads=threads,
         target=target.to_json(),
         schedules={kernels[key].symbol: text for key, text in schedules.items()},
+        work={kernels[unit.workload_key].symbol: Work.of(unit.name, unit.dag) for unit in parts.tasks},
         fallback=_plan_fallback(parts, places),
         notes=graph.notes,
     )

@@ -1,9 +1,11 @@
 """The native `run` function of a model: LLVM IR text that calls every kernel in order, without Python between them.
 
-    int32 model_run(void** ports, void* arena, void* weights, void* workspace, int32 threads, volatile int32* abort)
+    int32 model_run(void** ports, void* arena, void* weights, void* workspace, int32 threads, volatile int32* abort,
+                    int64* stamps)
 
 `ports` are the inputs, then the outputs. Each call's table of buffers is filled on the stack. A kernel's non-zero status
-(aborted) ends the run with that status. `model_kernel` is the same with a kernel's own ABI, for the native timer: its
+(aborted) ends the run with that status. `stamps`, unless it is null, gets two readings of the monotonic clock (nanoseconds) for
+every call, before and after it. `model_kernel` is the same with a kernel's own ABI, for the native timer: its
 buffers are the arena, the weights and the ports.
 
     code = compile_module(run_function_ir(plan), target)
@@ -19,6 +21,28 @@ from ansor_py.graph.plan import Call, Copy, Location, Plan, kernels_of
 RUN_SYMBOL = "model_run"
 KERNEL_SYMBOL = "model_kernel"
 SEGMENT_SYMBOL = "model_segment"
+_REGIONS = "ptr %ports, ptr %arena, ptr %weights, ptr %workspace"
+# `timespec` is two 64-bit words on every 64-bit Linux; clock 1 is CLOCK_MONOTONIC.
+_STAMP = """
+declare i32 @clock_gettime(i32, ptr)
+define internal void @stamp(ptr %stamps, i64 %index) noinline {
+  %none = icmp eq ptr %stamps, null
+  br i1 %none, label %done, label %read
+read:
+  %time = alloca [2 x i64], align 16
+  %status = call i32 @clock_gettime(i32 1, ptr %time)
+  %whole = load i64, ptr %time
+  %rest.at = getelementptr i64, ptr %time, i64 1
+  %rest = load i64, ptr %rest.at
+  %scaled = mul i64 %whole, 1000000000
+  %now = add i64 %scaled, %rest
+  %at = getelementptr i64, ptr %stamps, i64 %index
+  store i64 %now, ptr %at
+  br label %done
+done:
+  ret void
+}
+"""
 
 
 def segments_of(plan: Plan) -> list[range]:
@@ -47,12 +71,11 @@ def run_function_ir(plan: Plan) -> str:
             for step, copy in enumerate(plan.copies):
                 body += _copy(step, copy, len(plan.inputs))
         lines += [*_function(symbol, body), ""]
-    return "\n".join([*lines, *(_timed_entry() if plan.fallback is None else []), ""])
+    return "\n".join([*lines, _STAMP, *(_timed_entry() if plan.fallback is None else []), ""])
 
 
 def _function(symbol: str, body: list[str]) -> list[str]:
-    head = f"define i32 @{symbol}(ptr %ports, ptr %arena, ptr %weights, ptr %workspace, i32 %threads, ptr %abort) {{"
-    return [head, "entry:", *body, "  ret i32 0", "}"]
+    return [f"define i32 @{symbol}({_REGIONS}, i32 %threads, ptr %abort, ptr %stamps) {{", "entry:", *body, "  ret i32 0", "}"]
 
 
 def _call(step: int, call: Call, input_count: int) -> list[str]:
@@ -61,7 +84,9 @@ def _call(step: int, call: Call, input_count: int) -> list[str]:
         lines += _address(f"c{step}.{index}", location, input_count)
         lines.append(f"  %c{step}.{index}.slot = getelementptr ptr, ptr %table, i64 {index}")
         lines.append(f"  store ptr %c{step}.{index}, ptr %c{step}.{index}.slot")
+    lines.append(f"  call void @stamp(ptr %stamps, i64 {2 * step})")
     lines.append(f"  %s{step} = call i32 @{call.kernel}(ptr %table, ptr %workspace, i32 %threads, ptr %abort)")
+    lines.append(f"  call void @stamp(ptr %stamps, i64 {2 * step + 1})")
     lines.append(f"  %f{step} = icmp ne i32 %s{step}, 0")
     lines.append(f"  br i1 %f{step}, label %stop{step}, label %next{step}")
     lines += [f"stop{step}:", f"  ret i32 %s{step}", f"next{step}:"]
@@ -92,7 +117,7 @@ def _timed_entry() -> list[str]:
         "  %weights.slot = getelementptr ptr, ptr %buffers, i64 1",
         "  %weights = load ptr, ptr %weights.slot",
         "  %ports = getelementptr ptr, ptr %buffers, i64 2",
-        f"  %status = call i32 @{RUN_SYMBOL}(ptr %ports, ptr %arena, ptr %weights, ptr %workspace, i32 %threads, ptr %abort)",
+        f"  %status = call i32 @{RUN_SYMBOL}({_REGIONS}, i32 %threads, ptr %abort, ptr null)",
         "  ret i32 %status",
         "}",
     ]

@@ -23,7 +23,7 @@ from ansor_py.errors import TargetError
 from ansor_py.graph.compiled import CompiledModel
 from ansor_py.graph.memory import aligned
 from ansor_py.graph.partition import TaskUnit
-from ansor_py.graph.plan import Call, Location, Plan, Port
+from ansor_py.graph.plan import Call, Location, Plan, Port, Work
 from ansor_py.graph.run_function import run_function_ir
 from ansor_py.graph.schedule_choice import Records, build_schedules, records_of_tasks
 from ansor_py.schedule.task import Task
@@ -90,4 +90,5 @@ def _plan(task: Task, kernel: CompiledKernel, threads: int, schedule: str) -> Pl
         threads=threads,
         target=task.target.to_json(),
         schedules={kernel.symbol: schedule},
+        work={kernel.symbol: Work.of(task.name, task.dag)},
     )
