@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -86,11 +87,12 @@ class Profile:
 
     def table(self) -> Table:
         """The kernels as a table for a terminal."""
-        table = Table(title=f"{self.model}: {self.milliseconds:.4g} ms in {len(self.calls)} calls")
-        for head in ("kernel", "schedule"):
-            table.add_column(head, overflow="fold")
-        for head in ("calls", "ms", "of all", "GFLOP/s", "GB/s", "of roofline"):
-            table.add_column(head, justify="right")
+        title = f"{self.model}: {self.milliseconds:.4g} ms in {len(self.calls)} calls"
+        table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("kernel", overflow="fold")
+        table.add_column("schedule", overflow="fold", min_width=8)
+        for head in ("calls", "ms", "share", "GFLOP/s", "GB/s", "roofline"):
+            table.add_column(head, justify="right", no_wrap=True)
         for row in self.kernels:
             rates = (f"{row.gflops:.4g}", f"{row.gbytes:.4g}", f"{row.roofline_share:.0%}") if row.gbytes else ("", "", "")
             cells = (f"{row.calls}", f"{row.milliseconds:.4g}", f"{row.share:.0%}", *rates)
