@@ -39,6 +39,9 @@ REGIONS = 8
 WORKER_SPIN_SECONDS = 300e-6
 # Beside a busy process a region of 174 us on one thread took 230 us in the mean without yielding, 175-180 with it.
 WORKER_YIELD_SECONDS = 5e-6
+# Its core is not its own if it comes back later than this. Then it sleeps at once: a thread that is woken gets an idle core,
+# where one that spins stays, even on the core of its caller.
+WORKER_AWAY_SECONDS = 10e-6
 CALLER_SPIN_SECONDS = 50e-6
 WORKER_NAME = "ansor-worker"  # as `ps -L` and /proc show the threads; at most 15 bytes
 
@@ -313,6 +316,7 @@ def runtime_ir(target: Target, cores: int) -> str:
         REGIONS=REGIONS,
         CHUNKS_PER_THREAD=CHUNKS_PER_THREAD,
         WORKER_YIELD=round(1e9 * WORKER_YIELD_SECONDS),
+        WORKER_AWAY=round(1e9 * WORKER_AWAY_SECONDS),
         WORKER_SPIN=round(1e9 * WORKER_SPIN_SECONDS),
         CALLER_SPIN=round(1e9 * CALLER_SPIN_SECONDS),
     )

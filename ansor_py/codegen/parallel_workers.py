@@ -125,10 +125,14 @@ clock:
   %spun = sub i64 %now, %begin
   %polite = icmp ugt i64 %spun, $WORKER_YIELD
   br i1 %polite, label %yield, label %poll
-yield:
+yield:                                                              ; it takes long if another thread has run meanwhile
   %yielded = call i32 @sched_yield()
+  %back = call i64 @nanoseconds()
+  %away = sub i64 %back, %now
+  %shared = icmp ugt i64 %away, $WORKER_AWAY
   %long = icmp ugt i64 %spun, $WORKER_SPIN
-  br i1 %long, label %doze, label %poll
+  %enough = or i1 %shared, %long
+  br i1 %enough, label %doze, label %poll
 doze:
   %before = atomicrmw xchg ptr %worker, i32 1 seq_cst, align 4
   %again = load atomic i32, ptr @epoch seq_cst, align 4
