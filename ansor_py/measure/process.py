@@ -1,7 +1,6 @@
 """Measuring in supervised child processes of this one, without Ray.
 
-Each worker is a `ChildProcess` that imports only the layers below measuring, and is started with its cores and OpenMP
-variables already set.
+Each worker is a `ChildProcess` that imports only the layers below measuring, and keeps to its cores.
 
     with create_measurer("process", target=Target.detect(), threads=2) as measurer: ...
 """
