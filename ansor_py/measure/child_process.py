@@ -1,9 +1,9 @@
 """A supervised child process: a fresh interpreter, and a socket to it for pickled messages.
 
-Never a fork: LightGBM's threads hang after one. A socket that breaks means that the child died, and its standard error says why. The
-child is the leader of a process group, which ends as a whole: with `kill`, and when this process disappears, because then the
-child's standard input ends (`ansor_py.measure.child.end_with_parent`). Neither a child that stopped in the middle of a
-message nor one that does not read can hold up this process for longer than STUCK_SECONDS.
+Never a fork: LightGBM's threads hang after one. A socket that breaks means that the child died, and its standard error says
+why. The child is the leader of a process group, which ends as a whole: with `kill`, and when this process disappears, because
+then the child's standard input ends (`ansor_py.measure.child.end_with_parent`). Neither a child that stopped in the middle of
+a message nor one that does not read can hold up this process for longer than STUCK_SECONDS.
 
     child = ChildProcess("from ansor_py.measure.child import main; main({descriptor})", child_environment({}))
     child.start()
