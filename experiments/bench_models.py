@@ -1,15 +1,19 @@
-"""All light models of the onnx wheel: nodes, tasks, seconds to compile, latency untuned and tuned, and a check of the results.
+"""All light models of the onnx wheel: seconds to compile, latency beside other engines, and a check of the results.
 
     python experiments/bench_models.py --trials 200 --markdown docs/models.md
-    python experiments/bench_models.py squeezenet resnet50 --trials 0 --target "host cpu=haswell"
+    python experiments/bench_models.py squeezenet resnet50 --trials 0 --peers ort --busy 1 --target "host cpu=haswell"
 
-The models get seeded random weights. Each is compiled by the command line with `--trials 0`, then tuned by it. Before and
-after tuning, the outputs, the tensor before the softmax and every kernel's result are compared with ONNX's own evaluator;
-while tuning, every measured program's result is compared with that of a naive kernel. Exit status 1: something was wrong.
+The models get seeded random weights. Each is compiled by the command line with `--trials 0`, then tuned by it, and what it has
+saved takes turns with ONNX Runtime and OpenVINO (`turns.py`): plain calls first, calls in place and ours inside native code
+beside them, and N busy processes during the turns with `--busy N`. Before and after tuning, the outputs, the tensor before the
+softmax and every kernel's result are compared with ONNX's own evaluator, and the peers' results are too; while tuning, every
+measured program's result is compared with that of a naive kernel. The peers are in the `bench` extra. Exit status 1: something
+was wrong.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import sys
@@ -19,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import onnx
 from rich.console import Console
 from rich.table import Table
@@ -28,9 +31,28 @@ from ansor_py.errors import AnsorError, ModelError
 from ansor_py.graph.random_weights import find_light_models
 from ansor_py.search.settings import free_folder
 from ansor_py.target import Target
+from contenders import OURS
 from light_models import TOLERANCE, Check, Checker, LightModel, check_shipped, light_model, search, worst
-from machine import cpu_line, origin, target_option
+from machine import add_target_option, cpu_line, origin
 from markdown_page import command_line, markdown_table, number, split_sections, text_of
+from turns import (
+    NOT_INSTALLED,
+    Rules,
+    Timed,
+    add_turn_options,
+    all_capped,
+    capped_text,
+    contest,
+    count,
+    engines_text,
+    geometric_mean,
+    peer_text,
+    ratio_text,
+    rules_of,
+)
+
+INTERRUPTED = 130  # exit status, as a shell has it
+PEERS = ("ort", "openvino")  # PyTorch has functions for the operators of the suite alone
 
 PAGE = """# The light models of the onnx wheel
 
@@ -39,20 +61,31 @@ PAGE = """# The light models of the onnx wheel
     {command}
 
 {note}{table}
+{means}
+* *ms*: median of plain calls from Python, NumPy arrays in and NumPy arrays out, the same for all engines; *in place*: of calls
+  with inputs and outputs in place; *native*: the part inside native code.
+* *ort / ours* and the like: time of the engine's plain calls in units of ours, over 1 ours is faster; *best / ours*: the
+  fastest of {judged}; *in place: best / ours*: the same by calls in place.
+* Each engine ({engines}) has its best setting for plain calls, tried at start: threads up to the count, spinning, nodes side by
+  side, binding to cores. Its result agrees with ONNX's own evaluator, or there is no time.
 * *nodes*: of the ONNX graph, with random values in place of the constant weights; *tasks*: distinct kernels; *calls*: kernel
   calls of one run.
 * *compile*: seconds of import, passes, fusion and compilation with default schedules, from files on disk; *command*: the whole
   command with `--trials 0`, which starts Python and benchmarks the model too.
-* *untuned* and *tuned*: median milliseconds of a run, {measured}.
+* *untuned* and *tuned*: median milliseconds of a run inside native code, alone, {measured}.
 * *difference*: the largest difference from ONNX's own evaluator in units of the largest magnitude of a tensor, over the
   outputs, the tensor before the softmax and the results of all kernels, before and after tuning; correct up to {tolerance:g}.
 * *shipped*: whether the model with its original weights gives the output that comes with it (a smoke check).
-"""
+{caps}"""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One model. Latencies are milliseconds, the rest of the times seconds; None is "not measured"."""
+@dataclass
+class Row(Timed):
+    """One model. Latencies are milliseconds, the rest of the times seconds; None is "not measured".
+
+    What was timed beside the peers is the tuned model, or without trials the untuned one; `untuned_ms` and `tuned_ms` are what
+    the command line has measured.
+    """
 
     model: str
     nodes: int
@@ -71,24 +104,24 @@ class Row:
     correct: bool
 
 
-def measure(light: LightModel, out: Path, trials: int, target: Target, seed: int, runner: str) -> Row:
-    """Compile, tune and check one model; the tuned run directory stays. Raises ModelError where the command line fails."""
+def measure(light: LightModel, options: argparse.Namespace) -> Row:
+    """Compile, tune, check and time one model; the tuned run stays. Raises ModelError where the command line fails."""
+    out, target = options.out, options.target
     path = out / f"{light.name}.onnx"
     onnx.save(light.model, path)
     checker = Checker(light.model)
-    options = {"--target": target, "--seed": seed}
+    words = {"--target": target, "--seed": options.seed}
     began = time.monotonic()
-    plain = _run(path, free_folder(out, f"{light.name}-untuned"), {**options, "--trials": 0})
+    plain = _run(path, free_folder(out, f"{light.name}-untuned"), {**words, "--trials": 0})
     command_seconds = time.monotonic() - began
     before = [*checker.check_saved(plain.model), *checker.check_tasks(None, target)]
     shipped = check_shipped(light.path, None, target)
     tuned, after = None, list[Check]()
-    if trials:
-        tuned = _run(path, free_folder(out, f"{light.name}-tuned"), {**options, "--trials": trials, "--runner": runner})
+    if options.trials:
+        more = {"--trials": options.trials, "--runner": options.runner}
+        tuned = _run(path, free_folder(out, f"{light.name}-tuned"), {**words, **more})
         after = [*checker.check_saved(tuned.model), *checker.check_tasks(tuned.path / "records.jsonl", target)]
-    path.unlink()
-    plain.model.unlink()
-    return Row(
+    row = Row(
         model=light.name,
         nodes=len(light.model.graph.node),
         tasks=len(plain.summary["tasks"]),
@@ -105,6 +138,11 @@ def measure(light: LightModel, out: Path, trials: int, target: Target, seed: int
         shipped=all(check.passed for check in shipped) if shipped else None,
         correct=all(check.passed for check in (*before, *after, *shipped)),
     )
+    expected = checker.expected[checker.outputs[0]]
+    contest(row, (tuned or plain).model, path, checker.feed, expected, target, rules_of(options))
+    path.unlink()
+    plain.model.unlink()
+    return row
 
 
 @dataclass(frozen=True)
@@ -124,10 +162,14 @@ def _run(model: Path, folder: Path, options: dict[str, Any]) -> _Run:
     return _Run(folder, json.loads((folder / "summary.json").read_text()))
 
 
-HEADER = "model,nodes,tasks,calls,compile (s),command (s),untuned (ms),tuned (ms),speed-up,difference,shipped".split(",")
+def header(peers: Sequence[str]) -> list[str]:
+    """The columns of a table."""
+    ratios = [f"{peer} / ours" for peer in (*peers, "best", "in place: best")]
+    times = ["ms", "in place", "native", *ratios, "untuned", "tuned", "speed-up"]
+    return ["model", "nodes", "tasks", "calls", "compile (s)", "command (s)", *times, "difference", "shipped"]
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: Row, peers: Sequence[str]) -> list[str]:
     """A row as text, in the order of the header."""
     differences = [row.difference_untuned, *([row.difference_tuned] if row.difference_tuned is not None else [])]
     return [
@@ -137,82 +179,132 @@ def cells(row: Row) -> list[str]:
         str(row.calls),
         f"{row.compile_seconds:.1f}",
         f"{row.command_seconds:.1f}",
+        number(row.ms[OURS]) if OURS in row.ms else "failed",
+        number(row.place_ms.get(OURS)),
+        number(row.native_ms),
+        *(peer_text(row, peer) for peer in peers),
+        ratio_text(row.ratio(peers)),
+        ratio_text(row.ratio(peers, in_place=True)),
         number(row.untuned_ms),
         number(row.tuned_ms),
-        f"{row.untuned_ms / row.tuned_ms:.2f}" if row.tuned_ms else "–",
+        ratio_text(row.untuned_ms / row.tuned_ms if row.tuned_ms else None),
         f"{max(differences):.0e}{'' if row.correct else ' WRONG'}",
         "–" if row.shipped is None else "equal" if row.shipped else "DIFFERS",
     ]
 
 
-def terminal_table(rows: Sequence[Row]) -> Table:
+def means(rows: Sequence[Row], peers: Sequence[str]) -> dict[str, float | None]:
+    """Geometric means over the models: the peers' ratios by plain calls, the best one's, that in place, and our plain calls."""
+    judged = all_capped(rows, peers)
+    return {
+        **{f"{peer} / ours": geometric_mean([row.ratio([peer]) for row in rows]) for peer in peers},
+        "best / ours": geometric_mean([row.ratio(judged) for row in rows]),
+        "in place: best / ours": geometric_mean([row.ratio(judged, in_place=True) for row in rows]),
+        "ours: plain / in place": geometric_mean([row.plain_over_place for row in rows]),
+    }
+
+
+def terminal_table(rows: Sequence[Row], peers: Sequence[str]) -> Table:
     """The rows for the terminal."""
     table = Table()
-    for index, column in enumerate(HEADER):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for index, column in enumerate(header(peers)):
+        table.add_column(column, justify="right" if index else "left", no_wrap=not index)
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*cells(row, peers))
     return table
 
 
-def page(rows: Sequence[Row], trials: int, target: Target, note: str = "") -> str:
+def page(rows: Sequence[Row], trials: int, target: Target, rules: Rules, note: str = "") -> str:
     """The Markdown page, with a remark on how it was measured."""
+    averages = means(rows, rules.peers)
     return PAGE.format(
-        machine=cpu_line(target),
+        machine=cpu_line(target, busy=rules.busy),
         date=datetime.date.today(),
         command=command_line(),
         note=f"{note}\n\n" if note else "",
-        table=markdown_table(HEADER, [cells(row) for row in rows]),
+        table=markdown_table(header(rules.peers), [cells(row, rules.peers) for row in rows]),
+        means="Geometric means:\n\n" + markdown_table(list(averages), [list(map(ratio_text, averages.values()))], texts=()),
+        judged=" and ".join(all_capped(rows, rules.peers)) or "none",
+        engines=engines_text(rows, rules.peers),
         measured=f"measured in turns after a search of {trials} trials a model" if trials else "without any search",
         tolerance=TOLERANCE,
+        caps=capped_text(target),
     )
 
 
-@click.command()
-@click.argument("models", nargs=-1)
-@click.option("--trials", type=click.IntRange(min=0), default=200, show_default=True, help="Of each model; 0: untuned only.")
-@target_option()
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of a kernel. [default: the target's cores]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--runner", default="process", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/models"), show_default=True, help="Models and runs.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows here.")
-@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the table as a page here.")
-@click.option("--note", default="", help="A remark on the measurement, for the page.")
-def main(
-    models: tuple[str, ...],
-    trials: int,
-    target: Target,
-    threads: int | None,
-    seed: int,
-    runner: str,
-    out: Path,
-    json_file: Path | None,
-    markdown: Path | None,
-    note: str,
-) -> None:
-    """Compile, tune and check the light models of the onnx wheel, all or the named MODELS."""
+def document(rows: Sequence[Row], target: Target, rules: Rules) -> dict[str, Any]:
+    """Everything that was measured, and where, for the JSON file."""
+    return {
+        **origin(target, busy=rules.busy),
+        "threads": target.cores,
+        "busy": rules.busy,
+        "geometric_means": means(rows, rules.peers),
+        "rows": [
+            {
+                **asdict(row),
+                "ratio": row.ratio(rules.peers),
+                "place_ratio": row.ratio(rules.peers, in_place=True),
+                "plain_over_place": row.plain_over_place,
+            }
+            for row in rows
+        ],
+    }
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description="Compile, tune, check and time the light models of the onnx wheel.")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="short names, such as squeezenet [default: all]")
+    parser.add_argument("--trials", type=count, default=200, help="of each model; 0: untuned only")
+    add_target_option(parser)
+    parser.add_argument("--threads", type=count, help="threads of a kernel [default: the target's cores]")
+    add_turn_options(parser, PEERS)
+    parser.add_argument("--seed", type=count, default=0)
+    parser.add_argument("--runner", default="process", help="what measures the trials")
+    parser.add_argument("--out", type=Path, default=Path("runs/models"), help="models and runs")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument("--markdown", type=Path, help="write the table as a page here")
+    parser.add_argument("--note", default="", help="a remark on the measurement, for the page")
+    options = parser.parse_args(arguments)
+    options.target = options.target.with_cores(options.threads or options.target.cores)
+    return options
+
+
+def main() -> int:
+    """Compile, tune, check and time; returns the exit status."""
+    options = parse(sys.argv[1:])
+    target, rules = options.target, rules_of(options)
     rows: list[Row] = []
     failed: list[str] = []
-    target = target.with_cores(threads or target.cores)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in models or find_light_models():
-        try:
-            rows.append(measure(light_model(name), out, trials, target, seed, runner))
-        except AnsorError as error:
-            failed.append(name)
-            print(f"error: {name}: {error}", file=sys.stderr)
-            continue
-        if json_file is not None:
-            document = {**origin(target), "threads": target.cores, "rows": [asdict(row) for row in rows]}
-            json_file.write_text(json.dumps(document, indent=2) + "\n")
-        if markdown is not None:
-            _, *others = split_sections(text_of(markdown))  # sections by other scripts
-            markdown.write_text("\n".join([page(rows, trials, target, note), *others]), encoding="utf-8")
-    print(cpu_line(target))
-    Console(width=140).print(terminal_table(rows))
-    sys.exit(0 if not failed and all(row.correct for row in rows) else 1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    status = 0
+    try:
+        for name in options.models or find_light_models():
+            try:
+                row = measure(light_model(name), options)
+            except AnsorError as error:
+                failed.append(name)
+                print(f"error: {name}: {error}", file=sys.stderr)
+                continue
+            rows.append(row)
+            for contender, note in row.notes.items():
+                if note != NOT_INSTALLED:
+                    print(f"{name}: {contender}: {note}", file=sys.stderr)
+            if options.json is not None:
+                options.json.write_text(json.dumps(document(rows, target, rules), indent=2) + "\n")
+            if options.markdown is not None:
+                _, *others = split_sections(text_of(options.markdown))  # sections by other scripts
+                options.markdown.write_text(
+                    "\n".join([page(rows, options.trials, target, rules, options.note), *others]), "utf-8"
+                )
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    print(cpu_line(target, busy=rules.busy))
+    console = Console(width=200, highlight=False)
+    console.print(terminal_table(rows, rules.peers))
+    console.print("; ".join(f"{name} {ratio_text(mean)}" for name, mean in means(rows, rules.peers).items()))
+    return status or int(bool(failed) or not all(row.correct and OURS in row.ms for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,8 @@ reaches what random search ends at, and how much slower the others' final progra
 programs really run, the final ones of all searches are measured again in turns for that (`final_programs.py`). The default
 schedule, which every search measures first, counts neither as a trial nor as a find. Writes `study.json`, `curves.csv` and
 `curves.png` to --out, where every search is a run directory; those that are there already are not repeated, so that a study can
-be made in pieces. Simulated searches run beside each other, one a core; measured ones never do.
+be made in pieces. Simulated searches run beside each other, one a core; measured ones never do. With `--busy N`, N processes
+spin beside the searches (`neighbours.py`), whose run directories are others; final programs are measured again without them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from bench_scoring import HEADS, bench
 from final_programs import retimed_ms
 from machine import check_executable, cpu_line, origin, target_option
 from markdown_page import markdown_table, number
+from neighbours import busy_processes
 from scheduler_study import search_into, trials_to_reach
 from workloads import workload
 
@@ -232,10 +234,11 @@ def draw(bands: Bands, policies: Sequence[str], path: Path, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def make_all(searches: Sequence[Search]) -> None:
+def make_all(searches: Sequence[Search], busy: int = 0) -> None:
     """Make what is not finished: one search a core where nothing is timed, otherwise one after the other."""
     missing = [search for search in searches if not search.finished()]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+    neighbours = busy_processes(busy if missing else 0)
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool, neighbours:
         made = pool.map(Search.make, missing) if find_measurer(searches[0].runner).virtual else map(Search.make, missing)
         for search, _ in zip(missing, made, strict=True):
             print(f"{search.workload}: {search.policy}, seed {search.seed}", file=sys.stderr, flush=True)
@@ -283,6 +286,7 @@ def _words(context: click.Context, parameter: click.Parameter, text: str) -> tup
 @click.option("--seeds", default=5, type=click.IntRange(1), show_default=True, help="Searches of each policy on each workload.")
 @target_option(executes=False)
 @click.option("--scale", default=1, show_default=True, help="Divide the extents of the workloads.")
+@click.option("--busy", default=0, type=click.IntRange(0), show_default=True, help="Processes that spin beside the searches.")
 @click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the search, such as population=512.")
 @click.option("--scoring/--no-scoring", default=True, show_default=True, help="Time scoring alone as well, on one core.")
 @click.option("--out", default=Path("runs/policies"), type=click.Path(path_type=Path), show_default=True)
@@ -295,6 +299,7 @@ def main(
     seeds: int,
     target: Target,
     scale: int,
+    busy: int,
     search: tuple[str, ...],
     scoring: bool,
     out: Path,
@@ -307,23 +312,26 @@ def main(
         for name in names:
             for policy in policies:
                 common = (trials, batch, search, runner, str(target), scale)
-                made = [Search(name, policy, seed, *common, out / name / f"{policy}-{seed}") for seed in range(seeds)]
+                stem = f"{policy}-busy{busy}" if busy else policy
+                made = [Search(name, policy, seed, *common, out / name / f"{stem}-{seed}") for seed in range(seeds)]
                 made[0].options().check_names()
                 wanted += made if made[0].possible() else []
         if not wanted:
             raise OptionError("none of the policies has a search space for any of the workloads; name others")
-        make_all(wanted)
+        make_all(wanted, busy)
         bands, found_rates = collect(wanted, trials)
         finals = None if find_measurer(runner).virtual else measured_again(wanted)
         scored = [bench(name, target, None, 0) for name in names] if scoring else []
-        draw(bands, policies, out / "curves.png", f"{cpu_line(target)}\n{runner} measurements, median and quartiles over seeds")
+        where = cpu_line(target, busy=busy)
+        draw(bands, policies, out / "curves.png", f"{where}\n{runner} measurements, median and quartiles over seeds")
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     write_curves(bands, out / "curves.csv")
     report = compare(bands, finals)
     study: dict[str, Any] = {
-        **origin(target),
+        **origin(target, busy=busy),
+        "busy": busy,
         "runner": runner,
         "trials": trials,
         "seeds": seeds,
@@ -333,7 +341,7 @@ def main(
     study["scoring"] = [dict(zip(HEADS, cells, strict=True)) for cells in scored]
     (out / "study.json").write_text(json.dumps(study, indent=2) + "\n")
     tables = [markdown_table(HEADS, scored)] if scored else []
-    print(cpu_line(target), end="\n\n")
+    print(where, end="\n\n")
     print("\n".join([*tables, rates_table(found_rates), comparison_table(report, policies, trials)]), end="")
 
 

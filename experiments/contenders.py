@@ -1,14 +1,15 @@
-"""The engines that `bench_ops.py` compares, each in a process of its own: opened with its best setting, then timed on demand.
+"""The engines that the benchmarks compare, each in a process of its own: opened with its best setting, then timed on demand.
 
-    python experiments/contenders.py ort FOLDER 0,1 "host cpu=haswell"   # FOLDER has model.onnx (ansor: model.ansor), feed.npz
+    python experiments/contenders.py ort model.onnx FOLDER 0,1 "host cpu=haswell"   # ansor: model.ansor; FOLDER has feed.npz
 
 The process keeps to the given cores. Under a target with narrower vectors than the machine's, the environment holds libraries
 to these (`CAPS`), and the process tells whether the engine's kernels heed it. A peer tries at start every setting that makes
-sense on the cores (threads, and what its `*_settings` lists), times each briefly on the model itself and keeps the fastest. It
-saves its result as `ort.npy`, prints the setting and the engine's version as a line of JSON, and from then on answers each line
-of its standard input with such a line: `time SECONDS` with the median milliseconds of calls with inputs and outputs in place,
-made from Python; `native SECONDS` (ansor alone) with those that native code measures; `peak SECONDS` with the GFLOP/s of a loop
-of nothing but the target's FMAs.
+sense on the cores (threads, and what its `*_settings` lists), times plain calls with each on the model itself and keeps the
+fastest. It saves the model's first output in FOLDER, of a plain call as `ort-time.npy` and of one in place as `ort-place.npy`,
+prints the setting and the engine's version as a line of JSON, and from then on answers each line of its standard input with
+such a line: `time SECONDS` with the median milliseconds of plain calls from Python (NumPy arrays in, NumPy arrays out);
+`place SECONDS` with those of calls whose inputs and outputs are in place; `native SECONDS` (ansor alone) with those that native
+code measures; `peak SECONDS` with the GFLOP/s of a loop of nothing but the target's FMAs.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from numpy.typing import NDArray
 
 import ansor_py
 from ansor_py.codegen.peak import measure_peak
+from ansor_py.graph import CompiledModel
 from ansor_py.target import Target
 from machine import is_cut_down
-from workloads import OUTPUT
 
 OURS = "ansor"
+WAYS = ("time", "place")  # the questions about calls of which there is a result: plain, in place
 WARM_UP, FEWEST_CALLS, MOST_CALLS = 3, 3, 2000
 SETTING_TURNS, SETTING_SECONDS = 2, 0.05  # every setting of a peer is timed so often, so long at start; the best turn counts
 
@@ -69,9 +71,14 @@ Setting = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to run: what runs it once, what reads the result of the last run, what the engine tells of its kernels."""
+    """A model ready to run, and what the engine tells of its kernels.
 
-    call: Call
+    `plain` is what a user writes: from the NumPy arrays of the feed to the first output as a new one. `in_place` has inputs and
+    outputs where the engine wants them, and `result` reads the first output of its last call.
+    """
+
+    plain: Callable[[], Array]
+    in_place: Call
     result: Callable[[], Array]
     kernels: Sequence[str] = ()
 
@@ -89,40 +96,52 @@ class Peer:
     open: Callable[[Path, Feed, Setting], Opened]
 
 
-def serve(name: str, folder: Path, cores: Sequence[int], target: Target) -> None:
-    """Open the model, save its result, then answer commands until the standard input ends."""
+def serve(name: str, path: Path, folder: Path, cores: Sequence[int], target: Target) -> None:
+    """Open the model, save its results, then answer commands until the standard input ends."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no reply
     for thread in os.listdir("/proc/self/task"):  # libraries have started some while they were imported
         os.sched_setaffinity(int(thread), cores)
-    with np.load(folder / "feed.npz") as stored:
+    with np.load(folder / "feed.npz") as stored:  # for every engine: arrays as NumPy aligns them
         feed = {key: stored[key] for key in stored.files}
+    answers: dict[str, Callable[[float], float]] = {
+        "time": lambda seconds: median_ms(opened.plain, seconds),
+        "place": lambda seconds: median_ms(opened.in_place, seconds),
+        "peak": lambda seconds: measure_peak(target, len(cores), seconds),
+    }
     setting: Setting = {"threads": len(cores), "version": ansor_py.__version__}
     if name == OURS:
-        model = ansor_py.load(folder / "model.ansor")
-        call, outputs = model.bind(feed)
-        opened = Opened(call, lambda: outputs[OUTPUT])
+        model = ansor_py.load(path)
+        opened = open_ansor(model, feed)
+        answers["native"] = lambda seconds: model.benchmark(calls_in(opened.in_place, seconds), feed, WARM_UP).median
     else:
-        chosen, opened = fastest(PEERS[name], folder / "model.onnx", feed, cores)
+        chosen, opened = fastest(PEERS[name], path, feed, cores)
         setting = {**chosen, "version": sys.modules[PEERS[name].module].__version__.partition("-")[0]}
     if is_cut_down(target):
         setting = {**setting, "capped": opened.keeps_to(target.vector_bytes)}
-    opened.call()
-    np.save(folder / f"{name}.npy", opened.result())
-
-    def calls_in(seconds: float) -> int:
-        calls = int(1e3 * seconds / statistics.median(timed_calls(opened.call, FEWEST_CALLS)))
-        return min(max(calls, FEWEST_CALLS), MOST_CALLS)
-
-    answers: dict[str, Callable[[float], float]] = {
-        "time": lambda seconds: statistics.median(timed_calls(opened.call, calls_in(seconds))),
-        "native": lambda seconds: model.benchmark(calls_in(seconds), feed, WARM_UP).median,
-        "peak": lambda seconds: measure_peak(target, len(cores), seconds),
-    }
+    np.save(result_file(folder, name, "time"), opened.plain())
+    opened.in_place()
+    np.save(result_file(folder, name, "place"), opened.result())
     print(json.dumps(setting), file=replies, flush=True)
     for line in sys.stdin:
         command, seconds = line.split()
         print(json.dumps(answers[command](float(seconds))), file=replies, flush=True)
+
+
+def result_file(folder: Path, name: str, way: str) -> Path:
+    """Where a contender saves the result of its calls of one of the `WAYS`."""
+    return folder / f"{name}-{way}.npy"
+
+
+def median_ms(call: Call, seconds: float) -> float:
+    """Median milliseconds of calls for about so long."""
+    return statistics.median(timed_calls(call, calls_in(call, seconds)))
+
+
+def calls_in(call: Call, seconds: float) -> int:
+    """How many calls fit in so long, within limits."""
+    calls = int(1e3 * seconds / statistics.median(timed_calls(call, FEWEST_CALLS)))
+    return min(max(calls, FEWEST_CALLS), MOST_CALLS)
 
 
 def timed_calls(call: Call, calls: int) -> list[float]:
@@ -138,13 +157,11 @@ def timed_calls(call: Call, calls: int) -> list[float]:
 
 
 def fastest(peer: Peer, path: Path, feed: Feed, cores: Sequence[int]) -> tuple[Setting, Opened]:
-    """The model opened with the setting whose calls are the fastest, of those that keep all threads on the cores."""
+    """The model opened with the setting whose plain calls are the fastest, of those that keep all threads on the cores."""
     found: list[tuple[float, int, Setting]] = []
     for setting in SETTING_TURNS * list(peer.settings(onnx.load(path), len(cores))):
         opened = peer.open(path, feed, setting)
-        once = statistics.median(timed_calls(opened.call, FEWEST_CALLS))
-        calls = min(max(int(1e3 * SETTING_SECONDS / once), FEWEST_CALLS), MOST_CALLS)
-        milliseconds = statistics.median(timed_calls(opened.call, calls))
+        milliseconds = median_ms(opened.plain, SETTING_SECONDS)
         if threads_keep_to(cores):
             found.append((milliseconds, len(found), setting))
         del opened
@@ -165,6 +182,16 @@ def thread_counts(most: int) -> list[int]:
     return sorted({*(1 << power for power in range(most.bit_length())), most})
 
 
+# Ours.
+
+
+def open_ansor(model: CompiledModel, feed: Feed) -> Opened:
+    """A plain call is `run`; `bind` has inputs and outputs in place."""
+    name = model.outputs[0].name
+    call, outputs = model.bind(feed)
+    return Opened(lambda: model.run(feed)[name], call, lambda: outputs[name])
+
+
 # ONNX Runtime.
 
 
@@ -177,7 +204,7 @@ def onnxruntime_settings(model: onnx.ModelProto, threads: int) -> Iterator[Setti
 
 
 def open_onnxruntime(path: Path, feed: Feed, setting: Setting) -> Opened:
-    """All graph optimisations; inputs and output bound."""
+    """All graph optimisations; in place, inputs and outputs are bound."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -191,9 +218,13 @@ def open_onnxruntime(path: Path, feed: Feed, setting: Setting) -> Opened:
     binding = session.io_binding()
     for name, array in feed.items():
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-    result = onnxruntime.OrtValue.ortvalue_from_shape_and_type(session.get_outputs()[0].shape, np.float32)
-    binding.bind_ortvalue_output(OUTPUT, result)
-    return Opened(lambda: session.run_with_iobinding(binding), result.numpy, kernels=("mlas",))
+    results = []
+    for output, value in zip(session.get_outputs(), session.run(None, dict(feed)), strict=True):
+        results.append(onnxruntime.OrtValue.ortvalue_from_shape_and_type(value.shape, value.dtype.type))
+        binding.bind_ortvalue_output(output.name, results[-1])
+    return Opened(
+        lambda: session.run(None, feed)[0], lambda: session.run_with_iobinding(binding), results[0].numpy, kernels=("mlas",)
+    )
 
 
 # OpenVINO.
@@ -206,7 +237,7 @@ def openvino_settings(model: onnx.ModelProto, threads: int) -> Iterator[Setting]
 
 
 def open_openvino(path: Path, feed: Feed, setting: Setting) -> Opened:
-    """Held to float32; the input tensors set once."""
+    """Held to float32; in place, the input tensors are set once."""
     import openvino
 
     core = openvino.Core()
@@ -222,7 +253,7 @@ def open_openvino(path: Path, feed: Feed, setting: Setting) -> Opened:
     request = compiled.create_infer_request()
     for name, array in feed.items():
         request.set_tensor(name, openvino.Tensor(array, shared_memory=False))
-    return Opened(request.infer, lambda: request.get_output_tensor(0).data.copy(), kernels)
+    return Opened(lambda: compiled(feed)[0], request.infer, lambda: request.get_output_tensor(0).data.copy(), kernels)
 
 
 # PyTorch.
@@ -237,31 +268,41 @@ def torch_settings(model: onnx.ModelProto, threads: int) -> Iterator[Setting]:
 
 
 def open_torch(path: Path, feed: Feed, setting: Setting) -> Opened:
-    """Eager, one function a node, without gradients. Inputs and weights are in the wanted layout before any call."""
+    """Eager, one function a node, without gradients; weights are in the wanted layout before any call, in place inputs too."""
     import torch
 
     torch.set_num_threads(setting["threads"])
     torch.set_grad_enabled(False)
     torch.backends.mkldnn.set_flags(setting["onednn"])
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d} if setting["channels_last"] else {}
+
+    def placed(array: Array) -> Any:
+        return torch.from_numpy(array).contiguous(memory_format=layouts.get(array.ndim, torch.contiguous_format))
+
     graph = onnx.load(path).graph
-    values: dict[str, Any] = {}
-    for name, array in [*feed.items(), *((item.name, onnx.numpy_helper.to_array(item).copy()) for item in graph.initializer)]:
-        layout = layouts.get(array.ndim, torch.contiguous_format)
-        is_list = array.dtype == np.int64  # extents, axes
-        values[name] = array.tolist() if is_list else torch.from_numpy(array).contiguous(memory_format=layout)
-    functions = torch_functions()
+    values: dict[str, Any] = {name: placed(array) for name, array in feed.items()}
+    for item in graph.initializer:
+        array = onnx.numpy_helper.to_array(item).copy()
+        values[item.name] = array.tolist() if array.dtype == np.int64 else placed(array)  # extents and axes are lists
+    functions, result = torch_functions(), graph.output[0].name
     plan = []
     for node in graph.node:
         attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         plan.append((functions[node.op_type](attributes), list(node.input), node.output[0]))
 
-    def call() -> None:
+    def in_place() -> None:
         for function, inputs, output in plan:
             values[output] = function(*[values[name] for name in inputs])
 
+    def plain() -> Array:
+        for name, array in feed.items():
+            values[name] = placed(array)
+        in_place()
+        output: Array = values[result].numpy()
+        return output
+
     kernels = [torch.backends.cpu.get_cpu_capability().replace("NO AVX", "DEFAULT")]  # two names of the same
-    return Opened(call, lambda: values[OUTPUT].contiguous().numpy(), kernels)
+    return Opened(plain, in_place, lambda: values[result].numpy(), kernels)
 
 
 def torch_functions() -> dict[str, Callable[[dict[str, Any]], Callable[..., Any]]]:
@@ -309,4 +350,5 @@ PEERS: Mapping[str, Peer] = {
 }
 
 if __name__ == "__main__":
-    serve(sys.argv[1], Path(sys.argv[2]), [int(core) for core in sys.argv[3].split(",")], Target.parse(sys.argv[4]))
+    who, model_file, exchange, core_list, target_text = sys.argv[1:]
+    serve(who, Path(model_file), Path(exchange), [int(core) for core in core_list.split(",")], Target.parse(target_text))

@@ -52,7 +52,18 @@ def light_model(name: str) -> LightModel:
     found = find_light_models()
     if name not in found:
         raise ModelError(f"the installed onnx wheel has no light model '{name}'; it has {', '.join(found) or 'none'}")
-    return LightModel(name, found[name], randomise_constant_weights(onnx.load(found[name]), WEIGHT_SEED))
+    return LightModel(name, found[name], with_constant_weights(randomise_constant_weights(onnx.load(found[name]), WEIGHT_SEED)))
+
+
+def with_constant_weights(model: ModelProto) -> ModelProto:
+    """The model with weights that are no inputs: one of before IR version 4 lists them, and engines must then not fold them."""
+    changed = ModelProto()
+    changed.CopyFrom(model)
+    changed.ir_version = max(model.ir_version, 4)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    del changed.graph.input[:]
+    changed.graph.input.extend([info for info in model.graph.input if info.name not in weights])
+    return changed
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
     @target_option()                       # click; `add_target_option(parser)` for argparse
     target = executable_target("host cpu=haswell")
     cpu_line(target)     # "AMD EPYC (znver4, 2 cores), target 'host cpu=haswell', 256-bit vectors, 2 threads"
+    cpu_line(target, busy=1)  # the same and ", beside 1 busy process", where neighbours were made on purpose
     origin(target)       # the same and how the study was called, for a JSON file
 
 A target is `host` or the host cut down, so that a machine with AVX-512 can show AVX2 (`host cpu=haswell`) and SSE2
@@ -25,6 +26,7 @@ import click
 from ansor_py.errors import TargetError
 from ansor_py.target import Target
 from markdown_page import command_line
+from neighbours import beside
 
 _HELP = "What code is made for: 'host', or the host cut down, such as 'host cpu=haswell' (AVX2) or 'host cpu=x86-64' (SSE2)."
 
@@ -68,13 +70,16 @@ def add_target_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", type=convert, default="host", metavar="TEXT", help=_HELP)
 
 
-def cpu_line(target: Target, threads: Sequence[int] = ()) -> str:
-    """The CPU as the system and as LLVM call it, its cores, the target, bits of a vector, threads (default: the target's)."""
+def cpu_line(target: Target, threads: Sequence[int] = (), busy: int = 0) -> str:
+    """The CPU as the system and as LLVM call it, its cores, the target, bits of a vector, threads (default: the target's).
+
+    And the busy processes that figures were taken beside, if there were any.
+    """
     counts = list(threads) or [target.cores]
     host = Target.detect()
     return (
         f"{cpu_name()} ({host.cpu}, {usable_cores()} cores), target '{short_text(target)}', "
-        f"{8 * target.vector_bytes}-bit vectors, {' and '.join(map(str, counts))} thread{'s' * (counts != [1])}"
+        f"{8 * target.vector_bytes}-bit vectors, {' and '.join(map(str, counts))} thread{'s' * (counts != [1])}{beside(busy)}"
     )
 
 
@@ -94,10 +99,10 @@ def short_text(target: Target) -> str:
     return str(target)
 
 
-def origin(target: Target, threads: Sequence[int] = ()) -> dict[str, str]:
+def origin(target: Target, threads: Sequence[int] = (), busy: int = 0) -> dict[str, str]:
     """Where figures come from: the line of `cpu_line`, the target's full text, the day, the command."""
     return {
-        "machine": cpu_line(target, threads),
+        "machine": cpu_line(target, threads, busy),
         "target": str(target),
         "date": str(datetime.date.today()),
         "command": command_line(),

@@ -1,18 +1,18 @@
 """What `bench_ops.py` reports: rows of measurements, and from them means, tables, a page, a chart and a JSON document.
 
     rows = [Row("c2d_56", 2, flops=231211008, bytes=1753344, ms={"ansor": 0.6, "torch": 0.9, "ort": 0.63})]
-    geometric_means(rows, ["torch", "ort"])      # {"best of torch and ort": 1.05, "torch": 1.5, "ort": 1.05}
+    geometric_means(rows, ["torch", "ort"])      # {"best of torch and ort": 1.05, "torch": 1.5, ...}
     Path("performance.md").write_text(page(rows, ["torch", "ort"], target))
 
-A ratio is the time of a peer in units of ours: over 1, ours is faster. A peer that was not held to the vectors of a cut-down
-target is marked, and counts in no mean. A sibling module of the scripts in this folder.
+A ratio is the time of a peer in units of ours: over 1, ours is faster. It is of plain calls unless it says "in place". A peer
+that was not held to the vectors of a cut-down target is marked, and counts in no mean. A sibling module of the scripts in this
+folder.
 """
 
 from __future__ import annotations
 
 import datetime
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +21,12 @@ from typing import Any
 from rich.table import Table
 
 from ansor_py.target import Target
-from contenders import CAPS, OURS
-from machine import cpu_line, is_cut_down, origin
+from contenders import OURS
+from machine import cpu_line, origin
 from markdown_page import command_line, markdown_table, number
+from turns import NOT_CAPPED, Timed, all_capped, capped_text, engines_text, geometric_mean, peer_text, ratio_text
 
 JUDGED = ("torch", "ort")  # the peers to beat: the faster one counts
-NOT_INSTALLED, NOT_CAPPED = "not installed", "not capped"
 
 PAGE = """# The operators of the benchmark suite beside other engines
 
@@ -37,32 +37,24 @@ PAGE = """# The operators of the benchmark suite beside other engines
 {note}{tables}## Means
 
 {means}
-* *ms*: median of calls from Python with inputs and outputs in place, the same for all engines; *native*: the part inside
-  native code.
-* *of peak*: share of the fastest float32 rate that the run has seen on these threads, by a loop of nothing but FMAs (timed in
-  turns with the workloads) or by a kernel of any engine.
-* *torch / ours* and the like: time of the engine in units of ours, over 1 ours is faster; *best / ours*: the faster one of
-  {judged}. Each engine ({engines}) has its best setting, tried at start: threads up to the count, oneDNN, channels last,
+* *ms*: median of plain calls from Python, NumPy arrays in and NumPy arrays out, the same for all engines; *in place*: of calls
+  with inputs and outputs in place; *native*: the part inside native code.
+* *of peak*: share of the fastest float32 rate that the run has seen on these threads, by a loop of nothing but FMAs (timed
+  after the turns of every workload) or by a kernel of any engine.
+* *torch / ours* and the like: time of the engine's plain calls in units of ours, over 1 ours is faster; *best / ours*: the
+  faster one of {judged}; *in place: best / ours*: the same by calls in place.
+* Each engine ({engines}) has its best setting for plain calls, tried at start: threads up to the count, oneDNN, channels last,
   spinning, binding to cores.
 * *search s*: seconds of the search of this workload; *errors*: share and kinds of trials that failed to build, to run or to
   give the right result. Programs that were cut short because they are slow are no errors.
 * The results of all engines agree with ONNX's own evaluator, or there is no time.
 * Workloads with a star have no kernel of their own in vendors' libraries.
 {caps}"""
-CAPPED = """* The target's vectors are narrower than the CPU's. The engines are held to them by {variables}.
-* *{not_capped}*: kernels take wider vectors all the same (those of MLAS, which is ONNX Runtime's and runs products with a
-  constant in OpenVINO, ask nothing but the CPU). Such a figure counts neither in *best / ours* nor in a mean nor as the peak.
-"""
 
 
 @dataclass
-class Row:
-    """One workload on some threads. Times by contender are milliseconds; `notes` say why a contender has none.
-
-    `native_ms` is ours inside native code, `settings` what each contender found best, its version, and under a target with
-    narrower vectors than the CPU's whether it was `capped` to them; `differences` the largest one from the reference in units
-    of its largest magnitude, `default_ms` the kernels untuned.
-    """
+class Row(Timed):
+    """One workload on some threads; `default_ms` is the kernels untuned."""
 
     name: str
     threads: int
@@ -74,25 +66,10 @@ class Row:
     search_seconds: float = 0.0
     kernels: int = 0
     default_ms: float | None = None
-    native_ms: float | None = None
-    ms: dict[str, float] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    differences: dict[str, float] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-    fma_gflops: float = 0.0
 
     def gflops(self, contender: str = OURS) -> float | None:
-        """Throughput in 1e9 operations a second."""
+        """Throughput of plain calls in 1e9 operations a second."""
         return self.flops / self.ms[contender] / 1e6 if contender in self.ms else None
-
-    def capped(self, contender: str) -> bool:
-        """Whether it took no wider vectors than the target's."""
-        return bool(self.settings.get(contender, {}).get("capped", True))
-
-    def ratio(self, peers: Sequence[str], any_vectors: bool = False) -> float | None:
-        """Time of the fastest of these peers in units of ours; over 1: ours is faster. Without those that are not capped."""
-        times = [self.ms[peer] for peer in peers if peer in self.ms and (any_vectors or self.capped(peer))]
-        return min(times) / self.ms[OURS] if times and OURS in self.ms else None
 
     @property
     def errors(self) -> dict[str, int]:
@@ -116,47 +93,49 @@ def peaks(rows: Sequence[Row]) -> dict[int, float]:
 
 def judged_peers(rows: Sequence[Row], peers: Sequence[str]) -> list[str]:
     """Those of the peers to beat that took part and were held to the target's vectors."""
-    return [peer for peer in JUDGED if peer in peers and all(row.capped(peer) for row in rows)]
+    return all_capped(rows, [peer for peer in JUDGED if peer in peers])
 
 
 def geometric_means(rows: Sequence[Row], peers: Sequence[str]) -> dict[str, float]:
-    """Ratios over the rows that have one: of the best of the judged peers (all, then without vendor kernels), and of each."""
+    """Ratios over the rows that have one, by plain calls and for the best of the judged peers in place as well.
+
+    Of the best of the judged peers (all workloads, then those without vendor kernels), of each peer, of the best in place.
+    """
     judged = judged_peers(rows, peers)
     best, unusual = f"best of {' and '.join(judged)}", [row for row in rows if not row.has_vendor_kernel]
-    groups = [(best, rows, judged), (f"{best}, no vendor kernel", unusual, judged), *((peer, rows, [peer]) for peer in peers)]
-    ratios = {name: [r for row in chosen if (r := row.ratio(group)) is not None] for name, chosen, group in groups}
-    return {name: statistics.geometric_mean(found) for name, found in ratios.items() if found}
+    means = {
+        best: geometric_mean([row.ratio(judged) for row in rows]),
+        f"{best}, no vendor kernel": geometric_mean([row.ratio(judged) for row in unusual]),
+        **{peer: geometric_mean([row.ratio([peer]) for row in rows]) for peer in peers},
+        f"in place: {best}": geometric_mean([row.ratio(judged, in_place=True) for row in rows]),
+    }
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def header(peers: Sequence[str]) -> list[str]:
     """The columns of a table."""
-    ratios = [f"{peer} / ours" for peer in (*peers, "best")]
-    return ["workload", "threads", "ms", "native", "GFLOP/s", "of peak", *ratios, "search s", "trials", "errors"]
+    ratios = [f"{peer} / ours" for peer in (*peers, "best", "in place: best")]
+    return ["workload", "threads", "ms", "in place", "native", "GFLOP/s", "of peak", *ratios, "search s", "trials", "errors"]
 
 
 def cells(row: Row, peers: Sequence[str], peak: float) -> list[str]:
     """A row as text, in the order of the header."""
-    speed, best = row.gflops(), row.ratio(JUDGED)
+    speed = row.gflops()
     return [
         row.name if row.has_vendor_kernel else f"{row.name} *",
         str(row.threads),
         number(row.ms[OURS]) if OURS in row.ms else "failed",
+        number(row.place_ms.get(OURS)),
         number(row.native_ms),
         number(speed),
         "–" if speed is None or not peak else f"{100 * speed / peak:.0f} %",
-        *(_peer_cell(row, peer) for peer in peers),
-        "–" if best is None else f"{best:.2f}",
+        *(peer_text(row, peer) for peer in peers),
+        ratio_text(row.ratio(JUDGED)),
+        ratio_text(row.ratio(JUDGED, in_place=True)),
         f"{row.search_seconds:.0f}",
         str(row.trials),
         _errors_cell(row),
     ]
-
-
-def _peer_cell(row: Row, peer: str) -> str:
-    ratio, note = row.ratio([peer], any_vectors=True), row.notes.get(peer)
-    if ratio is not None:
-        return f"{ratio:.2f}" if row.capped(peer) else f"{ratio:.2f} ({NOT_CAPPED})"
-    return NOT_INSTALLED if note == NOT_INSTALLED else "failed" if note else "–"
 
 
 def _errors_cell(row: Row) -> str:
@@ -185,7 +164,8 @@ def summaries(rows: Sequence[Row], peers: Sequence[str]) -> list[tuple[str, str]
         ("threads", str(threads)),
         ("peak GFLOP/s", number(peak)),
         *means,
-        ("least best / ours", f"{min(ratios):.2f}" if ratios else "–"),
+        ("least best / ours", ratio_text(min(ratios, default=None))),
+        ("ours: plain / in place", ratio_text(geometric_mean([row.plain_over_place for row in rows]))),
         ("errors", f"{failed} of {trials} trials"),
     ]
 
@@ -200,41 +180,45 @@ def by_threads(rows: Sequence[Row]) -> list[list[Row]]:
     return [[row for row in rows if row.threads == threads] for threads in thread_counts(rows)]
 
 
-def page(rows: Sequence[Row], peers: Sequence[str], target: Target, note: str = "") -> str:
-    """The Markdown page, with a remark on how it was measured."""
+def page(rows: Sequence[Row], peers: Sequence[str], target: Target, busy: int = 0, note: str = "") -> str:
+    """The Markdown page, with a remark on how it was measured; `busy` processes span beside the contenders."""
     tables, peak = "", peaks(rows)
     for group in by_threads(rows):
         threads = group[0].threads
         table = markdown_table(header(peers), [cells(row, peers, peak[threads]) for row in group])
         tables += f"## {threads} thread{'s' if threads > 1 else ''}\n\n{table}\n"
     means = [summaries(group, peers) for group in by_threads(rows)]
-    versions = {who: setting["version"] for row in rows for who, setting in row.settings.items() if who in peers}
     names = list(dict.fromkeys(name for summary in means for name, _ in summary))
-    variables = ", ".join(f"`{name}={value}`" for name, value in CAPS.get(target.vector_bytes, {}).items())
     return PAGE.format(
-        machine=cpu_line(target, thread_counts(rows)),
+        machine=cpu_line(target, thread_counts(rows), busy),
         date=datetime.date.today(),
         command=command_line(),
         note=f"{note}\n\n" if note else "",
         tables=tables,
         means=markdown_table(names, [[dict(summary).get(name, "–") for name in names] for summary in means]),
         judged=" and ".join(judged_peers(rows, peers)) or "none",
-        caps=CAPPED.format(variables=variables, not_capped=NOT_CAPPED) if is_cut_down(target) else "",
-        engines=", ".join(f"{who} {version}" for who, version in versions.items()) or "none was run",
+        caps=capped_text(target),
+        engines=engines_text(rows, peers),
     )
 
 
-def document(rows: Sequence[Row], peers: Sequence[str], target: Target) -> dict[str, Any]:
+def document(rows: Sequence[Row], peers: Sequence[str], target: Target, busy: int = 0) -> dict[str, Any]:
     """Everything that was measured, and where, for the JSON file."""
     return {
-        **origin(target, thread_counts(rows)),
+        **origin(target, thread_counts(rows), busy),
+        "busy": busy,
         "peak_gflops": peaks(rows),
         "geometric_means": {group[0].threads: geometric_means(group, peers) for group in by_threads(rows)},
+        "plain_over_place": {
+            group[0].threads: geometric_mean([row.plain_over_place for row in group]) for group in by_threads(rows)
+        },
         "rows": [
             {
                 **asdict(row),
                 "gflops": row.gflops(),
                 "ratio": row.ratio(JUDGED),
+                "place_ratio": row.ratio(JUDGED, in_place=True),
+                "plain_over_place": row.plain_over_place,
                 "error_share": row.error_share,
                 "not_capped": [peer for peer in peers if not row.capped(peer)],
             }
@@ -243,8 +227,8 @@ def document(rows: Sequence[Row], peers: Sequence[str], target: Target) -> dict[
     }
 
 
-def draw(rows: Sequence[Row], target: Target, path: Path) -> None:
-    """Write a PNG: bars of the ratio of the best judged peer, by workload and threads, and a line at 1. Needs matplotlib."""
+def draw(rows: Sequence[Row], target: Target, path: Path, busy: int = 0) -> None:
+    """Write a PNG: bars of the best judged peer's ratio by workload and threads, and a line at 1. Needs matplotlib."""
     from matplotlib.figure import Figure
 
     groups, names = by_threads(rows), list(dict.fromkeys((row.name, row.has_vendor_kernel) for row in rows))
@@ -258,9 +242,9 @@ def draw(rows: Sequence[Row], target: Target, path: Path) -> None:
         axes.bar(places, [ratios.get(name, math.nan) for name, _ in names], width, label=label)
     axes.axhline(1.0, color="black", linewidth=1)
     axes.set_xticks(range(len(names)), [name if vendor else f"{name} *" for name, vendor in names], rotation=60, ha="right")
-    axes.set_ylabel(f"time of the best of {' and '.join(judged_peers(rows, JUDGED))} / ours")
+    axes.set_ylabel(f"plain calls: time of the best of {' and '.join(judged_peers(rows, JUDGED))} / ours")
     axes.set_title(
-        f"{cpu_line(target, thread_counts(rows))}\nOver 1: ours is faster. A star: no vendor kernel.", fontsize="medium"
+        f"{cpu_line(target, thread_counts(rows), busy)}\nOver 1: ours is faster. A star: no vendor kernel.", fontsize="medium"
     )
     axes.legend()
     figure.savefig(path, dpi=120)

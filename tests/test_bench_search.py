@@ -94,6 +94,10 @@ def test_a_small_study_is_made_once_and_shows_what_has_no_template_as_a_gap(tmp_
     assert "seed 0" in result.output
     assert "seed 0" not in again.output
     assert "retimed_ms" not in study["comparison"]["workloads"]["gmm_512"]  # nothing has run
+    beside = CliRunner().invoke(main, [*words, "--policies", "random", "--busy", "1"])
+    assert beside.exit_code == 0, beside.output
+    assert f"{line}, beside 1 busy process\n" in beside.output
+    assert (tmp_path / "nrm" / "random-busy1-0" / "summary.json").exists()  # a search of its own, not the idle one again
     other = CliRunner().invoke(main, [*words, "--trials", "5"])
     assert other.exit_code == 2
     assert "choose another --out" in other.output
