@@ -58,6 +58,7 @@ STUDIES = {  # scripts with the option, and the words with which they would exec
     "bench_models": "",
     "bench_ops": "",
     "bench_peak": "",
+    "bench_regions": "",
     "bench_search": "--runner process",
     "demo": "",
     "real_models": "",
