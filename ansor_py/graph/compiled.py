@@ -141,7 +141,8 @@ class CompiledModel:
                 self._call(self._functions[0], self._table_address)
             else:
                 held = self._run_segments(self._table_address, ports, feed)
-        return dict(zip(self._output_names, outputs, strict=True)) | held
+        result = dict(zip(self._output_names, outputs, strict=True))
+        return result | held if held else result
 
     def benchmark(self, repeats: int = 50, feed: Mapping[str, Any] | None = None, warm_up: int = 3) -> BenchmarkStats:
         """Latencies of `repeats` runs, each timed inside native code. Without a `feed` the inputs are seeded random values.
@@ -247,7 +248,8 @@ class CompiledModel:
 
     def _turn(self) -> threading.RLock:
         """This process's lock on the arena: a child that was forked while another thread ran must not wait for that one."""
-        return self._locks.setdefault(os.getpid(), threading.RLock())
+        process = os.getpid()
+        return self._locks.get(process) or self._locks.setdefault(process, threading.RLock())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as one file for `load`. Raises ModelError where it cannot be written."""

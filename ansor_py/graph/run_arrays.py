@@ -26,9 +26,10 @@ from ansor_py.graph.plan import Plan, Port
 Array = NDArray[np.generic]
 # A loop such as `y = model.run(x)["y"]` holds the last result while the next one is computed.
 _KEPT_OUTPUTS = 2
+_NumPyArray = np.ndarray  # itself and no subclass
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class _OutputMemory:
     """Memory of one output: the array that owns it, and the output as a view of it that nobody else gets."""
 
@@ -41,7 +42,6 @@ class _OutputMemory:
         skip = -owner.ctypes.data % ALIGNMENT
         return _OutputMemory(owner, owner[skip : skip + port.bytes].view(port.dtype).reshape(port.shape))
 
-    @property
     def references(self) -> int:
         """How many there are to the memory, by whomsoever."""
         return sys.getrefcount(self.owner)
@@ -56,7 +56,7 @@ class RunArrays:
         self._dynamic = plan.fallback.dynamic_inputs if plan.fallback is not None else ()
         self._copies: dict[str, Array] = {}
         self._memory: list[list[_OutputMemory]] = [[] for _ in plan.outputs]
-        self._unshared = [_OutputMemory.of(port).references for port in plan.outputs]
+        self._unshared = [_OutputMemory.of(port).references() for port in plan.outputs]
 
     def inputs(self, feed: Mapping[str, Any], keep: bool = False) -> list[Array]:
         """The inputs in the plan's order, contiguous. Raises FeedError for a wrong name, shape or dtype.
@@ -72,7 +72,7 @@ class RunArrays:
             except KeyError:
                 self._check_names(feed)
                 raise
-            array = value if type(value) is np.ndarray else _as_array(value, name)
+            array = value if type(value) is _NumPyArray else _as_array(value, name)
             if array.shape != shape:
                 raise FeedError(f"input '{name}' has shape {list(array.shape)}, but the model takes {list(shape)}")
             if array.dtype != dtype:
@@ -111,7 +111,7 @@ class RunArrays:
     def _output(self, index: int) -> Array:
         kept = self._memory[index]
         for memory in kept:
-            if memory.references == self._unshared[index]:
+            if memory.references() == self._unshared[index]:
                 return memory.view.view()
         if len(kept) == _KEPT_OUTPUTS:
             del kept[0]  # it is the caller's now
