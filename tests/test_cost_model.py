@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ansor_py.cost_model.objectives import pairwise_ranking, squared_error
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.cost_model.training_set import read_training_set, throughput_labels
 from ansor_py.cost_model.tree_code import parse_trees
-from ansor_py.errors import OptionError
+from ansor_py.errors import MissingRuntimeError, OptionError
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.steps import Parallel, Reorder, Split, Step, Vectorize
 from ansor_py.target import Target
@@ -195,6 +196,21 @@ def test_statement_scores_sum_to_the_program_score() -> None:
     assert isinstance(model, LightGBMModel)
     sums = np.add.reduceat(model.predict_statements(batch).astype(np.float64), batch.offsets[:-1])
     assert sums == pytest.approx(model.predict(batch), abs=1e-5)
+
+
+def test_a_missing_runtime_of_lightgbm_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Linker:
+        """What importing LightGBM does on a machine without OpenMP's runtime."""
+
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "lightgbm":
+                raise OSError("libgomp.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.delitem(sys.modules, "lightgbm", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Linker(), *sys.meta_path])
+    batch = synthetic_batch(20, np.random.default_rng(0))
+    with pytest.raises(MissingRuntimeError, match=r"libgomp\.so\.1.*apt-get install libgomp1"):
+        train_trees(batch, squared_error(np.ones(20), np.ones(20)), ModelOptions(), 0)
 
 
 @settings(max_examples=25, deadline=None)
