@@ -91,8 +91,12 @@ def parse_search_options(assignments: Sequence[str]) -> SearchOptions:
         name = name.strip().replace("-", "_")
         group, _, inner = name.rpartition(".")
         if group == "mutation_weights":
-            if inner not in weights:
-                raise OptionError(f"search option '{name}': there is no such operator; known are {', '.join(sorted(weights))}")
+            from ansor_py.search.mutation import MUTATIONS
+
+            if inner not in MUTATIONS:
+                raise OptionError(
+                    f"search option '{name}': there is no such operator; known are {', '.join(sorted(MUTATIONS))}"
+                )
             weights[inner] = _number(f"search option '{name}'", value, float)
         elif group in groups:
             groups[group][inner] = _value(f"{group}.", inner, value, getattr(defaults, group))
