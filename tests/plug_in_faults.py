@@ -1,8 +1,8 @@
 """Cost models and policies of a user's that are wrong, what is said of each, and how to register them.
 
 A fault writes what it needs into a folder, registers its plug-in as 'mine', and names it by options of the command line. `say`
-is the whole message, with DIR for the folder and "…" for what depends on the search. `function_faults.py` adds the other kinds of
-plug-ins; `tests/test_plug_ins.py` lets every fault break a search, and docs/faults.md lists them.
+is the whole message, with DIR for the folder and "…" for what depends on the search. `function_faults.py` adds the other kinds
+of plug-ins; `tests/test_plug_ins.py` lets every fault break a search, and docs/faults.md lists them.
 """
 
 from __future__ import annotations
