@@ -24,6 +24,10 @@ class AnsorError(Exception):
 
     result: Any = None
 
+    def __str__(self) -> str:
+        """One line, whatever names of a file, or messages of a library or a plug-in, are quoted in it."""
+        return " ".join(super().__str__().split())
+
 
 class AnsorWarning(UserWarning):
     """Something that the user should know and that is no error; the command line prints it as one line."""
@@ -106,13 +110,7 @@ class NoSpaceError(OptionError):
 
 
 class PlugInError(OptionError):
-    """Code that was plugged in (a cost model, a policy, an objective, ...) failed or gave what it must not give.
-
-    The message may quote what that code gave or said, and is one line all the same.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+    """Code that was plugged in (a cost model, a policy, an objective, ...) failed or gave what it must not give."""
 
 
 @contextmanager
