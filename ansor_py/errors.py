@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_MOST_WORDS = 400  # characters of a message that is quoted
+
 
 class AnsorError(Exception):
     """Base of all errors that are reported to the user as one line.
@@ -21,6 +23,10 @@ class AnsorError(Exception):
     """
 
     result: Any = None
+
+    def __str__(self) -> str:
+        """One line, whatever names of a file, or messages of a library or a plug-in, are quoted in it."""
+        return " ".join(super().__str__().split())
 
 
 class AnsorWarning(UserWarning):
@@ -111,19 +117,29 @@ class PlugInError(OptionError):
 def plug_in(what: str, *passing: type[Exception]) -> Iterator[None]:
     """Code that may be a user's own runs in the block: whatever it raises is a PlugInError that begins with `what`.
 
-    Also a `sys.exit`, but not Ctrl-C, and no error that is `passing`. Of an error of this package, which speaks for itself, the
-    message is kept.
+    Also a `sys.exit`, but not Ctrl-C, and no error that is `passing`. An error of this package speaks for itself, so that its
+    message follows as it is.
     """
     passed: tuple[type[Exception], ...] = (PlugInError, *passing)
     try:
         yield
+    except KeyboardInterrupt:
+        raise
     except passed:
         raise
-    except AnsorError as error:
-        raise PlugInError(str(error)) from error
-    except (Exception, SystemExit) as error:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise PlugInError(f"{what} failed{_place(error)}: {text}") from error
+    except BaseException as error:  # a class of its own may derive from it, as that of a `sys.exit` does
+        raise PlugInError(f"{what} failed{_place(error)}: {words_of_error(error)}") from error
+
+
+def words_of_error(error: BaseException) -> str:
+    """What an error of any code says, as one line of some length; its class goes first unless it is one of this package."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # `__str__` may be the user's own
+        text = ""
+    text = text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} ..."
+    name = type(error).__name__
+    return text if isinstance(error, AnsorError) else f"{name}: {text}" if text else name
 
 
 def _place(error: BaseException) -> str:

@@ -9,6 +9,8 @@ a score that is no number, or scores of other programs, would mislead a search w
 
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import CostModel, FeatureBatch, StatementModel
 from ansor_py.errors import PlugInError, plug_in
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CheckedModel:
@@ -40,8 +44,19 @@ class CheckedModel:
         """Let it write what it has learned, if it can. Raises PlugInError, and OSError where a file cannot be written."""
         if not hasattr(self.model, "save"):
             return
-        with plug_in(f"cost model '{self.name}': save", OSError):
-            self.model.save(path)
+        unwritten: OSError | None = None
+        with plug_in(f"cost model '{self.name}': save"):
+            try:
+                self.model.save(path)
+            except OSError as error:
+                if error.errno not in DISK_FULL and str(error.filename) != str(path):
+                    raise  # it is about something else
+                unwritten = error
+            if path.is_dir():
+                shutil.rmtree(path)
+                raise PlugInError(f"cost model '{self.name}': save made a folder; it must write the file that it is given")
+        if unwritten is not None:
+            raise unwritten
 
     def load(self, path: Path) -> None:
         """Let it take over what `save` wrote. Raises PlugInError."""

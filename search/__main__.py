@@ -27,6 +27,7 @@ from ansor_py import __version__
 from ansor_py.errors import AnsorError, OptionError
 from ansor_py.search.runs import Run
 from ansor_py.search.settings import (
+    BatchKey,
     folder_names,
     free_folder,
     parse_scheduler_options,
@@ -56,9 +57,18 @@ class SearchCommand(click.Command):
 
 def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
     if path is not None:
-        known = [p.name for p in ctx.command.params if p.name and p.name not in ("config", "help", "version")]
-        ctx.default_map = read_batch_file(path, known)
+        ctx.default_map = read_batch_file(path, _batch_keys(ctx.command.params))
     return path
+
+
+def _batch_keys(parameters: Sequence[click.Parameter]) -> dict[str, BatchKey]:
+    """What a batch file may say of each."""
+    return {p.name: _batch_key(p) for p in parameters if p.name and p.name not in ("config", "help", "version")}
+
+
+def _batch_key(parameter: click.Parameter) -> BatchKey:
+    kind = bool if getattr(parameter, "is_flag", False) else int if parameter.type is click.INT else str
+    return BatchKey(kind, parameter.nargs == -1 or bool(getattr(parameter, "multiple", False)))
 
 
 @click.command(cls=SearchCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -65,6 +65,10 @@ class BatchRunner:
             with self._timer.phase(_WAITING):
                 with plug_in("the runner: submit", AnsorError):
                     numbers = list(self._measurer.submit(inputs))
+                    if len(numbers) != len(inputs) or len(set(numbers)) != len(inputs):
+                        raise PlugInError(
+                            f"the runner: submit gave {numbers!r:.60} for {len(inputs)} programs; it must give one for each"
+                        )
                 places.update((number, place) for place, number in enumerate(numbers))
                 while places:
                     collect(None)

@@ -28,10 +28,14 @@ class CheckedPolicy:
     def __init__(self, name: str, policy: Policy) -> None:
         self.name = name
         self.policy = policy
+        self._known: set[tuple[int, ...]] = set()  # programs that were measured
         with plug_in(f"policy '{name}': its sketches"):
             self._sketches = tuple(policy.sketches)
-        if not all(isinstance(sketch, Sketch) for sketch in self._sketches):
-            raise PlugInError(f"policy '{name}': 'sketches' holds {self._sketches!s:.60}; it must hold sketches")
+            if not all(isinstance(sketch, Sketch) for sketch in self._sketches):
+                raise PlugInError(f"policy '{name}': 'sketches' holds {self._sketches!s:.60}; it must hold sketches")
+        for method in ("propose", "observe"):
+            if not callable(getattr(policy, method, None)):
+                raise PlugInError(f"policy '{name}': {type(policy).__name__} has no method '{method}'")
 
     @property
     def sketches(self) -> Sequence[Sketch]:
@@ -44,12 +48,21 @@ class CheckedPolicy:
             given = list(itertools.islice(self.policy.propose(count), count + 1))
             if len(given) > count:
                 raise self._error(f"gave {count + 1} candidates or more, where at most {count} were asked for")
-            return [self._checked(candidate) for candidate in given]
+            checked = [self._checked(candidate) for candidate in given]
+        seen = set(self._known)
+        for sketch, genes, *_ in checked:
+            key = (sketch, *genes.tolist())
+            if key in seen:
+                when = "that is measured already" if key in self._known else "twice"
+                raise self._error(f"gave a program {when}, genes {genes.tolist()!s:.60} of sketch {sketch}")
+            seen.add(key)
+        return checked
 
     def observe(self, observations: Sequence[Observation]) -> None:
         """Tell it of measured programs."""
         with plug_in(f"policy '{self.name}': observe"):
             self.policy.observe(observations)
+        self._known.update((o.sketch_id, *o.genes) for o in observations if o.sketch_id is not None)
 
     def _checked(self, given: Any) -> Candidate:
         """One candidate with its numbers as they must be."""

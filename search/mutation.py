@@ -52,7 +52,12 @@ def mutate(space: Space, name: str, genes: Genes, rng: np.random.Generator) -> G
                 "it must give as many rows of whole numbers, or None"
             )
         if np.any((changed < 0) | (changed >= space.sketch.sizes)):
-            raise PlugInError(f"mutation '{name}' gave a gene outside of the choices of its hole")
+            row, column = np.argwhere((changed < 0) | (changed >= space.sketch.sizes))[0]
+            hole = space.sketch.holes[column]
+            raise PlugInError(
+                f"mutation '{name}' gave gene {changed[row, column]} for hole '{hole.name}', which has "
+                f"{len(hole.choices)} choices"
+            )
         return changed.astype(np.int32, copy=False)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,9 +161,13 @@ def evaluate(objective: Objective, latencies: Floats, networks: Networks) -> flo
     """The value of an objective. Raises PlugInError when it fails or is not a finite number."""
     name = getattr(objective, "__name__", type(objective).__name__)
     given = latencies.copy()
-    given.setflags(write=False)  # what an objective changes, the task scheduler would go on with
+    for array in (given, networks.weights, networks.targets, networks.references):
+        array.setflags(write=False)  # what an objective changes, the search would go on with
     with plug_in(f"objective '{name}'"):
-        value = float(objective(given, networks))
+        gave = objective(given, networks)
+        if not isinstance(gave, Real | np.ndarray) or np.size(gave) != 1:
+            raise PlugInError(f"objective '{name}' gave {gave!r:.60}; it must give one finite number")
+        value = float(np.asarray(gave).item())
     if not math.isfinite(value):
         raise PlugInError(f"objective '{name}' gave {value} for latencies of {latencies.tolist()} s; it must be finite")
     return value

@@ -113,8 +113,10 @@ def sketches_for(name: str, dag: ComputeDAG, target: Target, options: SearchOpti
         return derived_sketches(dag, target, options)  # whose errors name the rule
     with plug_in(f"policy '{name}': its search space", NoSpaceError):
         sketches = list(source(dag, target, options))
-    if not sketches or not all(isinstance(sketch, Sketch) for sketch in sketches):
-        raise PlugInError(f"policy '{name}': its search space is {sketches!s:.60}; it must be one sketch or more")
+        if not sketches or not all(isinstance(sketch, Sketch) and sketch.dag is dag for sketch in sketches):
+            raise PlugInError(
+                f"policy '{name}': its search space is {sketches!s:.60}; it must be one sketch of the task or more"
+            )
     return sketches
 
 

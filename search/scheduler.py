@@ -133,8 +133,17 @@ def choose_task(
     for index in alive:
         if not math.isfinite(tasks[index].latency):
             return index
+
+    def checked(latencies: Floats) -> float:
+        given = np.asarray(latencies, dtype=np.float64)
+        if given.shape != (len(tasks),) or not np.isfinite(given).all():
+            raise PlugInError(
+                f"task scheduler '{strategy}' asks for the value of {latencies!r:.60}; it must give {len(tasks)} finite seconds"
+            )
+        return value(given)
+
     with plug_in(f"task scheduler '{strategy}'"):
-        chosen = decide(tuple(tasks), value, options or SchedulerOptions(), rng)
+        chosen = decide(tuple(tasks), checked, options or SchedulerOptions(), rng)
         if isinstance(chosen, bool) or not isinstance(chosen, (int, np.integer)) or chosen not in alive:
             listed = ", ".join(map(str, alive))
             raise PlugInError(f"task scheduler '{strategy}' chose {chosen!r:.60}; it must choose a task that goes on: {listed}")

@@ -29,7 +29,7 @@ import dataclasses
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,24 @@ if TYPE_CHECKING:
 Shapes = dict[str, "int | list[int]"]
 
 
-def read_batch_file(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
-    """The options of a batch file by parameter name. Raises OptionError for an unreadable file and for an unknown key."""
+# What an option of the command line takes: a switch nothing, `bool`.
+Kind = type[bool] | type[int] | type[str]
+TABLES = ("shape", "search", "scheduler_option")
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchKey:
+    """What a batch file may say of one option: a value of a kind, or a list of such where it can be given several times."""
+
+    kind: Kind
+    several: bool
+
+
+def read_batch_file(path: str | Path, known: Mapping[str, BatchKey]) -> dict[str, Any]:
+    """The options of a batch file by parameter name.
+
+    Raises OptionError for an unreadable file, for an unknown key and for a value of another kind than its option has.
+    """
     try:
         content = tomllib.loads(Path(path).read_text())
     except OSError as error:
@@ -56,10 +72,26 @@ def read_batch_file(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
         name = names.get(key.replace("_", "-"))
         if name is None:
             raise OptionError(f"'{path}': there is no option '{key}'; known are {', '.join(sorted(names))}")
-        if isinstance(value, dict) and name not in ("shape", "search", "scheduler_option"):
+        if isinstance(value, dict) and name not in TABLES:
             raise OptionError(f"'{path}': option '{key}' is not a table; write {key} = ...")
-        options[name] = _assignments(value) if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            options[name] = _assignments(value)
+        elif known[name].several:
+            items = value if isinstance(value, list) else [value]
+            options[name] = [_of_kind(item, known[name].kind, f"'{path}': option '{key}'") for item in items]
+        else:
+            options[name] = _of_kind(value, known[name].kind, f"'{path}': option '{key}'")
     return options
+
+
+def _of_kind(value: Any, kind: Kind, label: str) -> Any:
+    """A TOML value as the command line has it: a number is a text too. Raises OptionError for a value of another kind."""
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not kind:
+        words = {bool: "true or false", int: "a whole number", str: "a text"}
+        raise OptionError(f"{label} must be {words[kind]}, not {value!r:.80}")
+    return value
 
 
 def parse_shapes(assignments: Sequence[str]) -> Shapes:
@@ -91,8 +123,12 @@ def parse_search_options(assignments: Sequence[str]) -> SearchOptions:
         name = name.strip().replace("-", "_")
         group, _, inner = name.rpartition(".")
         if group == "mutation_weights":
-            if inner not in weights:
-                raise OptionError(f"search option '{name}': there is no such operator; known are {', '.join(sorted(weights))}")
+            from ansor_py.search.mutation import MUTATIONS
+
+            if inner not in MUTATIONS:
+                raise OptionError(
+                    f"search option '{name}': there is no such operator; known are {', '.join(sorted(MUTATIONS))}"
+                )
             weights[inner] = _number(f"search option '{name}'", value, float)
         elif group in groups:
             groups[group][inner] = _value(f"{group}.", inner, value, getattr(defaults, group))

@@ -134,7 +134,8 @@ class TaskSearch:
         """Show programs to policy and cost model, as far as today's sketches contain them."""
         known = [record for record in records if trainable(record, self.policy.sketches)]
         judged = self.scorer.train(self.policy.sketches, known)
-        self.policy.observe(known)
+        if known:
+            self.policy.observe(known)
         return judged
 
     def _observe(self, records: Sequence[Record]) -> None:

@@ -9,12 +9,13 @@ complete a program (paper, section 4.2), as holes: vector loops, compute locatio
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import get_args
 
-from ansor_py.errors import AnsorError, OptionError, PlugInError, line_of_error, plug_in
+from ansor_py.errors import OptionError, PlugInError, line_of_error, plug_in, words_of_error
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.sketch_rules import (  # noqa: F401  # the rules register themselves
@@ -80,6 +81,8 @@ def find_rules(rules: str | Sequence[str | Rule]) -> list[Rule]:
         if rules not in PRESETS:
             raise OptionError(f"unknown preset of sketch rules '{rules}'; known are {', '.join(PRESETS)}")
         rules = PRESETS[rules]
+    if not isinstance(rules, Sequence):
+        raise OptionError(f"sketch rules are {rules!r:.60}; give a preset's name, or a sequence of rules and names of rules")
     found: list[Rule] = []
     for item in rules:
         if isinstance(item, str):
@@ -87,6 +90,10 @@ def find_rules(rules: str | Sequence[str | Rule]) -> list[Rule]:
                 raise OptionError(f"unknown sketch rule '{item}'; known are {', '.join(sorted(RULES))}")
             with plug_in(f"sketch rule '{item}': its construction"):
                 item = RULES[item]()
+        if not isinstance(item, Rule):
+            raise PlugInError(
+                f"sketch rules hold {item!r:.60}; a rule is the name of one or an object of a class that extends Rule"
+            )
         found.append(item)
     return found
 
@@ -128,19 +135,21 @@ def _try_rule(item: Rule, partial: PartialSketch, number: int) -> tuple[Verdict,
         return verdict, item.apply(partial, number) if verdict != "skip" else []
     try:
         verdict = item.condition(partial, number)
-        made = list(item.apply(partial, number)) if verdict != "skip" else []
+        made = list(itertools.islice(item.apply(partial, number), MOST_PARTIAL_SKETCHES)) if verdict != "skip" else []
+        if len(made) == MOST_PARTIAL_SKETCHES:
+            raise PlugInError(f"apply gave {MOST_PARTIAL_SKETCHES} sketches or more")
         if verdict not in get_args(Verdict):
             raise PlugInError(f"condition gave {verdict!r:.60}; it must give one of {', '.join(get_args(Verdict))}")
         for derived in made:
             _check_derived(derived, partial)
-    except (Exception, SystemExit) as error:  # a rule of the user's may do anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a rule of the user's may do anything
         file = _file_of(item)
         line = line_of_error(error, file)
         place = f"{file}, line {line}: " if line is not None else f"{file}: "
-        kind = "" if isinstance(error, AnsorError) else f"{type(error).__name__}: "
-        raise PlugInError(
-            f"{place}sketch rule '{item.name}' failed on stage '{partial.stage(number).name}': {kind}{error}"
-        ) from error
+        stage = partial.stage(number).name
+        raise PlugInError(f"{place}sketch rule '{item.name}' failed on stage '{stage}': {words_of_error(error)}") from error
     return verdict, made
 
 

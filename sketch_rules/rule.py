@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Literal, TypeVar
 
+from ansor_py.errors import OptionError
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 
 # Not this rule; this rule and later ones too; this rule and no later one.
@@ -44,9 +45,11 @@ class Rule(ABC):
 
 
 def rule(name: str) -> Callable[[RuleType], RuleType]:
-    """Register a rule class under a name; a later one of the same name replaces it."""
+    """Register a rule class under a name; a later one of the same name replaces it. Raises OptionError for anything else."""
 
     def register(cls: RuleType) -> RuleType:
+        if not isinstance(name, str) or not isinstance(cls, type) or not issubclass(cls, Rule):
+            raise OptionError(f'sketch rule {name!r:.60}: write @rule("name") above a class that extends Rule')
         cls.name = name
         RULES[name] = cls
         return cls

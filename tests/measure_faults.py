@@ -1,6 +1,7 @@
 """Builders of programs with known faults, for the tests of measuring: LLVM IR written by hand.
 
-A "program" here is one word in place of the steps; the task is `B[i] = 2 * A[i]` on 100 elements.
+A "program" here is one word in place of the steps; the task is `B[i] = 2 * A[i]` on 100 elements. What comes of the words is in
+`PROGRAM_FAULTS`, which docs/faults.md lists.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ansor_py.codegen.kernel import CompiledKernel, buffer_specs
@@ -18,6 +20,36 @@ from ansor_py.target import Target
 from ansor_py.te.tensor import compute, placeholder
 
 ELEMENTS = 100
+
+
+@dataclass(frozen=True)
+class ProgramFault:
+    """What a program does wrong, and the error of its trial. A measurer in the same process survives what is `harmless`."""
+
+    title: str
+    error: str
+    stage: str
+    harmless: bool = True
+
+
+PROGRAM_FAULTS = {
+    "build-error": ProgramFault("cannot be built", "build", "build"),
+    "bad-object": ProgramFault("is no object code", "run", "load"),
+    "missing-symbol": ProgramFault("calls a function that does not exist", "run", "load"),
+    "status": ProgramFault("ends with a status", "run", "warm-up"),
+    "wrong": ProgramFault("computes something else", "wrong-result", "check"),
+    "incomplete": ProgramFault("leaves an element out", "wrong-result", "check"),
+    "overrun": ProgramFault("writes behind its output", "out-of-bounds", "check"),
+    "underrun": ProgramFault("writes before its output", "out-of-bounds", "check"),
+    "workspace": ProgramFault("writes before its workspace", "out-of-bounds", "check"),
+    "corrupts-input": ProgramFault("writes into its input", "wrong-result", "check"),
+    "crash": ProgramFault("reads an address that is not there", "crash", "run", harmless=False),
+    "trap": ProgramFault("executes an illegal instruction", "crash", "run", harmless=False),
+    "build-crash": ProgramFault("makes the compiler abort", "crash", "build", harmless=False),
+    "build-exit": ProgramFault("makes the compiler end its process", "crash", "build", harmless=False),
+    "hang": ProgramFault("never ends", "run-timeout", "run", harmless=False),
+    "build-hang": ProgramFault("makes the compiler run for ever", "build-timeout", "build", harmless=False),
+}
 
 
 _LOOP = """

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+import faults
 from ansor_py import te
 from ansor_py.codegen import machine_memory
 from ansor_py.codegen.machine_memory import human_bytes, require_memory
@@ -154,7 +155,7 @@ def test_a_limit_of_the_process_counts() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=limited, timeout=120)
-    assert "needs 16 GiB of memory (inputs 8 GiB, outputs 8 GiB); there are 8 GiB" in done.stdout, done.stderr
+    assert faults.MEMORY_LIMIT.is_read_in(done.stdout), (done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(

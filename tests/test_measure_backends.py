@@ -11,7 +11,7 @@ import pytest
 from ansor_py.measure import MeasureInput, MeasureOptions, Measurer, MeasureResult, create_measurer
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.target import Target
-from measure_faults import MeasurerCache, build_good, build_word, doubling_dag
+from measure_faults import PROGRAM_FAULTS, MeasurerCache, build_good, build_word, doubling_dag
 
 DAG = doubling_dag()
 TARGET = Target.detect()
@@ -39,6 +39,10 @@ def protected(request: pytest.FixtureRequest, measurers: MeasurerCache) -> Measu
 
 def errors(results: Sequence[MeasureResult]) -> list[tuple[str, str]]:
     return [(result.error, result.error_stage) for result in results]
+
+
+def expected_of(word: str) -> tuple[str, str]:
+    return PROGRAM_FAULTS[word].error, PROGRAM_FAULTS[word].stage
 
 
 def test_good_programs_have_costs_and_times(measurer: Measurer) -> None:
@@ -69,22 +73,12 @@ def test_ids_are_unique_and_in_the_order_of_batches(measurer: Measurer) -> None:
 
 
 def test_faults_are_results(measurer: Measurer) -> None:
-    words = ["build-error", "bad-object", "missing-symbol", "status", "wrong", "incomplete"]
-    words += ["overrun", "underrun", "workspace", "corrupts-input", "good"]
+    faults = {word: fault for word, fault in PROGRAM_FAULTS.items() if fault.harmless}
+    words = [*faults, "good"]
     results = measurer.measure(programs(*words))
-    assert dict(zip(words, errors(results), strict=True)) == {
-        "build-error": ("build", "build"),
-        "bad-object": ("run", "load"),
-        "missing-symbol": ("run", "load"),
-        "status": ("run", "warm-up"),
-        "wrong": ("wrong-result", "check"),
-        "incomplete": ("wrong-result", "check"),
-        "overrun": ("out-of-bounds", "check"),
-        "underrun": ("out-of-bounds", "check"),
-        "workspace": ("out-of-bounds", "check"),
-        "corrupts-input": ("wrong-result", "check"),
-        "good": ("none", ""),  # also after the inputs were overwritten
-    }
+    expected = {word: (fault.error, fault.stage) for word, fault in faults.items()}
+    expected["good"] = ("none", "")  # also after the inputs were overwritten
+    assert dict(zip(words, errors(results), strict=True)) == expected
     text = {word: result.error_text for word, result in zip(words, results, strict=True)}
     assert "this program cannot be built" in text["build-error"]
     assert "'B'" in text["overrun"]
@@ -101,22 +95,21 @@ def test_slow_program_is_cut_with_a_lower_bound(measurer: Measurer) -> None:
 
 
 def test_crashes_are_results_and_workers_are_replaced(protected: Measurer) -> None:
-    words = ["good", "crash", "trap", "build-crash", "build-exit", "good"]
-    results = protected.measure(programs(*words))
-    assert [result.error for result in results] == ["none", "crash", "crash", "crash", "crash", "none"]
-    assert [result.error_stage for result in results] == ["", "run", "run", "build", "build", ""]
+    words = ["crash", "trap", "build-crash", "build-exit"]
+    results = protected.measure(programs("good", *words, "good"))
+    assert errors(results) == [("none", ""), *map(expected_of, words), ("none", "")]
     assert all(result.error_text for result in results[1:-1])
     assert [result.error for result in protected.measure(programs("good", "good"))] == ["none", "none"]
 
 
 def test_hanging_run_is_killed(protected: Measurer) -> None:
     results = protected.measure(programs("good", "hang", "good"))
-    assert errors(results) == [("none", ""), ("run-timeout", "run"), ("none", "")]
+    assert errors(results) == [("none", ""), expected_of("hang"), ("none", "")]
 
 
 def test_hanging_build_is_killed(protected: Measurer) -> None:
     results = protected.measure(programs("good", "build-hang", "good"))
-    assert errors(results) == [("none", ""), ("build-timeout", "build"), ("none", "")]
+    assert errors(results) == [("none", ""), expected_of("build-hang"), ("none", "")]
 
 
 def test_failed_reference_fails_the_programs_of_its_task(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import faults
 from ansor_py.graph import load
 from ansor_py.measure import read_records
 from ansor_py.search.__main__ import main
@@ -66,21 +67,21 @@ def wait_for_trials(process: subprocess.Popen[str], run: Path, trials: int) -> N
 
 
 BAD_RULES = {
-    "a rule that raises": """
-from ansor_py.sketch_rules import SketchRule, sketch_rule
+    "rule": """
+from ansor_py.sketch_rules import Rule, rule
 
-@sketch_rule("bad")
-class Bad(SketchRule):
-    def applies(self, sketch, stage):
+@rule("bad")
+class Bad(Rule):
+    def condition(self, sketch, number):
         raise ValueError("no")
-    def apply(self, sketch, stage):
+    def apply(self, sketch, number):
         raise ValueError("no")
 """,
-    "a file that does not load": "import nothing_of_this_name",
+    "rules": "import nothing_of_this_name",
 }
 
 
-@pytest.mark.parametrize("fault", [*BAD_RULES, "records that cannot be opened", "records of another operator", "no such model"])
+@pytest.mark.parametrize("fault", faults.FAILED_RESUMES)
 def test_a_resume_that_fails_changes_nothing(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     before = finished_run(run)
@@ -89,19 +90,19 @@ def test_a_resume_that_fails_changes_nothing(fault: str, tmp_path: Path, capsys:
     if fault in BAD_RULES:
         (tmp_path / "bad.py").write_text(BAD_RULES[fault])
         words += ["--rules", str(tmp_path / "bad.py")]
-    elif fault == "records that cannot be opened":
+    elif fault == "records":
         (run / "records.jsonl").unlink()
         (run / "records.jsonl").mkdir()
-    elif fault == "records of another operator":
+    elif fault == "operator":
         words[1] = "matmul:16,16,16"
     else:
         words += ["--cost-model-from", str(tmp_path / "none")]
     assert main(words) == 2
     said = capsys.readouterr()
-    assert said.err.startswith("error: ")
+    assert faults.FAILED_RESUMES[fault].is_read_in(said.err, tmp_path), said.err
     assert said.err.count("\n") == 1
     after = {item.name: item.read_bytes() for item in run.iterdir() if item.is_file()}
-    if fault == "records that cannot be opened":
+    if fault == "records":
         before.pop("records.jsonl")
     assert after == before
 
@@ -115,8 +116,17 @@ def test_a_resume_goes_on_with_what_was_there(tmp_path: Path) -> None:
     assert [point.trial for point in read_curve(run)] == list(range(12))
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_search_that_is_told_to_end_keeps_everything(number: signal.Signals, status: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "fault"),
+    [
+        (signal.SIGINT, 130, faults.CTRL_C),
+        (signal.SIGTERM, 143, faults.TERMINATED),
+        (signal.SIGHUP, 129, faults.HUNG_UP),
+    ],
+)
+def test_a_search_that_is_told_to_end_keeps_everything(
+    number: signal.Signals, status: int, fault: faults.Fault, tmp_path: Path
+) -> None:
     """In a run that is continued; until the end its earlier model is there, and afterwards a newer one."""
     run = tmp_path / "run"
     assert main([*LONG[:3], "8", *LONG[4:], "--out", str(run)]) == 0
@@ -128,6 +138,8 @@ def test_a_search_that_is_told_to_end_keeps_everything(number: signal.Signals, s
         out, errors = process.communicate(timeout=60)
     assert process.returncode == status, errors
     assert "Traceback" not in out + errors
+    assert not errors
+    assert fault.is_read_in(out) or not fault.say
     assert {item.name for item in run.iterdir()} == FINISHED
     records, lost = read_records(run / "records.jsonl")
     assert not lost
@@ -144,7 +156,7 @@ def test_two_searches_do_not_share_a_folder(tmp_path: Path, capsys: pytest.Captu
         before = (run / "config.json").read_bytes()
         assert main([*LONG, "--out", str(run), "--resume"]) == 2
         said = capsys.readouterr().err
-        assert "another process writes records to" in said
+        assert faults.SECOND_SEARCH.is_read_in(said, tmp_path), said
         assert said.count("\n") == 1
         assert process.poll() is None
         assert (run / "config.json").read_bytes() == before
@@ -152,7 +164,9 @@ def test_two_searches_do_not_share_a_folder(tmp_path: Path, capsys: pytest.Captu
         process.wait()
     measured = len(read_records(run / "records.jsonl")[0])
     words = [*LONG[:3], str(measured + 2), *LONG[4:]]
+    capsys.readouterr()
     assert main([*words, "--out", str(run), "--resume"]) == 0
+    assert faults.KILLED.is_read_in(capsys.readouterr().err)
     assert [record.trial for record in read_records(run / "records.jsonl")[0]] == list(range(measured + 2))
 
 
@@ -180,7 +194,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(limit: int, tmp_path: Path) -
     with started(words, preexec_fn=limited) as process:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
-    assert errors.startswith("error: ")
+    assert (faults.FULL_LATER if limit else faults.FULL_AT_ONCE).is_read_in(errors, tmp_path), errors
     assert errors.count("\n") == 1, errors
     measured = len(read_records(run / "records.jsonl")[0])
     assert (measured > 0) == (limit > 0)
@@ -203,9 +217,7 @@ def test_a_search_whose_workers_cannot_be_started_any_more_keeps_everything(tmp_
                     os.kill(pid, signal.SIGKILL)
         out, said = process.communicate(timeout=120)
     assert process.returncode == 2, said
-    assert said.startswith(
-        "error: a measuring worker cannot be started (3 attempts): killed by SIGKILL; what was measured is kept"
-    )
+    assert faults.NO_WORKERS.is_read_in(said), said
     assert said.count("\n") == 1, said
     assert f"run directory: {run}" in out
     assert {item.name for item in run.iterdir()} == FINISHED

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from onnx import helper
 
 import ansor_py
+import faults
 from ansor_py.errors import TargetError
 from ansor_py.graph import CompiledModel
 from ansor_py.graph.compiled import load
 from graph_interpreter import floats, make_model
 
 Array = NDArray[Any]
-RUNS, THREADS = 2500, 4
+RUNS, THREADS = faults.RUNS, faults.THREADS
 
 
 def layers() -> CompiledModel:
@@ -77,10 +78,11 @@ def wrong_results(model: CompiledModel, feeds: list[dict[str, Array]], results: 
 
 
 @pytest.mark.parametrize(("make", "runs"), [(layers, RUNS), (partly_evaluated, 100)])
-def test_four_threads_run_one_model(make: Callable[[], CompiledModel], runs: int) -> None:
+def test_four_threads_run_one_model(make: Callable[[], CompiledModel], runs: int, capfd: pytest.CaptureFixture[str]) -> None:
     model = make()
     feeds, results = feeds_and_results(model)
     assert wrong_results(model, feeds, results, runs) == 0
+    assert faults.SHARED.is_read_in(capfd.readouterr().err)
 
 
 def test_threads_may_be_the_first_to_run_a_model(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def in_fork(work: Callable[[], bool]) -> int:
 
 
 @pytest.mark.parametrize("make", [layers, partly_evaluated])
-def test_a_forked_process_runs_the_model(make: Callable[[], CompiledModel]) -> None:
+def test_a_forked_process_runs_the_model(make: Callable[[], CompiledModel], capfd: pytest.CaptureFixture[str]) -> None:
     model = make()
     feeds, results = feeds_and_results(model)
     assert in_fork(lambda: all(np.array_equal(model.run(f)["y"], r) for f, r in zip(feeds, results, strict=True))) == 0
@@ -124,9 +126,10 @@ def test_a_forked_process_runs_the_model(make: Callable[[], CompiledModel]) -> N
 
     assert in_fork(bound) == 0
     assert np.array_equal(model.run(feeds[0])["y"], results[0])  # the parent goes on
+    assert faults.FORKED.is_read_in(capfd.readouterr().err)
 
 
-def test_a_process_forked_while_another_thread_runs_the_model_does_not_wait_for_it() -> None:
+def test_a_process_forked_while_another_thread_runs_the_model_does_not_wait_for_it(capfd: pytest.CaptureFixture[str]) -> None:
     model = layers()
     feeds, results = feeds_and_results(model)
     stop = threading.Event()
@@ -143,16 +146,20 @@ def test_a_process_forked_while_another_thread_runs_the_model_does_not_wait_for_
     finally:
         stop.set()
         thread.join()
+    assert faults.FORKED_MEANWHILE.is_read_in(capfd.readouterr().err)
 
 
 @pytest.mark.parametrize("make", [layers, partly_evaluated])
-def test_a_model_is_pickled_and_copied(make: Callable[[], CompiledModel], tmp_path: Path) -> None:
+def test_a_model_is_pickled_and_copied(
+    make: Callable[[], CompiledModel], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = make()
     feeds, results = feeds_and_results(model)
     model.save(tmp_path / "m.ansor")
     for original in (model, load(tmp_path / "m.ansor")):
         for again in (pickle.loads(pickle.dumps(original)), copy.deepcopy(original)):
             assert all(np.array_equal(again.run(f)["y"], r) for f, r in zip(feeds, results, strict=True))
+    assert faults.PICKLED.is_read_in(capfd.readouterr().err)
 
 
 def test_a_pickled_model_runs_in_another_process(tmp_path: Path) -> None:
@@ -175,5 +182,6 @@ def test_a_pickled_model_for_another_cpu_is_refused() -> None:
     target = ansor_py.Target.parse(foreign).to_json()
     rebuild, arguments = model.__reduce__()
     other = type(model.plan)(**{**vars(model.plan), "target": target})
-    with pytest.raises(TargetError, match="the pickled model 'test' is compiled for"):
+    with pytest.raises(TargetError) as caught:
         rebuild(other, *arguments[1:])
+    assert faults.PICKLED_ELSEWHERE.is_read_in(str(caught.value)), caught.value

@@ -64,6 +64,8 @@ def versions_of(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
     versions: dict[str, int] = {}
     for entry in imports:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
+        if not 1 <= entry.version < 2**31:
+            raise ModelError(f"the model imports the operator set '{domain}' in version {entry.version}; versions begin with 1")
         if versions.setdefault(domain, entry.version) != entry.version:
             raise ModelError(
                 f"the model imports the operator set '{entry.domain}' in the versions {versions[domain]} and {entry.version}"

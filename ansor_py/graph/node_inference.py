@@ -55,6 +55,8 @@ def inferred_result(node: OperatorNode, values: Mapping[str, Value]) -> Value | 
         raise ShapeConflictError(f"shapes of the model do not fit together: {describe(node)}: {first_line(error)}") from error
     except defs.SchemaError:
         return None
+    except Exception as error:  # a dtype or an attribute beyond the standard is a ValueError, a RuntimeError, ...
+        raise ShapeConflictError(f"{describe(node)} is nothing that the standard's inference understands: {error}") from error
     return static_value(node.output, found.get(node.output))
 
 

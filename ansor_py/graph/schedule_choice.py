@@ -44,8 +44,9 @@ def records_of_tasks(
     machines = {text: _same_cpu(text, target) for text in {record.target for record in given}}
     fitting = [record for record in given if machines[record.target] and record.threads == threads]
     if given and not fitting:
-        measured = sorted({f"'{record.target}' with {record.threads} threads" for record in given})
-        raise RecordError(f"no record is for target '{target}' with {threads} threads; they are for {', '.join(measured[:3])}")
+        measured = sorted({f"'{record.target:.200}' with {record.threads} threads" for record in given})
+        wanted = f"target '{target!s:.200}' with {threads} threads"
+        raise RecordError(f"no record is for {wanted}; they are for {', '.join(measured[:3])}")
     flops = {unit.workload_key: unit.dag.flops for unit in units}
     credible, doubts = credible_records((r for r in fitting if r.workload_key in flops), flops, target, threads)
     if doubts:

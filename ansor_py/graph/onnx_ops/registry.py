@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ansor_py.errors import AnsorError, BroadcastError, ModelError, RefusedModelError, SizeError
+from ansor_py.errors import AnsorError, BroadcastError, ModelError, RefusedModelError, SizeError, words_of_error
 from ansor_py.graph.ir import OperatorNode, Pattern
 from ansor_py.te.expr import Axis
 from ansor_py.te.tensor import Compute, Tensor, tensor_from_body
@@ -185,6 +185,8 @@ def expression_of(node: OperatorNode, inputs: Sequence[Tensor | None]) -> Tensor
         raise RefusedModelError(f"{describe(node)}: {error}; correct the model's shapes") from error
     except AnsorError as error:
         raise ModelError(f"{describe(node)}: {error}") from error
+    except Exception as error:  # of numbers that no definition foresees: what an attribute may hold, the standard rarely says
+        raise ModelError(f"{describe(node)} has no meaning for its inputs and attributes: {words_of_error(error)}") from error
 
 
 def describe(node: OperatorNode) -> str:

@@ -88,6 +88,8 @@ def _targets(call: OperatorCall, axes: tuple[int, ...]) -> list[_Target]:
     sizes = call.integers("sizes", ())
     extents = [call.x.shape[axis] for axis in axes]
     if sizes:
+        if len(sizes) != len(axes):
+            raise ModelError(f"{describe(call.node)}: {len(sizes)} sizes are given for {len(axes)} dimensions")
         ratios = [Fraction(size, extent) for size, extent in zip(sizes, extents, strict=True)]
         policy = call.text("keep_aspect_ratio_policy", "stretch")
         if policy != "stretch":
@@ -95,11 +97,14 @@ def _targets(call: OperatorCall, axes: tuple[int, ...]) -> list[_Target]:
             sizes = tuple(math.floor(extent * ratio + Fraction(1, 2)) for extent in extents)
             ratios = [ratio] * len(ratios)
         return [_Target(*given) for given in zip(axes, extents, sizes, ratios, strict=True)]
-    scales = [constant_fraction(scale) for scale in _scale_list(call, "scales")]
-    if len(scales) != len(axes):
-        raise ModelError(f"{describe(call.node)}: {len(scales)} scales are given for {len(axes)} dimensions")
+    given = _scale_list(call, "scales")
+    if len(given) != len(axes):
+        raise ModelError(f"{describe(call.node)}: {len(given)} scales are given for {len(axes)} dimensions")
+    if not all(0 < scale < math.inf for scale in given):
+        raise ModelError(f"{describe(call.node)}: the scales are {list(given)}; they must be finite and more than 0")
+    scales = [constant_fraction(scale) for scale in given]
     counts = [math.floor(extent * scale) for extent, scale in zip(extents, scales, strict=True)]
-    return [_Target(*given) for given in zip(axes, extents, counts, scales, strict=True)]
+    return [_Target(*target) for target in zip(axes, extents, counts, scales, strict=True)]
 
 
 def _positions(call: OperatorCall, coordinates: str, target: _Target, region: tuple[float, float]) -> tuple[Fraction, Fraction]:

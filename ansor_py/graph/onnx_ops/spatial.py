@@ -27,10 +27,9 @@ def window_of(call: OperatorCall, kernel: tuple[int, ...]) -> Window:
     strides = call.integers("strides", [1] * rank)
     dilations = call.integers("dilations", [1] * rank)
     mode = call.text("auto_pad", "NOTSET")
-    if mode in ("SAME_UPPER", "SAME_LOWER"):
-        padding = _same_padding(spatial, kernel, strides, dilations, upper=mode == "SAME_UPPER")
-    else:
-        padding = call.integers("pads", [0] * (2 * rank)) if mode == "NOTSET" else (0,) * (2 * rank)
+    padding: tuple[int, ...] = (0,) * (2 * rank)
+    if mode == "NOTSET":
+        padding = call.integers("pads", padding)
     for what, given, length in (
         ("kernel_shape", kernel, rank),
         ("strides", strides, rank),
@@ -39,6 +38,10 @@ def window_of(call: OperatorCall, kernel: tuple[int, ...]) -> Window:
     ):
         if len(given) != length:
             raise ModelError(f"{describe(call.node)}: '{what}' has {len(given)} numbers, but {length} are needed")
+        if what != "pads" and min(given) < 1:
+            raise ModelError(f"{describe(call.node)}: '{what}' is {list(given)}; its numbers must be at least 1")
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        padding = _same_padding(spatial, kernel, strides, dilations, upper=mode == "SAME_UPPER")
     return Window(kernel, strides, dilations, padding)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ansor_py.errors import AnsorError, ModelError, words_of_error
 from ansor_py.graph.ir import ANSOR_DOMAIN, Array, Graph, OperatorNode, Value, rebuild
 from ansor_py.graph.known_values import known_result
 from ansor_py.graph.library_kernels import LibraryCall, kernel_of, run_kernel
@@ -61,10 +62,20 @@ def evaluate(node: OperatorNode, inputs: Sequence[Array | None], shape: tuple[in
     """The node's result for known inputs; None for an operator that must not be folded, has no definition here, or would
     take too long.
 
-    `shape` is what is known of the result's shape; it tells a scalar from a vector of one element.
+    `shape` is what is known of the result's shape; it tells a scalar from a vector of one element. Raises ModelError for inputs
+    for which the operator has no meaning.
     """
     if node.op_type in NONDETERMINISTIC or node.domain == ANSOR_DOMAIN:
         return None
+    try:
+        return _evaluate(node, inputs, shape)
+    except AnsorError:
+        raise
+    except Exception as error:  # NumPy's, of inputs and attributes that do not fit together
+        raise ModelError(f"{describe(node)} has no value for its constant inputs: {words_of_error(error)}") from error
+
+
+def _evaluate(node: OperatorNode, inputs: Sequence[Array | None], shape: tuple[int, ...] | None) -> Array | None:
     quick = _QUICK.get(node.op_type)
     if quick is not None:
         result = quick(node, inputs)
