@@ -140,7 +140,7 @@ RAY_REPLACED = Fault(
 
 THREADS, RUNS = 4, 2500
 SHARED = Fault(f"{THREADS} threads run one model, {THREADS * RUNS:,} times: all results are right")
-FORKED = Fault("a process that has run a model forks, and the child runs it, in threads as well: all results are right")
+FORKED = Fault("a process that has run a model forks, and 4 threads of the child run it 10,000 times: all results are right")
 FORKED_MEANWHILE = Fault("a process forks while another of its threads runs a model, and the child runs it: it does not hang")
 PICKLED = Fault("a model is pickled and goes to another process, or is copied: all results are right")
 PICKLED_ELSEWHERE = Fault(

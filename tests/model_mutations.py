@@ -74,7 +74,9 @@ def _node(model: ModelProto, rng: Rng) -> NodeProto:
 
 
 def _port(model: ModelProto, rng: Rng) -> Any:
-    return one_of(rng, [*model.graph.input, *model.graph.output, *model.graph.value_info] or [model.graph.input.add(name="new")])
+    return one_of(
+        rng, [*model.graph.input, *model.graph.output, *model.graph.value_info] or [model.graph.input.add(name="new")]
+    )
 
 
 def change_dtype(model: ModelProto, rng: Rng) -> None:
@@ -217,7 +219,9 @@ def change_weights(model: ModelProto, rng: Rng) -> None:
     flat, count = array.reshape(-1), 1 if rng.random() < 0.5 else array.size
     for place in rng.choice(array.size, count, replace=False):
         value = one_of(rng, REALS if array.dtype.kind == "f" else NUMBERS)
-        if array.dtype.kind == "f" or (array.dtype.kind in "iu" and np.iinfo(array.dtype).min <= value <= np.iinfo(array.dtype).max):
+        if array.dtype.kind == "f" or (
+            array.dtype.kind in "iu" and np.iinfo(array.dtype).min <= value <= np.iinfo(array.dtype).max
+        ):
             with np.errstate(over="ignore"):
                 flat[place] = value
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

@@ -226,7 +226,11 @@ def check_command(words: list[str]) -> str:
 def _archives() -> list[tuple[bytes, dict[str, Array], dict[str, Array]]]:
     """Files of compiled models with inputs and results: layers with weights, and with a node that is not compiled."""
     layers = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
-    partly = [helper.make_node("Mul", ["x", "w"], ["a"]), helper.make_node("Det", ["a"], ["d"]), helper.make_node("Exp", ["d"], ["y"])]
+    partly = [
+        helper.make_node("Mul", ["x", "w"], ["a"]),
+        helper.make_node("Det", ["a"], ["d"]),
+        helper.make_node("Exp", ["d"], ["y"]),
+    ]
     made = []
     import tempfile
 

@@ -111,12 +111,14 @@ def in_fork(work: Callable[[], bool]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("make", [layers, partly_evaluated])
-def test_a_forked_process_runs_the_model(make: Callable[[], CompiledModel], capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("make", "runs"), [(layers, RUNS), (partly_evaluated, 50)])
+def test_a_forked_process_runs_the_model(
+    make: Callable[[], CompiledModel], runs: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = make()
     feeds, results = feeds_and_results(model)
     assert in_fork(lambda: all(np.array_equal(model.run(f)["y"], r) for f, r in zip(feeds, results, strict=True))) == 0
-    assert in_fork(lambda: wrong_results(model, feeds, results, 50) == 0) == 0
+    assert in_fork(lambda: wrong_results(model, feeds, results, runs) == 0) == 0
     assert in_fork(lambda: len(model.benchmark(repeats=3).samples) == 3) == 0
     call, outputs = model.bind(feeds[0])
 
