@@ -2,8 +2,8 @@
 
     python tests/campaign.py models 0 500          # 500 seeds from 0 on; what goes wrong is printed
 
-A mutated thing must be refused by one line of an `AnsorError`, or give a right result. `tests/test_campaign.py` runs some seeds of
-every family in a process of its own, so that a signal or a hang is seen and named with its seed.
+A mutated thing must be refused by one line of an `AnsorError`, or give a right result. `tests/test_campaign.py` runs some seeds
+of every family in a process of its own, so that a signal or a hang is seen and named with its seed.
 """
 
 from __future__ import annotations

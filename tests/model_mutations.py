@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 
 import networks
 from graph_interpreter import Array, make_model
@@ -74,9 +74,14 @@ def _node(model: ModelProto, rng: Rng) -> NodeProto:
 
 
 def _port(model: ModelProto, rng: Rng) -> Any:
+<<<<<<< HEAD
     return one_of(
         rng, [*model.graph.input, *model.graph.output, *model.graph.value_info] or [model.graph.input.add(name="new")]
     )
+=======
+    ports = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    return one_of(rng, ports) if ports else model.graph.input.add(name="new")
+>>>>>>> 9c5ca0ef0b62a8967a062b456eaf8ba0539a3a4a
 
 
 def change_dtype(model: ModelProto, rng: Rng) -> None:
@@ -219,12 +224,20 @@ def change_weights(model: ModelProto, rng: Rng) -> None:
     flat, count = array.reshape(-1), 1 if rng.random() < 0.5 else array.size
     for place in rng.choice(array.size, count, replace=False):
         value = one_of(rng, REALS if array.dtype.kind == "f" else NUMBERS)
+<<<<<<< HEAD
         if array.dtype.kind == "f" or (
             array.dtype.kind in "iu" and np.iinfo(array.dtype).min <= value <= np.iinfo(array.dtype).max
         ):
+=======
+        if array.dtype.kind == "f" or (array.dtype.kind in "iu" and _fits(value, array.dtype)):
+>>>>>>> 9c5ca0ef0b62a8967a062b456eaf8ba0539a3a4a
             with np.errstate(over="ignore"):
                 flat[place] = value
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def _fits(value: int, dtype: np.dtype[Any]) -> bool:
+    return bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
 
 
 def change_opset(model: ModelProto, rng: Rng) -> None:
@@ -242,4 +255,3 @@ def change_opset(model: ModelProto, rng: Rng) -> None:
 CHANGES: tuple[Callable[[ModelProto, Rng], None], ...] = (
     change_dtype, change_shape, change_attribute, change_attribute, change_name, change_nodes, change_weights, change_opset
 )  # fmt: skip
-__all__ = ["NUMBERS", "REALS", "WORDS", "TensorProto", "mutated_model", "one_of"]

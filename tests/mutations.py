@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from functools import cache
@@ -94,8 +95,10 @@ def damaged(data: bytes, rng: Rng) -> bytes:
 
 # Models.
 
-# Operators of which ONNX's reference evaluator computes some version, or some case, otherwise than the standard says.
-MISTAKEN = ("BatchNormalization",)
+# Operators of which ONNX's reference evaluator computes some version or some case otherwise than the standard says, and those
+# that convert numbers beyond the range of a dtype to it, which the standard leaves open.
+MISTAKEN = ("BatchNormalization", "ReduceSumSquare", "GlobalMaxPool", "GlobalAveragePool", "Cast", "CastLike")
+OLDEST = 13  # of older versions that evaluator knows few
 
 
 def check_model(rng: Rng, folder: Path) -> str:
@@ -115,10 +118,12 @@ def check_model(rng: Rng, folder: Path) -> str:
         raise
     except Exception:  # a model that the reference evaluator cannot run
         return "unjudged"
-    if any(node.op_type in MISTAKEN for node in model.graph.node):
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions.get("", 99) < OLDEST or any(node.op_type in MISTAKEN for node in model.graph.node):
         return "unjudged"
     # Whether infinity times nothing (a weight on the padding) is anything depends on how a result is computed.
-    compare(got, expected, whole=all(_is_finite(tensor) for tensor in model.graph.initializer))
+    finite = all(_is_finite(tensor) for tensor in model.graph.initializer)
+    compare(got, expected, whole=finite and all(np.isfinite(a.f) for node in model.graph.node for a in node.attribute))
     return "right"
 
 
@@ -226,14 +231,8 @@ def check_command(words: list[str]) -> str:
 def _archives() -> list[tuple[bytes, dict[str, Array], dict[str, Array]]]:
     """Files of compiled models with inputs and results: layers with weights, and with a node that is not compiled."""
     layers = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
-    partly = [
-        helper.make_node("Mul", ["x", "w"], ["a"]),
-        helper.make_node("Det", ["a"], ["d"]),
-        helper.make_node("Exp", ["d"], ["y"]),
-    ]
+    partly = [helper.make_node("Mul", ["x", "w"], ["a"]), helper.make_node("Det", ["a"], ["y"])]
     made = []
-    import tempfile
-
     for nodes, width in ((layers, 5), (partly, 3)):
         feed = {"x": floats(3, 3)}
         compiled = compile(make_model(nodes, feed, ["y"], {"w": floats(3, width, seed=1)}), threads=1, workers=0)
@@ -329,7 +328,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, float):
-        return str(value).replace("e", "e") if np.isfinite(value) else str(value)
+        return str(value)
     return json.dumps(value)
 
 

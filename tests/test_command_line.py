@@ -22,6 +22,7 @@ from ansor_py.search.__main__ import main
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.run_directory import read_curve
 from ansor_py.search.settings import (
+    BatchKey,
     folder_names,
     free_folder,
     parse_search_options,
@@ -271,7 +272,7 @@ def test_mistakes_in_a_batch_file_are_named(tmp_path: Path, capsys: pytest.Captu
     for text, words in (
         ("trails = 3", "there is no option 'trails'; known are batch, cost-model"),
         ("trials = ", "is not valid TOML"),
-        ('trials = "many"', "'many' is not a valid integer"),
+        ('trials = "many"', "option 'trials' must be a whole number, not 'many'"),
         ("[trials]\nn = 3", "option 'trials' is not a table"),
         ('op = ["relu:8"]\n[search]\npopulace = 3', "no search option 'populace'; known are rules, space.NAME"),
     ):
@@ -326,6 +327,6 @@ def test_batch_file_keys_may_be_written_with_underscores(tmp_path: Path) -> None
     batch = tmp_path / "batch.toml"
     tables = "[search.mutation_weights]\nparallel = 0.5\n[search.space]\nunroll_limits = [0, 8]\n"
     batch.write_text(f'cost_model = "random"\n{tables}')
-    read = read_batch_file(batch, ["cost_model", "search"])
+    read = read_batch_file(batch, dict.fromkeys(["cost_model", "search"], BatchKey(str, several=False)))
     assert read == {"cost_model": "random", "search": ["mutation_weights.parallel=0.5", "space.unroll_limits=0x8"]}
     assert parse_search_options(read["search"]).space.unroll_limits == (0, 8)

@@ -14,9 +14,15 @@ from typing import Any
 
 from onnx import AttributeProto, FunctionProto, NodeProto, defs
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, RefusedModelError
 from ansor_py.graph.subgraphs import subgraphs_of
 
+# Integers that say yes or no; what others mean, the standard does not say.
+SWITCHES = frozenset(
+    "keepdims noop_with_empty_axes select_last_index exclusive reverse ceil_mode count_include_pad storage_order transA transB "
+    "fmod largest sorted training_mode across_channels normalize_variance center_point_box align_corners".split()
+)
+_TYPE_NAMES = {"float32": "float", "float64": "double"}
 Functions = Mapping[tuple[str, str], FunctionProto]
 
 
@@ -58,10 +64,26 @@ def _check_node(node: NodeProto, title: str, domain: str, version: int) -> None:
             kinds = AttributeProto.AttributeType.Name
             found, right = kinds(attribute.type).lower(), kinds(expected).lower()
             raise ModelError(f"{title}: its attribute '{attribute.name}' is of type {found}, not {right}")
+        if attribute.name in SWITCHES and expected == AttributeProto.INT and attribute.i not in (0, 1):
+            raise ModelError(f"{title}: its attribute '{attribute.name}' is {attribute.i}; it must be 0 or 1")
     given = {attribute.name for attribute in node.attribute}
     for name, definition in schema.attributes.items():
         if definition.required and name not in given:
             raise ModelError(f"{title} lacks the attribute '{name}'")
+
+
+def check_dtypes(node: NodeProto, dtypes: Mapping[str, str], title: str, version: int) -> None:
+    """Raises RefusedModelError for an input of a dtype that the operator takes neither in this version nor in the newest."""
+    try:
+        schemas: list[Any] = [defs.get_schema(node.op_type, version), defs.get_schema(node.op_type)]
+    except defs.SchemaError:
+        return
+    for position, name in enumerate(node.input):
+        dtype = dtypes.get(name)
+        formals = [schema.inputs[min(position, len(schema.inputs) - 1)] for schema in schemas if len(schema.inputs)]
+        kind = f"tensor({_TYPE_NAMES.get(dtype, dtype)})" if dtype is not None else ""
+        if kind and formals and not any(kind in formal.types for formal in formals):
+            raise RefusedModelError(f"{title}: its input '{name}' is {dtype}, which the operator does not take; cast it")
 
 
 def _check_values(what: str, names: list[str], formal: Any, limits: tuple[int, int], title: str) -> None:

@@ -40,7 +40,7 @@ from ansor_py.graph.ir import Array, Graph, OpaqueNode, OperatorNode, Value, reb
 from ansor_py.graph.library_kernels import kernel_of
 from ansor_py.graph.model_checks import check_model, versions_of
 from ansor_py.graph.model_file import read_model
-from ansor_py.graph.node_checks import node_title
+from ansor_py.graph.node_checks import check_dtypes, node_title
 from ansor_py.graph.node_inference import inferred_result, shape_of_single, static_value, type_of
 from ansor_py.graph.old_versions import modernised
 from ansor_py.graph.onnx_nodes import attributes_of, default_attributes, dtype_name
@@ -148,6 +148,8 @@ class _Walk:
             self._add_with_subgraphs(proto, title, versions, opset)
             return
         if _domain(proto.domain) == "" and opset:
+            dtypes = {name: self.values[name].dtype for name in proto.input if name in self.values}
+            check_dtypes(proto, dtypes, f"node '{title}' (operator {proto.op_type}, opset {opset})", opset)
             read = {name: self.values[name].shape for name in proto.input if name in self.values}
             replaced = modernised(proto, title, opset, read)
             if replaced is not None:
@@ -336,7 +338,11 @@ class _Walk:
 
     def _add_empty(self, node: OperatorNode, shape: tuple[int, ...], dtype: str) -> None:
         """A result without elements, which no loop can compute and nothing has to."""
-        self.add_constant(node.output, np.zeros(shape, dtype), describe(node))
+        try:
+            array = np.zeros(shape, dtype)
+        except ValueError as error:  # other extents beyond what NumPy counts
+            raise SizeError(f"{describe(node)}: its result has the shape {list(shape)}: {error}") from error
+        self.add_constant(node.output, array, describe(node))
 
     def _add_function(self, proto: NodeProto, node: OperatorNode, opset: int, versions: Mapping[str, int]) -> None:
         types = [type_of(self.values[name]) if name else TypeProto() for name in proto.input]

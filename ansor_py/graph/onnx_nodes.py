@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, words_of_error
 from ansor_py.graph.ir import AttributeValue, OperatorNode
 from ansor_py.te.expr import DTYPE_BYTES
 
@@ -69,7 +69,11 @@ def _attribute_value(attribute: AttributeProto, title: str) -> AttributeValue:
         case int() | float() | str():
             return value
         case TensorProto():
-            return numpy_helper.to_array(value)
+            try:
+                return numpy_helper.to_array(value)
+            except Exception as error:  # as for initialisers: a wrong number of bytes, an unknown dtype
+                words = words_of_error(error)
+                raise ModelError(f"{title}: its attribute '{attribute.name}' cannot be read: {words}") from error
         case _ if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS):
             return tuple(value)
         case _ if attribute.type == AttributeProto.STRINGS:

@@ -159,6 +159,9 @@ def clip(call: OperatorCall) -> Tensor:
     for index, name, limit in ((1, "min", expr.maximum), (2, "max", expr.minimum)):
         tensor = call.optional(index)
         if tensor is not None:
+            if tensor.size != 1:
+                shape = list(tensor.shape)
+                raise RefusedModelError(f"{describe(call.node)}: '{name}' has the shape {shape}; it must be a scalar")
             value = limit(value, tensor[(0,) * len(tensor.shape)])
         elif call.has(name):
             value = limit(value, expr.const(call.scalar(name), call.x.dtype))

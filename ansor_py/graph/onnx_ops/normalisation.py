@@ -94,7 +94,10 @@ def mean_variance_normalisation(call: OperatorCall) -> Tensor:
 @onnx_op("LpNormalization", pattern=Pattern.OPAQUE)
 def lp_normalisation(call: OperatorCall) -> Tensor:
     """Divided by the p-norm along an axis."""
-    return ops.lp_normalize(call.x, call.axis(-1), call.number("p", 2))
+    power = call.integer("p", 2)
+    if power not in (1, 2):
+        raise RefusedModelError(f"{describe(call.node)}: 'p' is {power}; it must be 1 or 2")
+    return ops.lp_normalize(call.x, call.axis(-1), power)
 
 
 @onnx_op("LRN", pattern=Pattern.OPAQUE)

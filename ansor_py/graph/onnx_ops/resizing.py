@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, RefusedModelError
 from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
 from ansor_py.te import ops
@@ -101,7 +101,7 @@ def _targets(call: OperatorCall, axes: tuple[int, ...]) -> list[_Target]:
     if len(given) != len(axes):
         raise ModelError(f"{describe(call.node)}: {len(given)} scales are given for {len(axes)} dimensions")
     if not all(0 < scale < math.inf for scale in given):
-        raise ModelError(f"{describe(call.node)}: the scales are {list(given)}; they must be finite and more than 0")
+        raise RefusedModelError(f"{describe(call.node)}: the scales are {list(given)}; they must be finite and more than 0")
     scales = [constant_fraction(scale) for scale in given]
     counts = [math.floor(extent * scale) for extent, scale in zip(extents, scales, strict=True)]
     return [_Target(*target) for target in zip(axes, extents, counts, scales, strict=True)]

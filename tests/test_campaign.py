@@ -1,0 +1,145 @@
+"""A hundred mutations each of models, records, schedules, compiled models, batch files: an error of ours, or a right result."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper
+
+from ansor_py.errors import AnsorError, ModelError
+from ansor_py.graph import compile
+from ansor_py.search.__main__ import main
+from campaign import HangError, WrongError, check_line, outcome_of
+from graph_interpreter import floats, make_model
+from mutations import FAMILIES
+
+SEEDS = 100
+# Seconds after which a family is taken to hang; every mutation has a limit of its own, which is said with its seed.
+LONGEST = 280
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mutations_are_refused_in_one_line_or_give_right_results(family: str) -> None:
+    """In a process of its own: a signal ends that one, and the last seed that it printed is the one to look at."""
+    words = [sys.executable, str(Path(__file__).with_name("campaign.py")), family, "0", str(SEEDS)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    seeds = re.findall(r"^seed (\d+)$", done.stdout, re.MULTILINE)
+    last = f"the last seed of '{family}' is {seeds[-1] if seeds else None}"
+    faults = re.findall(r"^FAULT .*?(?=^seed |\Z)", done.stdout, re.MULTILINE | re.DOTALL)
+    assert not faults, "\n".join(faults)
+    assert done.returncode == 0, f"{last}; exit status {done.returncode}\n{done.stderr[-4000:]}"
+    assert len(seeds) == SEEDS, last
+    counts = Counter(re.findall(r"^(refused|right|unjudged)$", done.stdout, re.MULTILINE))
+    assert counts.total() == SEEDS
+    assert counts["refused"], counts  # they are mutations
+    assert counts["right"] or family == "archives", counts  # which every byte of is hashed
+
+
+def raising(error: BaseException) -> Callable[..., str]:
+    def check(*_: object) -> str:
+        raise error
+
+    return check
+
+
+def test_the_campaign_finds_what_it_looks_for() -> None:
+    for error in (ValueError("deep inside"), WrongError("1 and 2"), HangError("no answer"), SystemExit(0), MemoryError()):
+        assert type(error).__name__ in outcome_of(raising(error), "models", 0)
+    assert outcome_of(raising(AnsorError("one line")), "models", 0) == "refused"
+    assert "\n" in outcome_of(raising(AnsorError("")), "models", 0)
+    with pytest.raises(WrongError):
+        check_line("two\nlines")
+
+
+# What campaigns of thousands of seeds have found, by its kind.
+
+
+def one_node(op_type: str, *inputs: np.ndarray | None, opset: int = 17, **attributes: object) -> ModelProto:
+    names = ["" if array is None else f"x{number}" for number, array in enumerate(inputs)]
+    given = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
+    return make_model([helper.make_node(op_type, names, ["y"], name="node", **attributes)], given, ["y"], opset=opset)
+
+
+IMAGE = floats(1, 4, 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (one_node("ReduceMax", floats(2, 3), keepdims=2), "its attribute 'keepdims' is 2; it must be 0 or 1"),
+        (one_node("Mod", floats(2, 3), floats(3), fmod=-9), "its attribute 'fmod' is -9; it must be 0 or 1"),
+        (one_node("LpNormalization", floats(2, 3), p=3), "'p' is 3; it must be 1 or 2"),
+        (one_node("Div", floats(2) > 0, floats(2) > 0), "its input 'x0' is bool, which the operator does not take; cast it"),
+        (one_node("Clip", floats(3, 4), floats(4)), "'min' has the shape [4]; it must be a scalar"),
+        (one_node("Cast", floats(2), to=0), "operator Cast, opset 17"),
+        (
+            one_node("MaxPool", IMAGE, kernel_shape=[3, 3], auto_pad="SAME_UPPER", dilations=[1, 1, 1]),
+            "Attribute dilations has incorrect size",
+        ),
+        (
+            one_node("AveragePool", IMAGE, kernel_shape=[3, 3], auto_pad="SAME_UPPER", strides=[0, 1]),
+            "Attribute strides must only contain positive values",
+        ),
+        (one_node("SpaceToDepth", IMAGE, blocksize=2**31 - 1), "operator SpaceToDepth, opset 17"),
+    ],
+)
+def test_attributes_and_dtypes_beyond_the_standard(model: ModelProto, words: str) -> None:
+    with pytest.raises(AnsorError) as caught:
+        compile(model, threads=1, workers=0)
+    assert words in str(caught.value)
+    check_line(str(caught.value))
+
+
+@pytest.mark.parametrize("scale", [np.inf, np.nan, 0.0, -1.0])
+def test_scales_that_are_no_scales(scale: float) -> None:
+    node = helper.make_node("Resize", ["x", "", "scales"], ["y"], name="node")
+    model = make_model([node], {"x": IMAGE}, ["y"], {"scales": np.array([1, 1, scale, 2], np.float32)})
+    with pytest.raises(AnsorError, match="node"):
+        compile(model, threads=1, workers=0)
+
+
+def test_known_inputs_for_which_an_operator_has_no_meaning() -> None:
+    constants = {"c": floats(3), "axes": np.array([5])}
+    nodes = [helper.make_node("Unsqueeze", ["c", "axes"], ["u"], name="node"), helper.make_node("Add", ["x", "u"], ["y"])]
+    with pytest.raises(ModelError, match=r"node 'node' \(operator Unsqueeze, opset 17\)"):
+        compile(make_model(nodes, {"x": floats(3)}, ["y"], constants), threads=1, workers=0)
+
+
+@pytest.mark.parametrize("version", [0, -1, 2**31, 2**62])
+def test_versions_that_no_operator_has(version: int) -> None:
+    model = one_node("Relu", floats(2))
+    model.opset_import.add(domain="ai.onnx.ml", version=version)
+    with pytest.raises(ModelError, match=f"imports the operator set 'ai.onnx.ml' in version {version}; versions begin with 1"):
+        compile(model, threads=1, workers=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('trials = "many"', "option 'trials' must be a whole number, not 'many'"),
+        ("trials = [1, 2]", "option 'trials' must be a whole number, not [1, 2]"),
+        ("trials = 1.5", "option 'trials' must be a whole number, not 1.5"),
+        ("trials = true", "option 'trials' must be a whole number, not True"),
+        ("policy = ['random']", "option 'policy' must be a text, not ['random']"),
+        ("together = 'yes'", "option 'together' must be true or false, not 'yes'"),
+        ("op = [1, ['a']]", "option 'op' must be a text, not ['a']"),
+        ("out = 1979-05-27", "option 'out' must be a text, not datetime.date(1979, 5, 27)"),
+        ("[search]\npopulation = 'x'", "search option 'population' must be a whole number, not 'x'"),
+    ],
+)
+def test_batch_file_options_of_the_wrong_kind(
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "batch.toml").write_text(text)
+    assert main(["--op", "relu:8", "--runner", "simulated", "--config", str(tmp_path / "batch.toml")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert words in said
