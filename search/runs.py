@@ -203,8 +203,8 @@ def foreign_records(path: Path, settings: Settings, tasks: Sequence[Task]) -> in
     unfit = [record for record in records if (record.target, record.threads) != machine or record.workload_key not in keys]
     if unfit and len(unfit) == len(records):
         raise OptionError(
-            f"no record in '{path}' is of these tasks on target '{settings.target!s:.200}' with {settings.target.cores} threads; "
-            f"its first is for '{records[0].target:.200}' with {records[0].threads} threads; choose another --out"
+            f"no record in '{path}' is of these tasks on target '{settings.target!s:.200}' with "
+            f"{settings.target.cores} threads; its first is for '{records[0].target:.200}' with {records[0].threads} threads; choose another --out"
         )
     return len(unfit)
 

@@ -74,14 +74,8 @@ def _node(model: ModelProto, rng: Rng) -> NodeProto:
 
 
 def _port(model: ModelProto, rng: Rng) -> Any:
-<<<<<<< HEAD
-    return one_of(
-        rng, [*model.graph.input, *model.graph.output, *model.graph.value_info] or [model.graph.input.add(name="new")]
-    )
-=======
     ports = [*model.graph.input, *model.graph.output, *model.graph.value_info]
     return one_of(rng, ports) if ports else model.graph.input.add(name="new")
->>>>>>> 9c5ca0ef0b62a8967a062b456eaf8ba0539a3a4a
 
 
 def change_dtype(model: ModelProto, rng: Rng) -> None:
@@ -224,13 +218,7 @@ def change_weights(model: ModelProto, rng: Rng) -> None:
     flat, count = array.reshape(-1), 1 if rng.random() < 0.5 else array.size
     for place in rng.choice(array.size, count, replace=False):
         value = one_of(rng, REALS if array.dtype.kind == "f" else NUMBERS)
-<<<<<<< HEAD
-        if array.dtype.kind == "f" or (
-            array.dtype.kind in "iu" and np.iinfo(array.dtype).min <= value <= np.iinfo(array.dtype).max
-        ):
-=======
         if array.dtype.kind == "f" or (array.dtype.kind in "iu" and _fits(value, array.dtype)):
->>>>>>> 9c5ca0ef0b62a8967a062b456eaf8ba0539a3a4a
             with np.errstate(over="ignore"):
                 flat[place] = value
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
