@@ -123,7 +123,7 @@ def plug_in(what: str, *passing: type[Exception]) -> Iterator[None]:
     passed: tuple[type[Exception], ...] = (PlugInError, *passing)
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, GeneratorExit):  # the latter ends this very generator
         raise
     except passed:
         raise

@@ -202,9 +202,10 @@ def foreign_records(path: Path, settings: Settings, tasks: Sequence[Task]) -> in
     keys, machine = {task.workload_key for task in tasks}, (str(settings.target), settings.target.cores)
     unfit = [record for record in records if (record.target, record.threads) != machine or record.workload_key not in keys]
     if unfit and len(unfit) == len(records):
+        machine_words = f"target '{settings.target!s:.200}' with {settings.target.cores} threads"
         raise OptionError(
-            f"no record in '{path}' is of these tasks on target '{settings.target!s:.200}' with "
-            f"{settings.target.cores} threads; its first is for '{records[0].target:.200}' with {records[0].threads} threads; choose another --out"
+            f"no record in '{path}' is of these tasks on {machine_words}; "
+            f"its first is for '{records[0].target:.200}' with {records[0].threads} threads; choose another --out"
         )
     return len(unfit)
 
