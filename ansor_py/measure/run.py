@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ansor_py.codegen.jit import LoadedObject
     from ansor_py.codegen.kernel import BufferSpec, CompiledKernel
     from ansor_py.codegen.memory import GuardedBuffer
+    from ansor_py.codegen.timing import Block
 
 BUFFER_CACHE_BYTES = 512 << 20
 _POISON_BYTE = 0xFF  # four of them are a float NaN
@@ -176,12 +177,11 @@ class Runner:
 
         A cold call takes longer than a warm one, so the first is cut only after a whole block's time.
         """
-        from ansor_py.codegen.timing import measure_kernel, time_kernel
+        from ansor_py.codegen.timing import measure_kernel
 
         settings, flag = self._settings, self._abort
         limit = float("inf") if cut_seconds is None else max(cut_seconds, settings.min_block_seconds)
-        with flag.deadline(min(limit, _FOREVER)):
-            first = time_kernel(*call.arguments, flag.pointer, 1)
+        first = self._single(call, limit)
         if first.status:
             return _stopped(first.status, first.seconds, "warm-up")
         if first.seconds >= settings.min_block_seconds and not settings.cold:
@@ -199,17 +199,26 @@ class Runner:
 
     def _time_long(self, call: _Call, limit: float, spent: float) -> RunReply:
         """Single calls are long enough as blocks: one at least, more while the budget lasts. The first may be the cut one."""
-        from ansor_py.codegen.timing import time_kernel
-
-        settings, flag, samples = self._settings, self._abort, list[float]()
+        settings, samples = self._settings, list[float]()
         while not samples or (len(samples) < settings.max_repeats and spent + samples[-1] <= settings.budget_seconds):
-            with flag.deadline(min(limit, _FOREVER)):
-                block = time_kernel(*call.arguments, flag.pointer, 1)
+            block = self._single(call, limit)
             if block.status:
                 return _stopped(block.status, block.seconds, "time")
             samples.append(block.seconds)
             spent += block.seconds
         return RunReply(tuple(samples))
+
+    def _single(self, call: _Call, limit: float) -> Block:
+        """One call that is cut after `limit` seconds. One that was cut before it had half of them is made again, a few times:
+        the system was late to run it."""
+        from ansor_py.codegen.timing import time_kernel
+
+        for _ in range(_CUT_ATTEMPTS):
+            with self._abort.deadline(min(limit, _FOREVER)):
+                block = time_kernel(*call.arguments, self._abort.pointer, 1)
+            if block.status != _ABORTED or block.seconds >= limit / 2:
+                break
+        return block
 
     def _checked(self, job: RunJob, timed: RunReply, buffers: _Buffers) -> RunReply:
         if job.workload_key not in self._references:
@@ -251,6 +260,8 @@ class Runner:
         return made
 
 
+_ABORTED = 1  # a kernel's status when the abort flag was up
+_CUT_ATTEMPTS = 3
 _FOREVER = 1e6  # seconds; a watcher thread cannot wait for infinity
 
 
@@ -292,7 +303,7 @@ def _allocate(specs: tuple[BufferSpec, ...], seed: int) -> _Buffers:
 
 def _stopped(status: int, seconds: float, stage: str) -> RunReply:
     """The kernel returned early: cut by the abort flag (status 1), or with a status that the ABI does not know."""
-    if status == 1:
+    if status == _ABORTED:
         text = f"stopped by the abort flag after {seconds * 1e3:.3g} ms of one call"
         return RunReply((seconds,), "cut", text, stage)
     return RunReply(error="run", error_text=f"the kernel returned status {status}", stage=stage)
