@@ -25,6 +25,14 @@ import numpy as np
 
 from ansor_py.errors import AnsorError
 
+SEEDS = 100  # of each family that the test runs
+MUTATED = {
+    "models": "ONNX models: dtypes, attributes, names, shapes, nodes, weights (infinite, NaN), operator versions, bytes",
+    "records": "`records.jsonl`, from which a task is compiled or a search continued: fields, steps, lines, bytes",
+    "schedules": "lists of transform steps: kinds, fields, order",
+    "archives": "`model.ansor`: bytes, members, manifest",
+    "batch files": "TOML files for `--config`: values, kinds of values, keys, bytes",
+}
 SECONDS = 30  # that one mutation may take
 LONGEST_LINE = 2000
 MEMORY = 3 << 30  # bytes that the process may have

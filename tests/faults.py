@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bad_input import says
+from campaign import MUTATED as MUTATIONS
+from campaign import SEEDS
 from function_faults import FAULTS as PLUG_INS
 from measure_faults import PROGRAM_FAULTS
 
@@ -194,6 +196,13 @@ def page() -> str:
         "KeyboardInterrupt in a plug-in is Ctrl-C.",
         "| plug-in | what is wrong with it | what is read |",
         ((fault.kind, fault.title, f"error: {fault.say}") for fault in PLUG_INS),
+    )
+    lines += _section(
+        "Mutated files",
+        "Random changes, from seeds. Each is refused by one line, or its result is right: none ends in an exception from "
+        "within, a signal, a hang or a wrong number. `python tests/campaign.py models 0 5000` runs more of them.",
+        "| what is changed | how many |",
+        ((title, str(SEEDS)) for title in MUTATIONS.values()),
     )
     return "\n".join([*lines, ""])
 

@@ -17,11 +17,10 @@ from onnx import ModelProto, helper
 from ansor_py.errors import AnsorError, ModelError
 from ansor_py.graph import compile
 from ansor_py.search.__main__ import main
-from campaign import HangError, WrongError, check_line, outcome_of
+from campaign import MUTATED, SEEDS, HangError, WrongError, check_line, outcome_of
 from graph_interpreter import floats, make_model
 from mutations import FAMILIES
 
-SEEDS = 100
 # Seconds after which a family is taken to hang; every mutation has a limit of its own, which is said with its seed.
 LONGEST = 280
 
@@ -41,6 +40,10 @@ def test_mutations_are_refused_in_one_line_or_give_right_results(family: str) ->
     assert counts.total() == SEEDS
     assert counts["refused"], counts  # they are mutations
     assert counts["right"] or family == "archives", counts  # which every byte of is hashed
+
+
+def test_the_page_lists_every_family() -> None:
+    assert list(MUTATED) == list(FAMILIES)
 
 
 def raising(error: BaseException) -> Callable[..., str]:
@@ -96,6 +99,13 @@ def test_attributes_and_dtypes_beyond_the_standard(model: ModelProto, words: str
         compile(model, threads=1, workers=0)
     assert words in str(caught.value)
     check_line(str(caught.value))
+
+
+def test_an_attribute_that_is_given_twice() -> None:
+    model = one_node("Softmax", floats(2, 3), axis=0)
+    model.graph.node[0].attribute.add(name="axis", i=1, type=model.graph.node[0].attribute[0].type)
+    with pytest.raises(ModelError, match=r"node 'node' \(operator Softmax, opset 17\) has its attribute 'axis' twice"):
+        compile(model, threads=1, workers=0)
 
 
 @pytest.mark.parametrize("scale", [np.inf, np.nan, -1.0])

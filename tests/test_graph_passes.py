@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from ansor_py.graph import import_model, partition_model
+from ansor_py.graph import compile, import_model, partition_model
 from ansor_py.graph.ir import Graph
 from ansor_py.graph.passes import PASSES, run_passes
 from graph_interpreter import Array, floats, interpret, make_model, reference
@@ -101,6 +102,44 @@ def test_passes_fold_and_keep_the_result(name: str) -> None:
     assert sorted(kinds(run_passes(import_model(model)))) == sorted(expected_kinds)
     expected = reference(model, data)["y"]
     np.testing.assert_allclose(interpret(partition_model(model), data)["y"], expected, rtol=2e-4, atol=2e-5)
+
+
+LARGEST = float(np.finfo(np.float32).max)
+ODD = [np.inf, -np.inf, np.nan, 0.0, LARGEST / 16]
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("place", ["Mul", "Add", "Sub", "Div", "w", "b", "pscale", "pshift", "pmean", "pvariance"])
+def test_what_is_not_finite_is_not_folded(place: str, value: float) -> None:
+    """A factor of one channel, or a parameter of an operator: results as if nothing was folded, and no warning of NumPy's."""
+    if place in ("Mul", "Add", "Sub", "Div"):
+        nodes = [conv("x", "a"), node(place, "a perchannel", "y")]
+    elif place in ("w", "b"):
+        nodes = [conv("x", "a"), batch_norm("a", "y", "p")]
+    else:
+        nodes = [batch_norm("x", "a", "p"), node("Mul", "a perchannel", "y")]
+    model, data = image_model(nodes)
+    [tensor] = [item for item in model.graph.initializer if item.name == (place if place[0] in "wbp" else "perchannel")]
+    array = numpy_helper.to_array(tensor).copy()
+    array[(0, 1) if array.ndim > 1 else 1] = value
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = compile(model, threads=1, workers=0, fallback=False).run(data)["y"]
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(got, reference(model, data)["y"], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_too_large_for_a_weight_may_be_small_enough_for_the_result() -> None:
+    model, data = image_model([conv("x", "a", bias=False), node("Mul", "a perchannel", "y")])
+    factors = {"w": 1e3, "perchannel": 3e37}
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor) * np.float32(factors[tensor.name])
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    data["x"] *= np.float32(1e-30)
+    got = compile(model, threads=1, workers=0).run(data)["y"]
+    assert 1e10 < np.abs(got).max() < 1e14
+    np.testing.assert_allclose(got, reference(model, data)["y"], rtol=1e-4, atol=1e7)
 
 
 def test_zero_pad_goes_into_the_convolution() -> None:

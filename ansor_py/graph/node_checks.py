@@ -66,7 +66,10 @@ def _check_node(node: NodeProto, title: str, domain: str, version: int) -> None:
             raise ModelError(f"{title}: its attribute '{attribute.name}' is of type {found}, not {right}")
         if attribute.name in SWITCHES and expected == AttributeProto.INT and attribute.i not in (0, 1):
             raise ModelError(f"{title}: its attribute '{attribute.name}' is {attribute.i}; it must be 0 or 1")
-    given = {attribute.name for attribute in node.attribute}
+    names = [attribute.name for attribute in node.attribute]
+    given = set(names)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ModelError(f"{title} has its attribute '{twice[0]}' twice")
     for name, definition in schema.attributes.items():
         if definition.required and name not in given:
             raise ModelError(f"{title} lacks the attribute '{name}'")

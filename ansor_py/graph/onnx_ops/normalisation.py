@@ -23,7 +23,8 @@ def batch_normalisation(call: OperatorCall) -> Tensor:
         raise RefusedModelError(f"{describe(call.node)} is in training mode; export the model for inference")
     if call.opset < 9 and not call.integer("spatial", 1):
         return _batch_normalisation_of_elements(call, epsilon)
-    return ops.batch_norm(call.x, scale, bias, mean, variance, epsilon)
+    # What is left of it has parameters that are not known, or not finite (`ansor_py.graph.passes.affine_folding`).
+    return ops.batch_norm(call.x, scale, bias, mean, variance, epsilon, centred=True)
 
 
 def _batch_normalisation_of_elements(call: OperatorCall, epsilon: float) -> Tensor:

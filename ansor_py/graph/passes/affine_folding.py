@@ -5,6 +5,9 @@ reads, it goes into the constant weights and bias; a BatchNormalization that sta
 
     before:  a = Conv(x, w);  b = BatchNormalization(a, ...);  c = Mul(b, s);  y = Add(c, t)
     after:   y = Conv(x, w', bias')
+
+What would make a weight infinite or not a number is left as it is: 0 * inf in one summand is NaN in the whole sum, and what a
+scale makes too large for a weight may be small enough for the result.
 """
 
 from __future__ import annotations
@@ -49,7 +52,17 @@ def fold_affine(graph: Graph) -> Graph:
 
 
 def _as_affine(graph: Graph, node: OperatorNode) -> _Affine | None:
-    """The node as a scale and a shift for each channel, or None."""
+    """The node as a finite scale and shift for each channel, or None."""
+    with np.errstate(all="ignore"):  # what is not finite is seen afterwards
+        affine = _any_affine(graph, node)
+    return affine if affine is not None and _are_finite(affine.scale, affine.shift) else None
+
+
+def _are_finite(*arrays: Floats) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+def _any_affine(graph: Graph, node: OperatorNode) -> _Affine | None:
     if node.op_type == "BatchNormalization":
         return _batch_normalisation(graph, node)
     if node.op_type == "ChannelAffine":
@@ -120,24 +133,35 @@ def _into_convolution(
     if weight is None or (bias_name and bias is None):
         return None
     factor = affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
-    scaled = np.asarray(_floats(weight) * factor, dtype=weight.dtype)
-    shifted = (0.0 if bias is None else _floats(bias) * affine.scale) + affine.shift
-    values = _new_constants(graph, node, {"weight": scaled, "bias": shifted.astype(weight.dtype)})
+    with np.errstate(invalid="ignore"):  # of weights that are infinite themselves
+        scaled = _floats(weight) * factor
+        shifted = (0.0 if bias is None else _floats(bias) * affine.scale) + affine.shift
+    values = _new_constants(graph, node, {"weight": scaled, "bias": shifted}, weight.dtype)
+    if values is None:
+        return None
     inputs = (convolution.inputs[0], *values)
     return replace(convolution, name=node.name, inputs=inputs, output=node.output), values
 
 
-def _new_constants(graph: Graph, node: OperatorNode, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Value]:
+def _new_constants(
+    graph: Graph, node: OperatorNode, arrays: Mapping[str, Floats], dtype: str | np.dtype[np.generic]
+) -> dict[str, Value] | None:
+    """The arrays as constants of a dtype, or None if one of them is not finite then."""
     values: dict[str, Value] = {}
     for kind, array in arrays.items():
+        with np.errstate(over="ignore"):
+            rounded = np.asarray(array, dtype=dtype)
+        if not _are_finite(rounded):
+            return None
         name = fresh_name(graph, f"{node.name}.{kind}")
-        values[name] = Value(name, array.shape, str(array.dtype), array)
+        values[name] = Value(name, rounded.shape, str(rounded.dtype), rounded)
     return values
 
 
-def _channel_affine(graph: Graph, node: OperatorNode, affine: _Affine) -> tuple[OperatorNode, Mapping[str, Value]]:
-    dtype = graph.values[node.output].dtype
-    values = _new_constants(graph, node, {"scale": affine.scale.astype(dtype), "shift": affine.shift.astype(dtype)})
+def _channel_affine(graph: Graph, node: OperatorNode, affine: _Affine) -> tuple[OperatorNode, Mapping[str, Value]] | None:
+    values = _new_constants(graph, node, {"scale": affine.scale, "shift": affine.shift}, graph.values[node.output].dtype)
+    if values is None:
+        return None
     inputs = (affine.source, *values)
     return OperatorNode(node.name, "ChannelAffine", inputs, node.output, {}, ANSOR_DOMAIN, 1), values
 
@@ -148,8 +172,9 @@ def _with_channel_affines(graph: Graph) -> Graph:
     values: dict[str, Value] = {}
     for node in graph.nodes:
         affine = _as_affine(graph, node)
-        if affine is not None and affine.is_batch_norm:
-            node, constants = _channel_affine(graph, node, affine)
+        made = _channel_affine(graph, node, affine) if affine is not None and affine.is_batch_norm else None
+        if made is not None:
+            node, constants = made
             values.update(constants)
         nodes.append(node)
     return rebuild(graph, nodes, values.values())

@@ -29,17 +29,29 @@ from ansor_py.te.tensor import Tensor, placeholder, reduce_axis, reduce_sum, ten
 
 
 def batch_norm(
-    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, epsilon: float = 1e-5, name: str = "batch_norm"
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    epsilon: float = 1e-5,
+    name: str = "batch_norm",
+    centred: bool = False,
 ) -> Tensor:
-    """Batch normalisation as in inference: x * factor + shift, two vectors that are stages of their own."""
+    """Batch normalisation as in inference: x * factor + shift, two vectors that are stages of their own.
+
+    `centred`: (x - mean) * factor + bias, which is right for an infinite scale or mean, too, where the shift is not a number.
+    """
     require_float("batch_norm", x, scale, bias, mean, variance)
     require(len(x.shape) >= 2, "batch_norm", "the input must have dimensions [n, c, ...]", x)
     for what, vector in (("scale", scale), ("bias", bias), ("mean", mean), ("variance", variance)):
         require_channels("batch_norm", what, vector, x.shape[1])
     c = Axis("c", x.shape[1])
     factor = tensor_from_body(f"{name}_factor", (c,), scale[c] / call("sqrt", variance[c] + epsilon))
-    shift = tensor_from_body(f"{name}_shift", (c,), bias[c] - mean[c] * factor[c])
     axes = axes_of(x.shape)
+    if centred:
+        return tensor_from_body(name, axes, (x[axes] - mean[axes[1]]) * factor[axes[1]] + bias[axes[1]])
+    shift = tensor_from_body(f"{name}_shift", (c,), bias[c] - mean[c] * factor[c])
     return tensor_from_body(name, axes, x[axes] * factor[axes[1]] + shift[axes[1]])
 
 
