@@ -105,7 +105,8 @@ PLACES = np.zeros((5, 1), np.int64)
             "more indices than data along another axis than 0",
         ),
         (one_node("DequantizeLinear", BYTES, floats(2, 8), None, opset=21, axis=0, block_size=2), "must have the shape [4, 8]"),
-        # It was computed as if the second axis was another.
+        # These were computed as if the axis was another.
+        (one_node("RMSNormalization", floats(2, 3), floats(3), opset=23, axis=5), "axis 5 does not exist in 2 dimensions"),
         (one_node("ReverseSequence", floats(3, 3), np.array([1, 2, 3]), time_axis=1), "are both 1; they must differ"),
     ],
 )
