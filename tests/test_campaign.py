@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper
+from onnx import AttributeProto, ModelProto, helper
 
 from ansor_py.errors import AnsorError, ModelError
 from ansor_py.graph import compile
@@ -20,6 +20,7 @@ from ansor_py.search.__main__ import main
 from campaign import MUTATED, SEEDS, HangError, WrongError, check_line, outcome_of
 from graph_interpreter import floats, make_model
 from mutations import FAMILIES
+from operator_runs import operator_model
 
 # Seconds after which a family is taken to hang; every mutation has a limit of its own, which is said with its seed.
 LONGEST = 280
@@ -66,12 +67,12 @@ def test_the_campaign_finds_what_it_looks_for() -> None:
 
 
 def one_node(op_type: str, *inputs: np.ndarray | None, opset: int = 17, **attributes: object) -> ModelProto:
-    names = ["" if array is None else f"x{number}" for number, array in enumerate(inputs)]
-    given = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
-    return make_model([helper.make_node(op_type, names, ["y"], name="node", **attributes)], given, ["y"], opset=opset)
+    return operator_model(op_type, inputs, opset, **attributes)
 
 
 IMAGE = floats(1, 4, 7, 8)
+BYTES = np.arange(64, dtype=np.uint8).reshape(8, 8)
+PLACES = np.zeros((5, 1), np.int64)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,21 @@ IMAGE = floats(1, 4, 7, 8)
             "Attribute strides must only contain positive values",
         ),
         (one_node("SpaceToDepth", IMAGE, blocksize=2**31 - 1), "operator SpaceToDepth, opset 17"),
+        # Without these checks ONNX's inference ends the process by a signal.
+        (one_node("GatherND", IMAGE, PLACES, batch_dims=-2), "'batch_dims' is -2; it must lie between 0 and 63"),
+        (one_node("LayerNormalization", IMAGE, floats(8), axis=2**31), "'axis' is 2147483648; it must lie between -64 and 63"),
+        (one_node("Transpose", IMAGE, perm=[0, 1, 2, 2**40]), "'perm' is 1099511627776; it must lie between -64 and 63"),
+        # Without these a kernel reads elements that do not exist.
+        (one_node("GatherND", IMAGE, PLACES, batch_dims=1), "batch dimensions need equal extents"),
+        (one_node("GatherND", IMAGE, PLACES, batch_dims=2), "'batch_dims' is 2; it must lie between 0 and 1"),
+        (
+            one_node("GatherElements", floats(3, 2), np.zeros((3, 5), np.int64)),
+            "more indices than data along another axis than 0",
+        ),
+        (one_node("DequantizeLinear", BYTES, floats(2, 8), None, opset=21, axis=0, block_size=2), "must have the shape [4, 8]"),
+        # These were computed as if the axis was another.
+        (one_node("RMSNormalization", floats(2, 3), floats(3), opset=23, axis=5), "axis 5 does not exist in 2 dimensions"),
+        (one_node("ReverseSequence", floats(3, 3), np.array([1, 2, 3]), time_axis=1), "are both 1; they must differ"),
     ],
 )
 def test_attributes_and_dtypes_beyond_the_standard(model: ModelProto, words: str) -> None:
@@ -105,6 +121,36 @@ def test_an_attribute_that_is_given_twice() -> None:
     model = one_node("Softmax", floats(2, 3), axis=0)
     model.graph.node[0].attribute.add(name="axis", i=1, type=model.graph.node[0].attribute[0].type)
     with pytest.raises(ModelError, match=r"node 'node' \(operator Softmax, opset 17\) has its attribute 'axis' twice"):
+        compile(model, threads=1, workers=0)
+
+
+def test_a_value_to_pad_with_is_one_number() -> None:
+    node = helper.make_node("Pad", ["x", "widths", "value"], ["y"], name="node")
+    model = make_model([node], {"x": floats(3), "value": floats(2)}, ["y"], {"widths": np.array([1, 1])})
+    with pytest.raises(AnsorError, match=r"its value has the shape \[2\]; it must be a scalar"):
+        compile(model, threads=1, workers=0)
+
+
+def test_reductions_over_an_empty_list_of_axes_are_scalars() -> None:
+    node = helper.make_node("ReduceMax", ["x"], ["y"], keepdims=0)
+    node.attribute.append(AttributeProto(name="axes", type=AttributeProto.INTS))
+    x = floats(3, 4)
+    got = compile(make_model([node], {"x": x}, ["y"]), threads=1, workers=0).run({"x": x})["y"]
+    np.testing.assert_array_equal(got, x.max(), strict=True)
+
+
+def test_optional_inputs_that_are_left_out_at_the_end_of_old_nodes() -> None:
+    x, y = floats(2, 3), np.abs(floats(2, 3, seed=1))
+    model = make_model([helper.make_node("Add", ["x", "y"], ["z"])], {"x": x, "y": y}, ["z"], opset=5)
+    model.graph.node[0].input.append("")
+    np.testing.assert_allclose(compile(model, threads=1, workers=0).run({"x": x, "y": y})["z"], x + y)
+
+
+@pytest.mark.parametrize("to", [b"\xff\xfe", b"nothing"])
+def test_dtypes_by_name_that_are_none(to: bytes) -> None:
+    model = one_node("Cast", floats(2), opset=5, to="FLOAT")
+    model.graph.node[0].attribute[0].s = to
+    with pytest.raises(ModelError, match="there is no dtype"):
         compile(model, threads=1, workers=0)
 
 

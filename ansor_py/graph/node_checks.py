@@ -22,6 +22,10 @@ SWITCHES = frozenset(
     "keepdims noop_with_empty_axes select_last_index exclusive reverse ceil_mode count_include_pad storage_order transA transB "
     "fmod largest sorted training_mode across_channels normalize_variance center_point_box align_corners".split()
 )
+# Integers that name or count dimensions, of which a tensor has 64 at most. With others ONNX's inference reads memory that is
+# not there, and the process ends by a signal.
+DIMENSIONS = frozenset("axis axes batch_axis time_axis batch_dims perm".split())
+MOST_DIMENSIONS = 64
 _TYPE_NAMES = {"float32": "float", "float64": "double"}
 Functions = Mapping[tuple[str, str], FunctionProto]
 
@@ -66,6 +70,12 @@ def _check_node(node: NodeProto, title: str, domain: str, version: int) -> None:
             raise ModelError(f"{title}: its attribute '{attribute.name}' is of type {found}, not {right}")
         if attribute.name in SWITCHES and expected == AttributeProto.INT and attribute.i not in (0, 1):
             raise ModelError(f"{title}: its attribute '{attribute.name}' is {attribute.i}; it must be 0 or 1")
+        if attribute.name in DIMENSIONS:
+            least = 0 if attribute.name == "batch_dims" else -MOST_DIMENSIONS
+            for number in (attribute.i, *attribute.ints):
+                if not least <= number < MOST_DIMENSIONS:
+                    limits = f"it must lie between {least} and {MOST_DIMENSIONS - 1}"
+                    raise ModelError(f"{title}: its attribute '{attribute.name}' is {number}; {limits}")
     names = [attribute.name for attribute in node.attribute]
     given = set(names)
     if twice := [name for name in names if names.count(name) > 1]:

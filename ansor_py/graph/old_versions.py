@@ -39,6 +39,7 @@ class Replaced:
 
 def modernised(node: NodeProto, title: str, opset: int, shapes: Shapes) -> Replaced | None:
     """The nodes that mean the same, or None if the node can stay. Raises RefusedModelError for shapes that do not fit."""
+    node = _without_empty_end(node)
     if node.op_type in BROADCAST_ON_REQUEST and opset < 7:
         return _broadcast_on_request(node, title, opset, shapes)
     if node.op_type in EQUAL_SHAPES and opset < 8:
@@ -46,6 +47,17 @@ def modernised(node: NodeProto, title: str, opset: int, shapes: Shapes) -> Repla
         return None
     rewrite = _REWRITES.get(node.op_type)
     return rewrite(node, title, opset, shapes) if rewrite is not None else None
+
+
+def _without_empty_end(node: NodeProto) -> NodeProto:
+    """The node, or a copy of it that does not list the optional inputs which are left out at the end."""
+    if not node.input or node.input[-1]:
+        return node
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    while copy.input and not copy.input[-1]:
+        copy.input.pop()
+    return copy
 
 
 def _broadcast_on_request(node: NodeProto, title: str, opset: int, shapes: Shapes) -> Replaced:
@@ -114,7 +126,7 @@ def _dtype_by_name(node: NodeProto, title: str, opset: int, shapes: Shapes) -> R
     """Cast before opset 6: the dtype is a word."""
     if opset >= 6:
         return None
-    word = next((attribute.s.decode() for attribute in node.attribute if attribute.name == "to"), "")
+    word = next((attribute.s.decode(errors="replace") for attribute in node.attribute if attribute.name == "to"), "")
     if word.upper() not in dict(TensorProto.DataType.items()):
         raise _refused(node, title, opset, f"there is no dtype '{word}'")
     plain = _without(node, title, "to")

@@ -96,8 +96,9 @@ def add_defaults(node: NodeProto, opset: int, domain: str) -> None:
 
 def node_proto(node: OperatorNode, inputs: Sequence[str], outputs: Sequence[str]) -> NodeProto:
     """The ONNX node of an operator that still has its original attributes."""
-    attributes: dict[str, Any] = {
-        name: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
-        for name, value in node.attributes.items()
-    }
-    return helper.make_node(node.op_type, list(inputs), list(outputs), name=node.name, domain=node.domain, **attributes)
+    proto = helper.make_node(node.op_type, list(inputs), list(outputs), name=node.name, domain=node.domain)
+    for name, value in node.attributes.items():
+        plain: Any = numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        kind = AttributeProto.INTS if plain == () else None  # a list without elements does not show of what it is: of axes
+        proto.attribute.append(helper.make_attribute(name, plain, attr_type=kind))
+    return proto

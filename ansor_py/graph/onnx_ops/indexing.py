@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, RefusedModelError
 from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_nodes import dtype_name
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
@@ -28,7 +28,10 @@ def gather_elements(call: OperatorCall) -> Tensor:
 @onnx_op("GatherND", pattern=Pattern.OPAQUE)
 def gather_nd(call: OperatorCall) -> Tensor:
     """Slices at positions that the second input holds."""
-    return ops.gather_nd(call.x, call.tensor(1), call.integer("batch_dims", 0))
+    batch_dims, most = call.integer("batch_dims", 0), min(len(call.x.shape), len(call.tensor(1).shape)) - 1
+    if not 0 <= batch_dims <= most:
+        raise RefusedModelError(f"{describe(call.node)}: 'batch_dims' is {batch_dims}; it must lie between 0 and {most}")
+    return ops.gather_nd(call.x, call.tensor(1), batch_dims)
 
 
 @onnx_op("GridSample", pattern=Pattern.OPAQUE)
@@ -49,7 +52,10 @@ def one_hot(call: OperatorCall) -> Tensor:
 @onnx_op("ReverseSequence", pattern=Pattern.OPAQUE)
 def reverse_sequence(call: OperatorCall) -> Tensor:
     """The first steps of each sequence in reverse order."""
-    return ops.reverse_sequence(call.x, call.tensor(1), call.integer("batch_axis", 1), call.integer("time_axis", 0))
+    batch, time = call.integer("batch_axis", 1), call.integer("time_axis", 0)
+    if batch == time:
+        raise RefusedModelError(f"{describe(call.node)}: 'batch_axis' and 'time_axis' are both {batch}; they must differ")
+    return ops.reverse_sequence(call.x, call.tensor(1), batch, time)
 
 
 @onnx_op("Tile", pattern=Pattern.INJECTIVE, static={1: "repeats", 2: "axis"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, RefusedModelError
 from ansor_py.graph.ir import Pattern
 from ansor_py.graph.onnx_ops.registry import OperatorCall, describe, onnx_op
 from ansor_py.te import expr, ops
@@ -112,6 +112,8 @@ def pad(call: OperatorCall) -> Tensor:
     value = call.optional(2)
     if value is None:
         return ops.pad(call.x, before, after, call.scalar("value", 0))
+    if value.size != 1:
+        raise RefusedModelError(f"{describe(call.node)}: its value has the shape {list(value.shape)}; it must be a scalar")
     return _padded_with(call.x, before, after, value)
 
 

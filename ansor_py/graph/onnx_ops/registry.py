@@ -90,9 +90,9 @@ class OperatorCall:
         return self.checked_axis(self.integer(name, default), len(self.x.shape))
 
     def checked_axis(self, axis: int, rank: int) -> int:
-        """`axis` in 0..rank-1, or an error that names the node."""
+        """`axis` in 0..rank-1, or an error that names the node: whoever else evaluates it, the axis has no meaning."""
         if not -rank <= axis < rank:
-            raise ModelError(f"{describe(self.node)}: axis {axis} does not exist in {rank} dimensions")
+            raise RefusedModelError(f"{describe(self.node)}: axis {axis} does not exist in {rank} dimensions")
         return axis % rank
 
     def _scalar(self, name: str, default: float | None) -> float:

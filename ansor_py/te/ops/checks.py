@@ -25,6 +25,12 @@ def require(condition: bool, operator: str, complaint: str, *tensors: Tensor) ->
         raise ExpressionError(f"{operator}: {complaint}{shapes}")
 
 
+def require_fit(condition: bool, operator: str, complaint: str, *tensors: Tensor) -> None:
+    """`require` of shapes that must fit together: without it an element would be read that does not exist."""
+    if not condition:
+        raise BroadcastError(f"{operator}: {complaint} (operands {describe(*tensors)})")
+
+
 def require_rank(operator: str, tensor: Tensor, rank: int, layout: str) -> None:
     """The tensor must have the dimensions of `layout`."""
     require(len(tensor.shape) == rank, operator, f"'{tensor.name}' must have {rank} dimensions, {layout}", tensor)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from ansor_py.te import expr
 from ansor_py.te.expr import INDEX, Expr, binary, cast, const, equal, select
-from ansor_py.te.ops.checks import axes_of, normalized_axis, require
+from ansor_py.te.ops.checks import axes_of, normalized_axis, require, require_fit
 from ansor_py.te.ops.registry import operator
 from ansor_py.te.tensor import Tensor, placeholder, tensor_from_body
 
@@ -38,6 +38,8 @@ def gather_elements(x: Tensor, indices: Tensor, axis: int = 0, name: str = "gath
     """For every element of `indices` the element of x in the same place, but at that index along `axis`."""
     along = normalized_axis(name, axis, x)
     require(len(indices.shape) == len(x.shape), name, "data and indices need equal ranks", x, indices)
+    fits = all(axis == along or i <= n for axis, (i, n) in enumerate(zip(indices.shape, x.shape, strict=True)))
+    require_fit(fits, name, f"there are more indices than data along another axis than {along}", x, indices)
     output = axes_of(indices.shape)
     position = wrapped(indices[output], x.shape[along])
     return tensor_from_body(name, output, x[(*output[:along], position, *output[along + 1 :])])
@@ -47,6 +49,8 @@ def gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0, name: str = "gath
     """Slices of x at the positions that the last dimension of `indices` holds; leading `batch_dims` go together."""
     require(len(indices.shape) >= 1, name, "the indices need at least one dimension", indices)
     *places, depth = indices.shape
+    require(0 <= batch_dims < len(indices.shape), name, f"the indices cannot have {batch_dims} batch dimensions", indices)
+    require_fit(tuple(places[:batch_dims]) == x.shape[:batch_dims], name, "batch dimensions need equal extents", x, indices)
     require(batch_dims + depth <= len(x.shape), name, f"{depth} indices are too many", x, indices)
     output = axes_of((*places, *x.shape[batch_dims + depth :]))
     where = output[: len(places)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ansor_py.te import expr
 from ansor_py.te.expr import DTYPE_BYTES, FLOAT_DTYPES, Axis, Expr, call, cast
-from ansor_py.te.ops.checks import axes_of, normalized_axis, require, require_float
+from ansor_py.te.ops.checks import axes_of, normalized_axis, require, require_fit, require_float
 from ansor_py.te.ops.registry import operator
 from ansor_py.te.tensor import Tensor, placeholder, tensor_from_body
 
@@ -22,6 +22,8 @@ def _parameter(vector: Tensor, axes: tuple[Axis, ...], axis: int, block: int, na
         require(vector.shape == (axes[axis].extent,), name, f"needs one number, or one an element of axis {axis}", vector)
         return vector[axes[axis]]
     require(block >= 1 and len(vector.shape) == len(axes), name, "a blocked scale needs the rank of the data", vector)
+    extents = tuple(-(-a.extent // block) if i == axis else a.extent for i, a in enumerate(axes))
+    require_fit(vector.shape == extents, name, f"a scale of blocks of {block} must have the shape {list(extents)}", vector)
     return vector[tuple(a // block if i == axis else a for i, a in enumerate(axes))]
 
 
