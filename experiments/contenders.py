@@ -102,8 +102,8 @@ def serve(name: str, path: Path, folder: Path, cores: Sequence[int], target: Tar
     os.dup2(2, 1)  # what libraries print is no reply
     for thread in os.listdir("/proc/self/task"):  # libraries have started some while they were imported
         os.sched_setaffinity(int(thread), cores)
-    with np.load(folder / "feed.npz") as stored:  # for every engine: arrays as NumPy aligns them
-        feed = {key: stored[key] for key in stored.files}
+    with np.load(folder / "feed.npz") as stored:
+        feed = {key: as_numpy_aligns(stored[key]) for key in stored.files}
     answers: dict[str, Callable[[float], float]] = {
         "time": lambda seconds: median_ms(opened.plain, seconds),
         "place": lambda seconds: median_ms(opened.in_place, seconds),
@@ -126,6 +126,18 @@ def serve(name: str, path: Path, folder: Path, cores: Sequence[int], target: Tar
     for line in sys.stdin:
         command, seconds = line.split()
         print(json.dumps(answers[command](float(seconds))), file=replies, flush=True)
+
+
+def as_numpy_aligns(array: Array) -> Array:
+    """A copy that starts 16 bytes behind a cache line: where NumPy puts large arrays, and small ones in one process of four.
+
+    Every engine gets its feed there, so that none is ahead by luck.
+    """
+    memory = np.empty(array.nbytes + 128, np.uint8)
+    start = 16 - memory.ctypes.data % 64 + 64
+    placed = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    placed[...] = array
+    return placed
 
 
 def result_file(folder: Path, name: str, way: str) -> Path:

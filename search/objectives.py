@@ -164,8 +164,8 @@ def evaluate(objective: Objective, latencies: Floats, networks: Networks) -> flo
     for array in (given, networks.weights, networks.targets, networks.references):
         array.setflags(write=False)  # what an objective changes, the search would go on with
     with plug_in(f"objective '{name}'"):
-        gave = objective(given, networks)
-        if not isinstance(gave, Real | np.ndarray) or np.size(gave) != 1:
+        gave: object = objective(given, networks)
+        if not isinstance(gave, Real | np.ndarray) or np.asarray(gave).size != 1:
             raise PlugInError(f"objective '{name}' gave {gave!r:.60}; it must give one finite number")
         value = float(np.asarray(gave).item())
     if not math.isfinite(value):
