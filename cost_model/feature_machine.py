@@ -9,6 +9,9 @@ from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parall
 from ansor_py.target import Target
 
 CURVE_SAMPLES = 10
+# Addresses so many bytes apart share a set of the L1 and the L2 cache (64 and 1024 sets of lines); the L3's are hashed.
+CACHE_SHARE = 0.75  # of a cache is kept; what streams through takes the rest
+SET_PERIODS = (1 << 12, 1 << 16, 0)
 
 
 @feature_group("intensity", [f"intensity_{sample}" for sample in range(1, CURVE_SAMPLES + 1)])
@@ -55,14 +58,34 @@ def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
 
 
 def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
-    """Bytes [3, n] that move into the L1, L2 and L3 cache if a body stays in the cache that it fits as a whole."""
+    """Bytes [3, n] of the lines that move into the L1, L2 and L3 cache if a body's part of a buffer stays where all of it fits.
+
+    Runs of elements whose distance is a power of two fall into few sets of a cache, and take the room of more than they hold.
+    """
     if "cache_traffic" in statement.kept:
         return statement.kept["cache_traffic"]
-    capacities = np.array([target.l1, target.l2, max(target.l3, target.l2)])
-    fits = statement.body_bytes <= capacities[:, None, None]
-    fits[:, -1] = True  # a single iteration moves what it touches
-    outermost, programs = fits.argmax(axis=1), statement.everyone
-    touched = statement_bytes(statement)[outermost, programs]
-    into: Floats = statement.inner[0] / statement.inner[outermost, programs] * touched
+    sizes = np.array([[[float(use.element_bytes)]] for use in statement.buffers])
+    runs, pitches, used = statement.runs * sizes, statement.pitches * sizes, statement.touched * sizes
+    line = target.cache_line_bytes
+    lines = np.where(runs % line == 0, runs, runs + line - sizes)  # the mean over where a run begins
+    lines = np.where(pitches > 0, np.minimum(lines, np.maximum(pitches, runs)), lines)
+    moved = used / runs * lines
+    vectorised = statement.annotated["vectorize"]
+    least = vectorised[-1] if vectorised else len(statement.loops)  # a vector moves what it touches
+    repeats = statement.inner[0] / statement.inner
+    into = np.empty((3, statement.programs))
+    capacities = (target.l1, target.l2, max(target.l3, target.l2))
+    for level, (capacity, period) in enumerate(zip(capacities, SET_PERIODS, strict=True)):
+        occupied = np.broadcast_to(statement.body_bytes, moved.shape)
+        if period:
+            places = period / np.gcd(pitches.astype(np.int64), period)
+            crowding = np.where(pitches > 0, period / np.minimum(places * lines, period), 1.0)
+            occupied = occupied + moved * crowding - used
+        fits = occupied <= CACHE_SHARE * capacity
+        fits[:, least:] = True
+        # What a body touches is still there when its loop comes round, so that the loop moves only what is new to it.
+        outermost = np.maximum(fits.argmax(axis=1)[:, None] - 1, 0)
+        traffic = np.take_along_axis(repeats * moved, outermost, axis=1)[:, 0]
+        into[level] = np.where(fits[:, 0], 0.0, traffic).sum(axis=0)  # what fits as a whole is there from the last call
     statement.kept["cache_traffic"] = into
     return into

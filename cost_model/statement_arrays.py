@@ -46,7 +46,7 @@ class BufferUse:
 
 # Fields with one entry a program, along their last axis.
 PROGRAM_ARRAYS = (
-    *("extents", "inner", "strides", "touched", "runs", "parallel", "unroll_limit", "allocated"),
+    *("extents", "inner", "strides", "touched", "runs", "pitches", "parallel", "unroll_limit", "allocated"),
     *("body_bytes", "sharers", "shared_touched"),
 )
 
@@ -68,6 +68,7 @@ class StatementArrays:
     strides: Floats  # [B, L, n] elements between consecutive iterations of a loop
     touched: Floats  # [B, D, n] elements
     runs: Floats  # [B, D, n] consecutive elements touched inside a depth
+    pitches: Floats  # [B, D, n] elements from one run to the next one; 0 where there is one run
     parallel: Flags  # [L, n]
     unroll_limit: Floats  # [n]
     operations: OperationCounts
@@ -78,6 +79,7 @@ class StatementArrays:
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
     sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D, n] statements using a buffer
     shared_touched: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
+    company: int = 0  # number of outer loops that run around other statements, too
     kept: dict[str, Floats] = field(default_factory=dict)  # what several groups read and is computed once
 
     @property
@@ -85,7 +87,7 @@ class StatementArrays:
         """Equal for statements that differ in nothing but numbers, so that they can be worked on together."""
         loops = tuple((loop.variable, loop.kind, loop.annotation) for loop in self.loops)
         buffers = tuple((use.name, use.kind) for use in self.buffers)
-        body = (self.operations, isinstance(self.bounds.body, Reduce), self.work, self.prepared)
+        body = (self.operations, isinstance(self.bounds.body, Reduce), self.work, self.prepared, self.company)
         return loops, buffers, body, self.allocation_depth, self.allocated is None
 
     @cached_property
@@ -217,7 +219,7 @@ def statement_arrays(
     inner = np.ones((len(loops) + 1, programs))
     for position in reversed(range(len(loops))):
         np.multiply(inner[position + 1], extents[position], out=inner[position])
-    strides, touched, runs = _access_arrays(uses, loops, extents, chunk)
+    strides, touched, runs, pitches = _access_arrays(uses, loops, extents, chunk)
     allocated = None
     if not state.is_output(b.stage.name):
         allocated = np.ones(programs)
@@ -236,6 +238,7 @@ def statement_arrays(
         strides=strides,
         touched=touched,
         runs=runs,
+        pitches=pitches,
         parallel=parallel,
         unroll_limit=limit,
         operations=count_operations(b.body),
@@ -253,8 +256,8 @@ def part(value: Number, chunk: slice) -> int | NDArray[np.int64]:
 
 def _access_arrays(
     uses: Sequence[BufferUse], loops: Sequence[LoopBounds], extents: Floats, chunk: slice
-) -> tuple[Floats, Floats, Floats]:
-    """Strides [B, L, n], touched [B, D, n] and runs [B, D, n] of all buffers of a statement."""
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Strides [B, L, n], touched, runs and their pitches [B, D, n] of all buffers of a statement."""
     table = IndexTable(loops, extents, chunk)
     rank, programs = max(1, *(len(use.shape) for use in uses)), extents.shape[1]
     # Buffers of fewer dimensions have leading ones of size 1, so that all buffers are worked on at once.
@@ -277,18 +280,21 @@ def _access_arrays(
     touched = np.multiply.reduce(width, axis=1)
     runs = width[:, -1]
     whole: Flags = np.asarray(True)
-    pitches = np.ones_like(sizes)
+    steps = np.ones_like(sizes)
+    pitches = np.zeros_like(touched)
     for dimension in reversed(range(rank - 1)):
         # A dimension prolongs the run if all dimensions to its right are touched as a whole.
         whole = whole & (width[:, dimension + 1] == sizes[:, dimension + 1])
         runs = runs * np.where(whole, width[:, dimension], 1.0)
-        np.multiply(pitches[:, dimension + 1], sizes[:, dimension + 1], out=pitches[:, dimension])
-    strides = np.abs(np.einsum("bdln,bdin->bln", growth[rows], pitches))
+        np.multiply(steps[:, dimension + 1], sizes[:, dimension + 1], out=steps[:, dimension])
+        first = ~whole & (width[:, dimension] > 1) & (pitches == 0)
+        pitches = np.where(first, steps[:, dimension], pitches)
+    strides = np.abs(np.einsum("bdln,bdin->bln", growth[rows], steps))
     for number, start, accesses in others:
         for access in accesses[1:]:
-            steps = np.abs(np.einsum("dln,din->ln", growth[access], pitches[number, start:]))
-            np.minimum(strides[number], steps, out=strides[number])
-    return strides, touched, runs
+            others_strides = np.abs(np.einsum("dln,din->ln", growth[access], steps[number, start:]))
+            np.minimum(strides[number], others_strides, out=strides[number])
+    return strides, touched, runs, pitches
 
 
 def _hull(use: BufferUse, rows: Sequence[Sequence[int]], widths: Floats, sizes: Floats, chunk: slice) -> Floats:
@@ -362,5 +368,6 @@ class IndexTable:
 
 def _atom_width(atom: Atom, width: Floats, divisor: int | NDArray[np.int64]) -> Floats:
     if atom.kind == "floordiv":
-        return np.asarray(np.ceil(width / divisor))
+        straddles = (width % divisor != 0) & (divisor % width != 0)
+        return np.asarray(np.ceil(width / divisor) + straddles)
     return np.asarray(np.minimum(width, divisor if atom.kind == "mod" else divisor + 1))

@@ -34,6 +34,7 @@ def vector_axis(stage: Stage, body: Expr) -> Axis | None:
         return longer[0] if longer else None
     if reduction is None or reduction.extent < SHORTEST_VECTOR_REDUCTION:
         return spatial
-    strides = [element_stride(read, spatial.name) for read in reads]
+    # A read that does not move with the reduction is one load before it.
+    strides = [element_stride(read, spatial.name) for read in reads if element_stride(read, reduction.name) != 0]
     near = any(stride is not None and 0 < abs(stride) <= NEAR_STRIDE for stride in strides)
     return spatial if near else reduction
