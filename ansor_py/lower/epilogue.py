@@ -61,7 +61,7 @@ class _Fusion:
         for node in nodes:
             if isinstance(node, For | If):
                 node = replace(node, body=self.nodes(node.body))
-            else:
+            elif isinstance(node, Tile):
                 loops = tuple(replace(loop, prologue=self.nodes(loop.prologue)) for loop in node.reduction)
                 node = replace(node, reduction=loops)
             producer = result[-1] if result else None
