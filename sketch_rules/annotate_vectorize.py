@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ansor_py.codegen.default_tile import transposed_row
-from ansor_py.lower.lower import MAX_TILE_VECTORS
+from ansor_py.lower.passes.register_tiles import MAX_TILE_VECTORS
 from ansor_py.schedule.access import element_stride
 from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import Gene, Inlined, Stage

@@ -64,6 +64,7 @@ STUDIES = {  # scripts with the option, and the words with which they would exec
     "real_models": "",
     "roofline_accuracy": "",
     "scheduler_study": "--runner process",
+    "show_lowering": None,
     "simulated_correlation": "",
 }
 

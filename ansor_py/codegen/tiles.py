@@ -15,7 +15,7 @@ from ansor_py.codegen.transposition import Point, load_transposed, store_transpo
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.lower.ir import REGISTERS, Node, ReductionLoop, Tile, TileLoop
 from ansor_py.target import Target
-from ansor_py.te.expr import COMBINERS, DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
+from ansor_py.te.expr import COMBINERS, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
 
 
 class TileEmitter:
@@ -111,8 +111,7 @@ class TileEmitter:
         if tile.vector is None:
             return [Point(row, 0, None)]
         loop = tile.loops[-1]
-        dtypes = {tile.value.dtype, tile.buffer.dtype, *(read.dtype for read in reads_of(tile.value))}
-        widest = max(2, self.target.vector_bytes // max(DTYPE_BYTES[dtype] for dtype in dtypes))
+        widest = tile.lanes
         points: list[Point] = []
         start = 0
         while start < loop.extent:

@@ -47,6 +47,12 @@ class Statement:
     guards: tuple[tuple[Expr, int], ...]
     unroll_limit: int
 
+    def __str__(self) -> str:
+        target = f"{self.buffer.name}[{', '.join(map(str, self.indices))}]"
+        value = f"{self.combiner}({target}, {self.value})" if self.combiner else str(self.value)
+        condition = " if " + " and ".join(f"{value} < {limit}" for value, limit in self.guards) if self.guards else ""
+        return f"{target} = {value}{condition}"
+
 
 Node = Union[Loop, Statement]
 Scope = Literal["input", "constant", "output", "workspace"]
@@ -180,7 +186,4 @@ def _lines(node: Node, indent: str) -> Iterator[str]:
         for child in node.body:
             yield from _lines(child, indent + "  ")
         return
-    target = f"{node.buffer.name}[{', '.join(map(str, node.indices))}]"
-    value = f"{node.combiner}({target}, {node.value})" if node.combiner else str(node.value)
-    condition = " if " + " and ".join(f"{value} < {limit}" for value, limit in node.guards) if node.guards else ""
-    yield f"{indent}{target} = {value}{condition}"
+    yield f"{indent}{node}"

@@ -10,7 +10,6 @@ import pytest
 from ansor_py import te
 from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
-from ansor_py.lower.epilogue import with_epilogues
 from ansor_py.lower.ir import Program
 from ansor_py.lower.lower import lower
 from ansor_py.schedule.dag import ComputeDAG
@@ -85,7 +84,7 @@ def steps_of(name: str, dag: ComputeDAG, target: Target) -> tuple[Step, ...]:
 
 
 def program(dag: ComputeDAG, steps: Sequence[Step], target: Target) -> Program:
-    return with_epilogues(lower(State.initial(dag).replay(steps), target))
+    return lower(State.initial(dag).replay(steps), target)
 
 
 @pytest.mark.parametrize("target", executed_targets())
@@ -138,4 +137,4 @@ def test_a_region_larger_than_one_register_tile_is_stored(target: Target) -> Non
             Vectorize("C", "j.1"),
         )
     )
-    assert "C" in with_epilogues(lower(state, target)).buffers
+    assert "C" in lower(state, target).buffers
