@@ -33,7 +33,7 @@ from ansor_py.measure.reference import fill_input
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
-from ansor_py.search.default_schedule import default_schedule
+from ansor_py.search.sampling.default_schedule import default_schedule
 from ansor_py.target import Target
 from light_models import light_model
 from machine import cpu_line, origin, target_option

@@ -1,0 +1,100 @@
+"""Default schedules: a good guess for every computation without any measurement.
+
+Seeded rows of the sketches of the built-in rules are scored by the roofline; the best one is the schedule of an untuned model,
+and candidate 0 of every search, so that tuning never makes a model slower. Nothing that a user registers changes it.
+
+    chosen = default_schedule(dag, target, threads=2)
+    chosen.steps, chosen.sketch.name, chosen.genes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ansor_py.cost_model.roofline_model import estimated_cycles
+from ansor_py.errors import ScheduleError
+from ansor_py.lower.bounds import infer_bounds
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.sketch import Genes, Population, Sketch
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import Step
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
+from ansor_py.search.sampling.validity import accepts, repair
+from ansor_py.sketch_rules.derivation import DEFAULT_RULES, generate_sketches
+from ansor_py.target import Target
+
+ROWS = 96  # random ones of each sketch
+DESCENTS, ROUNDS = 3, 4  # so many of the best rows are improved, in so many rounds
+OPTIONS = SearchOptions()
+
+
+@dataclass(frozen=True, eq=False)
+class DefaultSchedule:
+    """One program of one sketch."""
+
+    sketch: Sketch
+    genes: tuple[int, ...]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The concrete transform steps."""
+        return self.sketch.concretise(self.genes)
+
+
+def default_schedule(dag: ComputeDAG, target: Target, threads: int) -> DefaultSchedule:
+    """The program for so many threads that the roofline likes best; the same whenever it is asked for."""
+    machine = target.with_cores(threads)
+    found: list[tuple[float, Space, Genes]] = []
+    for sketch in generate_sketches(dag, machine, DEFAULT_RULES):
+        space = Space(sketch, machine, OPTIONS)
+        rows = candidate_rows(space)
+        found += [(cycles, space, row) for cycles, row in zip(scored(space, rows), rows, strict=True)]
+    found.sort(key=lambda item: item[0])
+    found = [improved(*item) for item in found[:DESCENTS]]
+    if not found:
+        return DefaultSchedule(Sketch("untransformed", dag, (), ()), ())
+    _, space, row = min(found, key=lambda item: item[0])
+    return DefaultSchedule(space.sketch, tuple(map(int, row)))
+
+
+def scored(space: Space, rows: Genes) -> list[float]:
+    """The roofline's cycles of rows of one sketch."""
+    return estimated_cycles(Population(space.sketch, rows), space.target).tolist() if len(rows) else []
+
+
+def improved(cycles: float, space: Space, row: Genes) -> tuple[float, Space, Genes]:
+    """Steepest descent: in every round the best of the rows that differ in one gene, as long as there is a better one."""
+    rng = np.random.default_rng(0)
+    for _ in range(ROUNDS):
+        columns = np.repeat(np.arange(len(row)), space.sketch.sizes)
+        rows = np.repeat(row[None, :], len(columns), axis=0)
+        rows[np.arange(len(rows)), columns] = np.concatenate([np.arange(size) for size in space.sketch.sizes])
+        rows = repair(space, rows[rows[np.arange(len(rows)), columns] != row[columns]], rng)
+        rows = rows[accepts(space, rows)]
+        others = scored(space, rows)
+        if not others or min(others) >= cycles:
+            break
+        cycles = min(others)
+        row = rows[others.index(cycles)]
+    return cycles, space, row
+
+
+def candidate_rows(space: Space) -> Genes:
+    """Random rows of a sketch, or where all of them are invalid (a formula that no tile makes small enough) plain ones."""
+    rng = np.random.default_rng(0)
+    rows = sample(space, ROWS, rng)
+    return rows if len(rows) else plain_rows(space, rng)
+
+
+def plain_rows(space: Space, rng: np.random.Generator) -> Genes:
+    """The first choice of every hole, if the program that it gives is legal."""
+    rows = repair(space, np.zeros((1, len(space.sketch.holes)), dtype=np.int32), rng)
+    try:
+        infer_bounds(State.initial(space.sketch.dag).replay(space.sketch.concretise(rows[0])))
+    except ScheduleError:
+        return rows[:0]
+    return rows
