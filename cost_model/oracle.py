@@ -282,8 +282,10 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
         fields["tile_loads"] = _loads(item, item.loops[start:], lanes)
         fields["tile_work"] = fields["tile_vectors"] / max(1, fields["tile_loads"])
         run = 1
-        for loop in reversed(item.loops[:start]):
-            if loop.kind == "spatial" and loop.extent > 1:
+        for position in reversed(range(start)):
+            loop = item.loops[position]
+            alone = len(_inside(item, position + 1, all_items)) == 1
+            if not alone or (loop.kind == "spatial" and loop.extent > 1):
                 break
             run *= loop.extent
         fields["accumulation_run"] = run
@@ -292,14 +294,48 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     fields["parallel_chunks_per_core"] = chunks / target.cores
     fields["parallel_imbalance"] = math.ceil(chunks / target.cores) * target.cores / chunks
-    for name, capacity in (("l1", target.l1), ("l2", target.l2), ("l3", max(target.l3, target.l2))):
-        fitting = len(item.loops)
-        for depth in range(len(item.loops) + 1):
-            if _body_bytes(item, depth, all_items) <= capacity:
-                fitting = depth
-                break
-        fields[f"{name}_traffic"] = iteration_count(item.loops[:fitting]) * _statement_bytes(item, fitting)
+    levels = (("l1", target.l1, 4096), ("l2", target.l2, 65536), ("l3", max(target.l3, target.l2), None))
+    for name, capacity, period in levels:
+        traffic = (_traffic(item, use, all_items, 0.75 * capacity, period, target) for use in item.uses)
+        fields[f"{name}_traffic"] = sum(traffic)
     return fields
+
+
+def _traffic(
+    item: Located, use: Use, all_items: list[Located], capacity: float, period: int | None, target: Target
+) -> float:
+    """Bytes of a buffer's lines that move into a cache whose sets repeat every `period` bytes."""
+    vectorised = [position for position, loop in enumerate(item.loops) if loop.annotation == "vectorize"]
+    least = vectorised[-1] if vectorised else len(item.loops)
+    for depth in range(least + 1):
+        inside = item.loops[depth:]
+        touched = use.element * elements_touched(use, inside)
+        moved, crowding = _lines(use, inside, period, target)
+        others = _body_bytes(item, depth, all_items) - touched
+        if others + moved * crowding <= capacity or depth == least:
+            around = max(depth - 1, 0)
+            fits_whole = depth == 0 and others + moved * crowding <= capacity
+            return 0 if fits_whole or (depth == 0 == least) else iteration_count(item.loops[:around]) * _lines(use, item.loops[around:], None, target)[0]
+    raise AssertionError
+
+
+def _lines(use: Use, inside: tuple[Loop, ...], period: int | None, target: Target) -> tuple[float, float]:
+    """Bytes of the lines that hold what is touched, and how many times more room they take in a cache's crowded sets."""
+    run = _run(use, inside) * use.element
+    count = use.element * elements_touched(use, inside) / run
+    line = run if run % target.cache_line_bytes == 0 else run + target.cache_line_bytes - use.element
+    whole, pitch = True, 0
+    for dimension in reversed(range(len(use.shape))):
+        width = dimension_width(use, dimension, inside)
+        if not whole and width > 1:
+            pitch = math.prod(use.shape[dimension + 1 :]) * use.element
+            break
+        whole = whole and width == use.shape[dimension]
+    if not pitch:
+        return count * line, 1.0
+    line = min(line, max(pitch, run))
+    places = 1 if period is None else period // math.gcd(pitch, period)
+    return count * line, 1.0 if period is None else period / min(places * line, period)
 
 
 def _lanes(item: Located, target: Target) -> int:
@@ -394,19 +430,28 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
 
 
 def _roofline(state: State, item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
-    """Cycles of arithmetic (two operations a cycle, eight in flight), of loads, of stores, of the caches."""
+    """Cycles of arithmetic (two operations a cycle, eight in flight), of loads, of stores, of the caches, of loops."""
     counts = {name: round(raw[name] / raw["iterations"]) for name in raw if name.startswith(("float_", "int_"))}
     weight = sum((8 if "divmod" in name else 20 if "math" in name else 1) * count for name, count in counts.items())
     weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
-    waiting = 1.0
     start = _reduction_tile(state, item)
+    around = item.loops[: _tile(state, item) if start is None else start]
+    emitted = iteration_count(item.loops[len(around) :]) * _vector_share(item, target)
+    factors = _unrolled(item, around, emitted) if start is not None else [1.0] * len(around)
+    waiting, spilled = 1.0, 0.0
     if start is not None:
-        waiting = max(1.0, 8 / (iteration_count(item.loops[start:]) * _vector_share(item, target)))
+        waiting = max(1.0, 8 / emitted)
+        ahead = max(0.0, emitted * math.prod(factors) - 64) / 24
+        steps = iteration_count(around)
+        spilled = steps * max(0.0, emitted + raw["contiguous_loads"] / steps + 1 + ahead - target.vector_registers)
     cycles = {"compute_cycles": raw["iterations"] * _vector_share(item, target) * weight / 2 * waiting}
-    cycles["load_cycles"] = raw["broadcast_loads"] / 2 + raw["contiguous_loads"] * 1.5 + raw["gathered_loads"]
+    cycles["load_cycles"] = raw["broadcast_loads"] / 2 + (raw["contiguous_loads"] + raw["gathered_loads"] + spilled) * 1.5
     spent = max(cycles.values())
-    into = zip((raw["l1_traffic"], raw["l2_traffic"], raw["l3_traffic"]), (1, 3 / 16, 1 / 8), strict=True)
-    cycles["memory_cycles"] = max(size / (rate * target.vector_bytes) for size, rate in into)
+    for position, (loop, factor) in enumerate(zip(around, factors, strict=True)):
+        iterations = math.ceil(loop.extent / factor)
+        if iterations > 1:
+            spent += iteration_count(around[:position]) * (2 + 0.7 * iterations)
+    cycles["memory_cycles"] = raw["l1_traffic"] / 32 + raw["l2_traffic"] / 10 + raw["l3_traffic"] / 4
     is_transposed = raw["scattered_stores"] > 0 and raw["store_run"] >= 4
     cycles["store_cycles"] = 2 * (raw["stores"] + raw["stores" if is_transposed else "scattered_stores"])
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
@@ -415,4 +460,20 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     if not raw["prepared"]:
         busiest = max(spent, cycles["memory_cycles"]) + min(spent, cycles["memory_cycles"]) / 4
         cycles["roofline_cycles"] = (busiest + cycles["store_cycles"]) * waves / chunks
+        own = f"{item.statement.stage}/"
+        if any(loop.annotation == "parallel" and loop.variable.startswith(own) for loop in item.loops):
+            cycles["roofline_cycles"] += 5000 + 10 * waves
     return cycles
+
+
+def _unrolled(item: Located, around: tuple[Loop, ...], emitted: float) -> list[float]:
+    """How many iterations of each loop around the tile are emitted in a row: of the reduction loops next to it."""
+    factors = [1.0] * len(around)
+    for position in reversed(range(len(around))):
+        if around[position].kind != "reduction":
+            break
+        factors[position] = min(max(1.0, item.statement.unroll_limit // max(emitted, 1.0)), around[position].extent)
+        emitted *= factors[position]
+        if factors[position] < around[position].extent:
+            break
+    return factors

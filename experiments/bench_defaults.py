@@ -145,7 +145,9 @@ def main(records: Path, names: str, target: Target, threads: int, turns: int, pa
         ratios = [row.ratio for row in rows]
         print(f"\ndefault/best: geometric mean {geometric_mean(ratios):.3f}, most {max(ratios):.2f}, {len(rows)} tasks")
     if path is not None:
-        path.write_text(json.dumps({"origin": origin(target), "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}, indent=2))
+        path.write_text(
+            json.dumps({"origin": origin(target), "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}, indent=2)
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
@@ -27,6 +26,7 @@ from ansor_py.schedule.steps import (
     Vectorize,
     step_from_json,
 )
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from random_schedules import random_state

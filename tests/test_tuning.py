@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.cost_model.interface import COST_MODELS, CostModel
 from ansor_py.errors import AnsorWarning, MeasureError, OptionError
 from ansor_py.measure import MEASURERS, MeasureInput, MeasureResult, Record
@@ -28,6 +27,7 @@ from ansor_py.search.loop.scoring import trainable
 from ansor_py.search.loop.tuning import merge_tasks, tune, tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
 from search_fakes import CountingPolicy, EvenModel, FakeMeasurer, hashed_cost

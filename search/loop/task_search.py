@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from ansor_py import __version__
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import AnsorError, NoSpaceError
 from ansor_py.measure.build import error_text
@@ -30,11 +30,12 @@ from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.pooled_policy import PooledPolicy
 from ansor_py.search.loop.results import TaskResult
 from ansor_py.search.loop.retiming import contenders_of
-from ansor_py.search.loop.scoring import Judged, Scorer, trainable
+from ansor_py.search.loop.scoring import Judged, Scorer, contains, trainable
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.policies.checked_policy import checked_policy
 from ansor_py.search.policies.policy import Policy, sketches_for
 from ansor_py.search.sampling.candidates import Candidates, Observation
+from ansor_py.search.sampling.default_schedule import default_schedule
 from ansor_py.search.scheduler.strategies import TaskProgress, similarity_group
 
 DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 0, the default schedule
@@ -79,14 +80,17 @@ class TaskSearch:
         self._failed_trials = 0
         self._group = similarity_group(task.dag)
 
+    @cached_property
     def default_program(self) -> Program:
-        """Candidate 0: the default schedule."""
+        """Candidate 0: the default schedule, as a program of the policy's sketch of which it is one, if any."""
         try:
-            return Program(
-                tuple(default_steps(self.task.dag, self.task.target, self.task.target.cores)), operator=DEFAULT_OPERATOR
-            )
+            chosen = default_schedule(self.task.dag, self.task.target, self.task.target.cores)
+            program = Program(chosen.steps, sketch=chosen.sketch.name, genes=chosen.genes, operator=DEFAULT_OPERATOR)
         except AnsorError as error:
             return Program(operator=DEFAULT_OPERATOR, error=error_text(error))
+        steps = [step.to_json() for step in program.steps]
+        known = (n for n, sketch in enumerate(self.policy.sketches) if contains(sketch, program.genes, steps))
+        return replace(program, sketch_id=next(known, None))
 
     def propose(self, count: int) -> list[Program]:
         """At most `count` programs of the policy; none when it has no more, which ends the task."""

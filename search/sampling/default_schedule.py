@@ -61,6 +61,11 @@ def default_schedule(dag: ComputeDAG, target: Target, threads: int) -> DefaultSc
     return DefaultSchedule(space.sketch, tuple(map(int, row)))
 
 
+def default_steps(dag: ComputeDAG, target: Target, threads: int) -> tuple[Step, ...]:
+    """The concrete steps of the default schedule."""
+    return default_schedule(dag, target, threads).steps
+
+
 def scored(space: Space, rows: Genes) -> list[float]:
     """The roofline's cycles of rows of one sketch."""
     return estimated_cycles(Population(space.sketch, rows), space.target).tolist() if len(rows) else []
