@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansor_py.lower.ir import Program, tiles_of
+from ansor_py.lower.ir import Program
 from ansor_py.lower.lower import lower
 from ansor_py.measure.cpu_caches import Cache, fetch_cycles, touched_lines
 from ansor_py.measure.cpu_instructions import Demand, tile_demand
@@ -22,7 +22,6 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import Step
 from ansor_py.target import Target
-from ansor_py.te.expr import reads_of
 from ansor_py.te.simplify import Simplifier
 
 HERTZ = 3.5e9
@@ -45,9 +44,9 @@ def simulate(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: in
 
 
 def program_seconds(program: Program, target: Target, threads: int) -> float:
-    """Seconds per call of a lowered program; regions that depend on constants alone are prepared once and take none."""
+    """Seconds per call of a lowered program; prepacked regions, which run once, take none."""
     simplifier = Simplifier(program.ranges)
-    regions = region_sites(program, threads, _prepared(program))
+    regions = region_sites(program, threads)
     demands = {site: tile_demand(site, simplifier, target) for region in regions for site in region.sites}
     waits = dict.fromkeys(demands, 0.0)
     touched = [
@@ -84,17 +83,3 @@ def _tile_cycles(site: TileSite, demand: Demand, waiting: float) -> float:
     busy = max(demand.arithmetic / VECTOR_UNITS, demand.slots / width, chain) + exits
     moving = max(demand.loads / LOAD_UNITS, demand.stores / STORE_UNITS)
     return max(busy * site.executions, moving * site.executions + waiting)
-
-
-def _prepared(program: Program) -> list[int]:
-    """Regions that read nothing but constants and what such regions wrote, and that write no output."""
-    known = {name for name, place in program.buffers.items() if place.scope == "constant"}
-    numbers: list[int] = []
-    for number, region in enumerate(program.regions):
-        tiles = list(tiles_of(region.body))
-        written = {tile.buffer.name for tile in tiles}
-        read = {read.tensor.name for tile in tiles for expr in (tile.value, *tile.indices) for read in reads_of(expr)}
-        if read - written <= known and all(program.buffers[name].scope != "output" for name in written):
-            numbers.append(number)
-            known |= written
-    return numbers

@@ -185,7 +185,7 @@ def redirect_reads(body: Expr, replacement: dict[int, Tensor]) -> Expr:
 
 def _definition(tensor: Tensor) -> str:
     if isinstance(tensor.op, Placeholder):
-        return f"{tensor} = {'constant' if tensor.op.constant else 'placeholder'}"
+        return f"{tensor} = {'constant' if tensor.is_constant else 'placeholder'}"
     axes = ", ".join(axis.name for axis in tensor.op.axes)
     reduce = "".join(f" {axis.name}<{axis.extent}" for axis in tensor.op.reduce_axes)
     return f"{tensor}[{axes}]{reduce} = {tensor.op.body}"

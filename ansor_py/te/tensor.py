@@ -88,6 +88,11 @@ class Tensor:
         return self.size * DTYPE_BYTES[self.dtype]
 
     @property
+    def is_constant(self) -> bool:
+        """Whether it is an input that has the same value in every call."""
+        return isinstance(self.op, Placeholder) and self.op.constant
+
+    @property
     def iterations(self) -> int:
         """How often the body is evaluated: once for each element, and in a reduction for each of its steps."""
         reduce_axes = self.op.reduce_axes if isinstance(self.op, Compute) else ()
