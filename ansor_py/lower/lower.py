@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ansor_py.lower.bounds import infer_bounds
-from ansor_py.lower.epilogue import with_epilogues
 from ansor_py.lower.ir import For, Node, Program, Region
 from ansor_py.lower.nest import Loop, build_nest
 from ansor_py.lower.nest import Node as NestNode
+from ansor_py.lower.passes.epilogues import fuse_epilogues
 from ansor_py.lower.passes.parallel_loops import outline_parallel_loops
 from ansor_py.lower.passes.register_tiles import form_tiles, step_vector_loops
 from ansor_py.lower.passes.tails import cut_tails
@@ -36,7 +36,7 @@ PASSES: tuple[Pass, ...] = (
     step_vector_loops,
     form_tiles,
     unroll_loops,
-    with_epilogues,
+    fuse_epilogues,
 )
 
 

@@ -9,7 +9,6 @@ accumulators and they are stored where the consumer would, so that the buffer be
     ->
     tile relu: registers = sum(registers, a * b); relu[i0 + i, j0 + j] = max(registers, 0)
 
-    program = with_epilogues(lower(state, target))
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from ansor_py.te.simplify import Ranges, Simplifier
 from ansor_py.te.tensor import Tensor
 
 
-def with_epilogues(program: Program) -> Program:
+def fuse_epilogues(program: Program) -> Program:
     """The program with consumers fused into register tiles wherever that is possible, without the buffers nobody uses then."""
     tiles = [tile for region in program.regions for tile in tiles_of(region.body)]
     readers = Counter(name for tile in tiles for name in _names_read(tile))
