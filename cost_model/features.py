@@ -6,7 +6,7 @@ over statements, buffers and loop levels, never over programs, and no `State` is
 and buffers in several structures is worked on once for all of them.
 
 Features are defined on the scheduled nest (`ansor_py.lower.nest`): every loop at full extent, fused loops as their
-components, before any simplification. `docs/features.md` lists them; `oracle.py` computes the same the slow way.
+components, before any simplification. `docs/features.md` lists them; `tests/feature_oracle.py` computes the same the slow way.
 
     batch = extract_features(population, target)
     batch.rows.shape          # (rows, len(feature_names())): one row a statement

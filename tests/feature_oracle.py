@@ -11,7 +11,11 @@ from __future__ import annotations
 import itertools
 import math
 
-from ansor_py.cost_model.oracle_uses import (
+from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statements
+from ansor_py.schedule.state import State
+from ansor_py.target import Target
+from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, walk
+from feature_oracle_uses import (
     BYTES,
     Located,
     Use,
@@ -21,10 +25,6 @@ from ansor_py.cost_model.oracle_uses import (
     stride_along,
     uses_of,
 )
-from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statements
-from ansor_py.schedule.state import State
-from ansor_py.target import Target
-from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, walk
 
 FLOATS = ("float32", "float64")
 
