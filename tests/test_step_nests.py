@@ -16,8 +16,10 @@ import pytest
 
 from ansor_py import te
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
-from ansor_py.errors import ScheduleError
+from ansor_py.errors import LoweringError, ScheduleError
+from ansor_py.lower.lower import lower
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.micro_kernels import MICRO_KERNELS
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import (
     STEPS,
@@ -32,6 +34,7 @@ from ansor_py.schedule.steps import (
     Fuse,
     Parallel,
     Pragma,
+    RegisterTile,
     Reorder,
     Rfactor,
     Split,
@@ -107,6 +110,13 @@ class Pair:
 
 
 TILED = (Split("C", "i", (2, 5)), Split("C", "j", (6,)))
+BLOCKED = (
+    Split("C", "i", (4,)),
+    Split("C", "j", (6,)),
+    Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1")),
+    Vectorize("C", "j.1"),
+)
+OUTER_PRODUCT = "float32 outer product"
 PAIRS: dict[type[Step], Pair] = {
     Split: Pair(
         state_of(exponentials()),
@@ -115,6 +125,11 @@ PAIRS: dict[type[Step], Pair] = {
             Refusal(after(), Split("B", "i", (4,)), "there is no such stage; the stages are C, D"),
             Refusal(after(), Split("C", "x", (4,)), "there is no iterator 'x'; stage 'C' has i, j, k"),
             Refusal(after(), Split("C", "i", (4, 0)), "lengths must be 1 or more, not [4, 0]"),
+            Refusal(
+                after(*BLOCKED, RegisterTile("C", ("i.1", "j.1"), OUTER_PRODUCT)),
+                Split("C", "j.1", (2,)),
+                "iterator 'j.1' is inside the register tile of i.1, j.1; split, reorder and attach first",
+            ),
             Refusal(after(), Split("C", "i", ()), "no length is given; give those of the inner parts, innermost first"),
             Refusal(
                 state_of(chain(), ComputeInline("D")),
@@ -222,6 +237,47 @@ PAIRS: dict[type[Step], Pair] = {
             ),
         ),
     ),
+    RegisterTile: Pair(
+        state_of(product(), *BLOCKED),
+        '["register_tile", "C", ["i.1", "j.1"], "float32 outer product"]',
+        (
+            Refusal(
+                after(*BLOCKED),
+                RegisterTile("C", ("i.1", "j.1"), "int4 magic"),
+                f"there is no micro-kernel 'int4 magic'; known are {', '.join(MICRO_KERNELS)}",
+            ),
+            Refusal(
+                after(*BLOCKED),
+                RegisterTile("C", (), OUTER_PRODUCT),
+                "no iterator is named; name the loops of the tile, outermost first",
+            ),
+            Refusal(
+                after(*BLOCKED),
+                RegisterTile("C", ("j.1", "i.1"), OUTER_PRODUCT),
+                "[j.1, i.1] is not the order of the loops; name them outermost first",
+            ),
+            Refusal(
+                after(*BLOCKED),
+                RegisterTile("C", ("k", "i.1", "j.1"), OUTER_PRODUCT),
+                "iterator 'k' is a reduction loop; only the last may be one",
+            ),
+            Refusal(
+                after(*BLOCKED, RegisterTile("C", ("i.1", "j.1"), OUTER_PRODUCT)),
+                RegisterTile("C", ("j.1",), OUTER_PRODUCT),
+                "it has one already, of i.1, j.1; a stage has one",
+            ),
+            Refusal(
+                after(Fuse("C", ("i", "j"))),
+                RegisterTile("C", ("i@j@",), OUTER_PRODUCT),
+                "iterator 'i@j@' is fused; name loops that are not",
+            ),
+            Refusal(
+                after(ComputeAt("C", "D", "j")),
+                RegisterTile("D", ("j",), OUTER_PRODUCT),
+                "stage 'C' is attached to iterator 'j'; attach further out",
+            ),
+        ),
+    ),
     Pragma: Pair(
         state_of(product()),
         '["pragma", "C", 64]',
@@ -285,7 +341,12 @@ PAIRS: dict[type[Step], Pair] = {
             Refusal(
                 after(Pragma("C", 16)),
                 CacheWrite("C"),
-                "it has an unroll limit or an aligned buffer already; this step comes first",
+                "it has an unroll limit, an aligned buffer or a register tile already; this step comes first",
+            ),
+            Refusal(
+                after(RegisterTile("C", ("k",), "formula")),
+                CacheWrite("C"),
+                "it has an unroll limit, an aligned buffer or a register tile already; this step comes first",
             ),
             Refusal(
                 after(CacheWrite("C")), CacheWrite("C"), "there is already a tensor 'C.local'; this step can be taken once"
@@ -429,3 +490,13 @@ def test_the_wrong_use_of_a_step_is_refused_by_what_is_wrong_and_what_to_do(refu
     with pytest.raises(ScheduleError) as caught:
         refusal.state.apply(refusal.step)
     assert str(caught.value) == f"{refusal.step.title}: {refusal.reason}"
+
+
+def test_a_tile_with_a_reduction_that_does_not_run_in_lanes_is_refused() -> None:
+    tiled = after(RegisterTile("C", ("k",), OUTER_PRODUCT))
+    target = host_targets()["host"]
+    with pytest.raises(
+        LoweringError, match="register tile of stage 'C': reduction loop 'C/k' does not run in lanes; vectorize"
+    ):
+        lower(tiled, target)
+    assert lower(tiled.apply(Vectorize("C", "k")), target)

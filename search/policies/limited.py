@@ -18,7 +18,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Alternatives, Hole, Sketch
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.evolution import EvolutionPolicy
-from ansor_py.search.policy import policy
+from ansor_py.search.policies.policy import policy
 from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ansor_py.schedule.access import has_reduction
 from ansor_py.schedule.state import At, Inlined, Location, Root, State
 from ansor_py.schedule.steps.base import Step, step
+from ansor_py.schedule.steps.register_tile import check_untiled
 
 
 def _place(step_: Step, state: State, location: Location) -> State:
@@ -55,6 +56,7 @@ class ComputeAt(Step):
             raise self.error(f"stage '{self.target}' is inlined and has no loops; attach it to a stage that has some")
         if target.iterators[position].annotation == "vectorize":
             raise self.error("the loop is vectorised; attach further out")
+        check_untiled(self, target, [self.iterator])
         if not _reaches(state, self.stage, self.target):
             readers = ", ".join(reader.name for reader in state.readers(self.stage))
             raise self.error(f"stage '{self.target}' does not depend on it; what reads it is {readers}")

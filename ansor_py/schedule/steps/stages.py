@@ -37,8 +37,8 @@ def _require_unmarked(step_: Step, state: State, stage: Stage) -> None:
     for item in stage.iterators:
         if item.annotation != "none":
             raise step_.error(f"its iterator '{item.name}' is already marked {item.annotation}; this step comes first")
-    if stage.unroll_limit or stage.storage_align is not None:
-        raise step_.error("it has an unroll limit or an aligned buffer already; this step comes first")
+    if stage.unroll_limit or stage.storage_align is not None or stage.register_tile is not None:
+        raise step_.error("it has an unroll limit, an aligned buffer or a register tile already; this step comes first")
 
 
 def _require_new_name(step_: Step, state: State, name: str) -> None:
