@@ -11,8 +11,9 @@ A docstring says
           for i.1 in 8:
             D[i] = exp(A[i])
 
-What stands in the backquotes is a step, or the stage that a rule is applied to; a rule may lead to several nests, below each
-other, each under the words that it adds to the sketch's name. The tests compare. After a change of what is printed on purpose:
+What stands in the backquotes is a step. A rule says "Before, and after on stage `C`:"; it may lead to several sketches, whose
+nests stand below each other, each under what the rule adds to the sketch's name. The tests compare. After a change of what is
+printed on purpose:
 
     python tests/docstring_nests.py          # writes the nests into the docstrings
 """
@@ -28,7 +29,9 @@ from pathlib import Path
 
 from ansor_py.schedule.state import State
 
-_EXAMPLE = re.compile(r"^ *Before, and after `(?P<subject>.+)`:\n\n(?P<nests>(?: {8}.*\n|\n(?= {8}))+)", re.MULTILINE)
+_EXAMPLE = re.compile(
+    r"^ *Before, and after (?:on stage )?`(?P<subject>.+)`:\n\n(?P<nests>(?: {8}.*\n|\n(?= {8}))+)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,6 @@ def write(cls: type, nests: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     import test_rule_nests
-
     import test_step_nests
 
     for documented_class, printed in (*test_step_nests.printed_nests(), *test_rule_nests.printed_nests()):

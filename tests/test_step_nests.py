@@ -14,11 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from ansor_py import te
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.errors import LoweringError, ScheduleError
 from ansor_py.lower.lower import lower
-from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.micro_kernels import MICRO_KERNELS
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import (
@@ -45,45 +43,10 @@ from ansor_py.schedule.steps import (
     Vectorize,
     step_from_json,
 )
-from ansor_py.te.tensor import Tensor
 from docstring_nests import documented, nest_of
+from nest_examples import chain, exponentials, phases, product, product_relu, row_sums, state_of
 from targets import host_targets
 from te_interpreter import evaluate, random_feeds
-
-
-def exponentials() -> Tensor:
-    a = te.placeholder((20, 12), name="A")
-    return te.compute((20, 12), lambda i, j: te.exp(a[i, j]), name="D")
-
-
-def product() -> Tensor:
-    a, b, k = te.placeholder((20, 16), name="A"), te.placeholder((16, 12), name="B"), te.reduce_axis(16, "k")
-    return te.compute((20, 12), lambda i, j: te.reduce_sum(a[i, k] * b[k, j], k), name="C")
-
-
-def product_relu() -> Tensor:
-    c = product()
-    return te.compute((20, 12), lambda i, j: te.maximum(c[i, j], 0.0), name="D")
-
-
-def chain() -> Tensor:
-    d = exponentials()
-    return te.compute((20, 12), lambda i, j: te.maximum(d[i, j], 1.0), name="E")
-
-
-def row_sums() -> Tensor:
-    a, k = te.placeholder((20, 16), name="A"), te.reduce_axis(16, "k")
-    return te.compute((20,), lambda i: te.reduce_sum(a[i, k], k), name="S")
-
-
-def phases() -> Tensor:
-    """Two phases of a transposed convolution of a row, by a kernel of 6."""
-    x, w, k = te.placeholder((12,), name="X"), te.placeholder((6,), name="W"), te.reduce_axis(3, "k")
-    return te.compute((2, 10), lambda p, i: te.reduce_sum(x[i + k] * w[1 - p + 2 * k], k), name="Y")
-
-
-def state_of(output: Tensor, *steps: Step) -> State:
-    return State.initial(ComputeDAG.from_outputs(output)).replay(steps)
 
 
 def after(*steps: Step) -> State:
