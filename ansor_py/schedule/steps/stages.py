@@ -267,22 +267,22 @@ class Rfactor(Step):
     def _reduction_values(self, stage: Stage) -> tuple[dict[str, Expr], dict[str, int], list[Expr]]:
         """Reduction axes in terms of the loops, the loops' extents, and what must hold where lengths do not divide."""
         extents = {axis.name: axis.extent for axis in stage.op.reduce_axes}
-        touched = set(extents)
+        reduced = set(extents)
         for relation in stage.relations:
-            if isinstance(relation, FuseRelation) and set(relation.parents) <= touched:
+            if isinstance(relation, FuseRelation) and set(relation.parents) <= reduced:
                 product = 1
                 for parent in relation.parents:
                     product *= extents[parent]
                 extents[relation.fused] = product
-                touched.add(relation.fused)
-            elif isinstance(relation, SplitRelation) and relation.parent in touched:
+                reduced.add(relation.fused)
+            elif isinstance(relation, SplitRelation) and relation.parent in reduced:
                 rest = extents[relation.parent]
                 for part, length in zip(reversed(relation.parts[1:]), relation.lengths, strict=True):
                     if not isinstance(length, int):
                         raise self.error(f"the length of '{part}' is still open ({length}); rfactor needs numbers")
                     extents[part], rest = min(length, rest), -(-rest // length)
                 extents[relation.parts[0]] = rest
-                touched |= set(relation.parts)
+                reduced |= set(relation.parts)
         values: dict[str, Expr] = {
             item.name: Axis(item.name, extents[item.name], "spatial" if item.name == self.iterator else "reduction")
             for item in stage.iterators
@@ -290,7 +290,7 @@ class Rfactor(Step):
         }
         conditions: list[Expr] = []
         for relation in reversed(stage.relations):
-            if isinstance(relation, SplitRelation) and relation.parent in touched:
+            if isinstance(relation, SplitRelation) and relation.parent in reduced:
                 value = values[relation.parts[0]]
                 total = extents[relation.parts[0]]
                 for part in relation.parts[1:]:
@@ -298,7 +298,7 @@ class Rfactor(Step):
                 values[relation.parent] = value
                 if total != extents[relation.parent]:
                     conditions.append(value < extents[relation.parent])
-            elif isinstance(relation, FuseRelation) and relation.fused in touched:
+            elif isinstance(relation, FuseRelation) and relation.fused in reduced:
                 inner = 1
                 for parent in reversed(relation.parents):
                     values[parent] = (values[relation.fused] // inner) % extents[parent]
