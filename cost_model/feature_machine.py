@@ -9,9 +9,7 @@ from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parall
 from ansor_py.target import Target
 
 CURVE_SAMPLES = 10
-# Addresses so many bytes apart share a set of the L1 and the L2 cache (64 and 1024 sets of lines); the L3's are hashed.
 CACHE_SHARE = 0.75  # of a cache is kept; what streams through takes the rest
-SET_PERIODS = (1 << 12, 1 << 16, 0)
 
 
 @feature_group("intensity", [f"intensity_{sample}" for sample in range(1, CURVE_SAMPLES + 1)])
@@ -36,9 +34,9 @@ def intensity(statement: StatementArrays, target: Target, out: Columns) -> None:
 def statement_bytes(statement: StatementArrays) -> Floats:
     """Bytes [D, n] that the statement alone touches inside each depth."""
     if "bytes" not in statement.kept:
-        total = statement.touched[0] * statement.buffers[0].element_bytes
-        for touched, use in zip(statement.touched[1:], statement.buffers[1:], strict=True):
-            total += touched * use.element_bytes
+        total = statement.footprint[0] * statement.buffers[0].element_bytes
+        for footprint, use in zip(statement.footprint[1:], statement.buffers[1:], strict=True):
+            total += footprint * use.element_bytes
         statement.kept["bytes"] = total
     return statement.kept["bytes"]
 
@@ -65,7 +63,7 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
     if "cache_traffic" in statement.kept:
         return statement.kept["cache_traffic"]
     sizes = np.array([[[float(use.element_bytes)]] for use in statement.buffers])
-    runs, pitches, used = statement.runs * sizes, statement.pitches * sizes, statement.touched * sizes
+    runs, pitches, used = statement.runs * sizes, statement.pitches * sizes, statement.footprint * sizes
     line = target.cache_line_bytes
     lines = np.where(runs % line == 0, runs, runs + line - sizes)  # the mean over where a run begins
     lines = np.where(pitches > 0, np.minimum(lines, np.maximum(pitches, runs)), lines)
@@ -75,9 +73,12 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
     repeats = statement.inner[0] / statement.inner
     into = np.empty((3, statement.programs))
     capacities = (target.l1, target.l2, max(target.l3, target.l2))
-    for level, (capacity, period) in enumerate(zip(capacities, SET_PERIODS, strict=True)):
+    for level, (capacity, ways) in enumerate(
+        zip(capacities, (target.core.first_ways, target.core.second_ways, 0), strict=True)
+    ):
         occupied = np.broadcast_to(statement.body_bytes, moved.shape)
-        if period:
+        if ways:
+            period = 1 << (capacity // ways).bit_length() - 1  # addresses so many bytes apart share a set
             places = period / np.gcd(pitches.astype(np.int64), period)
             crowding = np.where(pitches > 0, period / np.minimum(places * lines, period), 1.0)
             occupied = occupied + moved * crowding - used

@@ -17,17 +17,14 @@ from ansor_py.cost_model.operation_counts import OperationCounts
 from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parallel_chunks
 from ansor_py.target import Target
 
-PER_CYCLE = 2  # vector operations of an accumulating core
 DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for
-LATENCY_VECTORS = 8  # accumulators that keep two units of four cycles' latency busy
-# Cycles of a load: one element for all lanes, a vector (which may lie across two cache lines), one element of many.
-LOAD_CYCLES = (0.5, 1.5, 1.5)
-STORE_CYCLES = 2  # of a vector of accumulators, with its load when the next run begins, and of an element by itself
+# Loads that one counts as: one element for all lanes, a vector (which may lie across two cache lines), one element of many.
+LOADS = (1.0, 3.0, 3.0)
+# Stores that one counts as: of a vector of accumulators, with its load when the next run begins, and of an element by itself.
+STORES = 2
 # Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors again.
 TRANSPOSED_RUN = 4
-# Bytes that the next level delivers a cycle: into L1, into L2, into L3.
-DELIVERED_BYTES = (32.0, 10.0, 4.0)
-SPILL_CYCLES = 1.5  # of an accumulator that finds no register, a step
+SPILL_LOADS = 3  # loads that an accumulator without a register counts as, a step: it is stored and loaded again
 # In a body of more multiply-adds than the first number the compiler loads ahead, a register for each that many more.
 SHORT_BODY, BODY_OF_A_REGISTER = 64, 24
 START_CYCLES, ITERATION_CYCLES = 2.0, 0.7  # of a loop: its set-up and its branches
@@ -40,28 +37,29 @@ ROOFLINE_FIELDS = ("compute_cycles", "load_cycles", "store_cycles", "memory_cycl
 @feature_group("roofline", ROOFLINE_FIELDS)
 def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Cycles of all iterations on one core by resource, and of the statement on the cores in use."""
-    share = vector_share(statement, target)
+    core, share = target.core, vector_share(statement, target)
     depth = statement.reduction_depth
     waiting = np.ones(statement.programs)
     loads = loads_by_kind(statement, target)
-    cycles = np.empty((4, statement.programs))
     factors = unroll_factors(statement, target)
     spilled = np.zeros(statement.programs)
     if depth is not None:
         accumulators = statement.inner[depth] * share
-        waiting = np.maximum(LATENCY_VECTORS / accumulators, 1.0)
+        waiting = np.maximum(core.latency * core.vector_units / accumulators, 1.0)
         steps = statement.inner[0] / statement.inner[depth]
         operands = loads[1] / steps + 1
         ahead = np.maximum(accumulators * factors.prod(axis=0) - SHORT_BODY, 0.0) / BODY_OF_A_REGISTER
         spilled = steps * np.maximum(accumulators + operands + ahead - target.vector_registers, 0.0)
-    cycles[0] = statement.inner[0] * share * operation_weight(statement.operations) / PER_CYCLE * waiting
-    cycles[1] = (loads * np.array(LOAD_CYCLES)[:, None]).sum(axis=0) + SPILL_CYCLES * spilled
+    cycles = np.empty((4, statement.programs))
+    cycles[0] = statement.inner[0] * share * operation_weight(statement.operations) / core.vector_units * waiting
+    cycles[1] = ((loads * np.array(LOADS)[:, None]).sum(axis=0) + SPILL_LOADS * spilled) / core.loads
     vectors, elements = stores(statement, target)
     transposed = (elements > 0) & (statement.runs[0, statement.tile_depth] >= TRANSPOSED_RUN)
-    cycles[2] = STORE_CYCLES * (vectors + np.where(transposed, vectors, elements))
-    cycles[3] = (cache_traffic(statement, target) / np.array(DELIVERED_BYTES)[:, None]).sum(axis=0)
-    core = np.maximum(cycles[0], cycles[1]) + loop_cycles(statement, factors)
-    busiest = np.maximum(core, cycles[3]) + EXPOSED * np.minimum(core, cycles[3])
+    cycles[2] = STORES / core.stores * (vectors + np.where(transposed, vectors, elements))
+    rates = np.array([[core.second_bytes], [core.third_bytes], [core.memory_bytes]])
+    cycles[3] = (cache_traffic(statement, target) / rates).sum(axis=0)
+    busy = np.maximum(cycles[0], cycles[1]) + loop_cycles(statement, factors)
+    busiest = np.maximum(busy, cycles[3]) + EXPOSED * np.minimum(busy, cycles[3])
     chunks = parallel_chunks(statement)
     waves = np.ceil(chunks / target.cores)
     out[0:4] = cycles

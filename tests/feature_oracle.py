@@ -11,20 +11,20 @@ from __future__ import annotations
 import itertools
 import math
 
-from ansor_py.cost_model.oracle_uses import (
-    BYTES,
-    Located,
-    Use,
-    dimension_width,
-    elements_touched,
-    iteration_count,
-    stride_along,
-    uses_of,
-)
 from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statements
 from ansor_py.schedule.state import State
 from ansor_py.target import Target
 from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, reads_of, walk
+from feature_oracle_uses import (
+    BYTES,
+    Located,
+    Use,
+    dimension_width,
+    footprint,
+    iteration_count,
+    stride_along,
+    uses_of,
+)
 
 FLOATS = ("float32", "float64")
 
@@ -166,7 +166,7 @@ def _body_bytes(item: Located, depth: int, all_items: list[Located]) -> int:
     most: dict[str, int] = {}
     for other in _inside(item, depth, all_items):
         for use in other.uses:
-            most[use.name] = max(most.get(use.name, 0), use.element * elements_touched(use, other.loops[depth:]))
+            most[use.name] = max(most.get(use.name, 0), use.element * footprint(use, other.loops[depth:]))
     return sum(most.values())
 
 
@@ -189,7 +189,7 @@ def _buffer(item: Located, number: int, use: Use, all_items: list[Located], targ
         "read_write": float(accumulates),
     }
     fields["bytes"] = iteration_count(item.loops) * use.element
-    fields["unique_bytes"] = elements_touched(use, item.loops) * use.element
+    fields["unique_bytes"] = footprint(use, item.loops) * use.element
     fields["lines"] = 1
     for position in reversed(range(len(item.loops))):
         loop = item.loops[position]
@@ -223,7 +223,7 @@ def _reuse(item: Located, use: Use, all_items: list[Located]) -> dict[str, float
     for depth in reversed(range(len(item.loops) + 1)):
         loop = item.loops[depth - 1] if depth else None
         sharing = [
-            elements_touched(shared, other.loops[depth:])
+            footprint(shared, other.loops[depth:])
             for other in _inside(item, depth, all_items)
             for shared in other.uses
             if shared.name == use.name
@@ -242,7 +242,7 @@ def _reuse(item: Located, use: Use, all_items: list[Located]) -> dict[str, float
 
 
 def _statement_bytes(item: Located, depth: int) -> int:
-    return sum(use.element * elements_touched(use, item.loops[depth:]) for use in item.uses)
+    return sum(use.element * footprint(use, item.loops[depth:]) for use in item.uses)
 
 
 def _intensity(item: Located) -> dict[str, float]:
@@ -294,16 +294,16 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     fields["parallel_chunks_per_core"] = chunks / target.cores
     fields["parallel_imbalance"] = math.ceil(chunks / target.cores) * target.cores / chunks
-    levels = (("l1", target.l1, 4096), ("l2", target.l2, 65536), ("l3", max(target.l3, target.l2), None))
-    for name, capacity, period in levels:
+    core = target.core
+    levels = (("l1", target.l1, core.first_ways), ("l2", target.l2, core.second_ways), ("l3", max(target.l3, target.l2), None))
+    for name, capacity, ways in levels:
+        period = None if ways is None else 2 ** math.floor(math.log2(capacity // ways))
         traffic = (_traffic(item, use, all_items, 0.75 * capacity, period, target) for use in item.uses)
         fields[f"{name}_traffic"] = sum(traffic)
     return fields
 
 
-def _traffic(
-    item: Located, use: Use, all_items: list[Located], capacity: float, period: int | None, target: Target
-) -> float:
+def _traffic(item: Located, use: Use, all_items: list[Located], capacity: float, period: int | None, target: Target) -> float:
     """Bytes of a buffer's lines that move into a cache whose sets repeat every `period` bytes."""
     vectorised = [position for position, loop in enumerate(item.loops) if loop.annotation == "vectorize"]
     least = vectorised[-1] if vectorised else len(item.loops)
@@ -315,7 +315,11 @@ def _traffic(
         if others + moved * crowding <= capacity or depth == least:
             around = max(depth - 1, 0)
             fits_whole = depth == 0 and others + moved * crowding <= capacity
-            return 0 if fits_whole or (depth == 0 == least) else iteration_count(item.loops[:around]) * _lines(use, item.loops[around:], None, target)[0]
+            return (
+                0
+                if fits_whole or (depth == 0 == least)
+                else iteration_count(item.loops[:around]) * _lines(use, item.loops[around:], None, target)[0]
+            )
     raise AssertionError
 
 
@@ -368,7 +372,7 @@ def _loads(item: Located, inside: tuple[Loop, ...], lanes: int) -> int:
     """Loads of the read buffers in one step: whole vectors where a vectorised loop moves the buffer, else single elements."""
     total = 0
     for use in item.uses[1:]:
-        elements = elements_touched(use, inside)
+        elements = footprint(use, inside)
         moved = any(stride_along(use, loop) != 0 for loop in item.loops if loop.annotation == "vectorize")
         total += math.ceil(elements / lanes) if moved else elements
     return total
@@ -418,7 +422,7 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
     fields = dict.fromkeys(("broadcast_loads", "contiguous_loads", "gathered_loads"), 0.0)
     strides = [stride_along(use, item.loops[vectorised[-1]]) if vectorised else 0 for use in item.uses]
     for use, stride in zip(item.uses[1:], strides[1:], strict=True):
-        loads = math.ceil(elements_touched(use, tile) / lanes) if stride == 1 else elements_touched(use, tile)
+        loads = math.ceil(footprint(use, tile) / lanes) if stride == 1 else footprint(use, tile)
         kind = "broadcast_loads" if stride == 0 else "contiguous_loads" if stride == 1 else "gathered_loads"
         fields[kind] += iteration_count(around) * loads
     fields["stores"] = raw["iterations"] * _vector_share(item, target) / max(1, raw["accumulation_run"])
@@ -430,30 +434,33 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
 
 
 def _roofline(state: State, item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
-    """Cycles of arithmetic (two operations a cycle, eight in flight), of loads, of stores, of the caches, of loops."""
+    """Cycles of arithmetic, of loads, of stores, of the caches, of loops."""
+    core, share = target.core, _vector_share(item, target)
     counts = {name: round(raw[name] / raw["iterations"]) for name in raw if name.startswith(("float_", "int_"))}
     weight = sum((8 if "divmod" in name else 20 if "math" in name else 1) * count for name, count in counts.items())
     weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
     start = _reduction_tile(state, item)
     around = item.loops[: _tile(state, item) if start is None else start]
-    emitted = iteration_count(item.loops[len(around) :]) * _vector_share(item, target)
+    emitted = iteration_count(item.loops[len(around) :]) * share
     factors = _unrolled(item, around, emitted) if start is not None else [1.0] * len(around)
     waiting, spilled = 1.0, 0.0
     if start is not None:
-        waiting = max(1.0, 8 / emitted)
+        waiting = max(1.0, core.latency * core.vector_units / emitted)
         ahead = max(0.0, emitted * math.prod(factors) - 64) / 24
         steps = iteration_count(around)
         spilled = steps * max(0.0, emitted + raw["contiguous_loads"] / steps + 1 + ahead - target.vector_registers)
-    cycles = {"compute_cycles": raw["iterations"] * _vector_share(item, target) * weight / 2 * waiting}
-    cycles["load_cycles"] = raw["broadcast_loads"] / 2 + (raw["contiguous_loads"] + raw["gathered_loads"] + spilled) * 1.5
+    cycles = {"compute_cycles": raw["iterations"] * share * weight / core.vector_units * waiting}
+    loads = raw["broadcast_loads"] + 3 * (raw["contiguous_loads"] + raw["gathered_loads"] + spilled)
+    cycles["load_cycles"] = loads / core.loads
     spent = max(cycles.values())
     for position, (loop, factor) in enumerate(zip(around, factors, strict=True)):
         iterations = math.ceil(loop.extent / factor)
         if iterations > 1:
             spent += iteration_count(around[:position]) * (2 + 0.7 * iterations)
-    cycles["memory_cycles"] = raw["l1_traffic"] / 32 + raw["l2_traffic"] / 10 + raw["l3_traffic"] / 4
+    cycles["memory_cycles"] = raw["l1_traffic"] / core.second_bytes + raw["l2_traffic"] / core.third_bytes
+    cycles["memory_cycles"] += raw["l3_traffic"] / core.memory_bytes
     is_transposed = raw["scattered_stores"] > 0 and raw["store_run"] >= 4
-    cycles["store_cycles"] = 2 * (raw["stores"] + raw["stores" if is_transposed else "scattered_stores"])
+    cycles["store_cycles"] = 2 / core.stores * (raw["stores"] + raw["stores" if is_transposed else "scattered_stores"])
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     waves = math.ceil(chunks / target.cores)
     cycles["roofline_cycles"] = 0.0
