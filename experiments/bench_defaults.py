@@ -2,10 +2,10 @@
 
     python experiments/bench_defaults.py --target "host cpu=haswell" --json runs/defaults.json
 
-`best_records.jsonl` beside this file holds one record for each of the 22 workloads and of ResNet-50's tasks, on AVX-512 and on
-AVX2, with two threads. Both programs of a task are loaded into this process and take turns; what counts is the quickest block of
-each. The last column says whom to blame for a slow default: the roofline's cycles of the default over those of the record. Below
-1 the roofline likes the wrong one; above 1 nobody showed it the better one.
+`best_records.jsonl` beside this file holds one record for each of the 22 workloads and of ResNet-50's tasks, on AVX-512 and
+on AVX2, with two threads. Both programs of a task are loaded into this process and take turns; what counts is the quickest
+block of each. The last column but one says whom to blame for a slow default: the roofline's cycles of the default over those of
+the record. Below 1 the roofline likes the wrong one; above 1 nobody showed it the better one.
 """
 
 from __future__ import annotations

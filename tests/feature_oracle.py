@@ -309,37 +309,39 @@ def _traffic(item: Located, use: Use, all_items: list[Located], capacity: float,
     least = vectorised[-1] if vectorised else len(item.loops)
     for depth in range(least + 1):
         inside = item.loops[depth:]
-        touched = use.element * elements_touched(use, inside)
-        moved, crowding = _lines(use, inside, period, target)
-        others = _body_bytes(item, depth, all_items) - touched
-        if others + moved * crowding <= capacity or depth == least:
-            around = max(depth - 1, 0)
-            fits_whole = depth == 0 and others + moved * crowding <= capacity
-            return (
-                0
-                if fits_whole or (depth == 0 == least)
-                else iteration_count(item.loops[:around]) * _lines(use, item.loops[around:], None, target)[0]
-            )
-    raise AssertionError
+        moved, crowding, _ = _lines(use, inside, period, target)
+        others = _body_bytes(item, depth, all_items) - use.element * footprint(use, inside)
+        if depth == least or others + moved * crowding <= capacity:
+            break
+    if depth == 0:  # from the last call
+        return 0
+    moved, _, lone = _lines(use, item.loops[depth - 1 :], period, target)
+    return iteration_count(item.loops[: depth - 1]) * moved * (3 if lone and capacity > target.l1 else 1)
 
 
-def _lines(use: Use, inside: tuple[Loop, ...], period: int | None, target: Target) -> tuple[float, float]:
-    """Bytes of the lines that hold what is touched, and how many times more room they take in a cache's crowded sets."""
+def _lines(use: Use, inside: tuple[Loop, ...], period: int | None, target: Target) -> tuple[float, float, bool]:
+    """Bytes of the lines that hold what is touched, how many times more room they take in a cache's crowded sets, and whether
+    they are far from each other."""
     run = _run(use, inside) * use.element
-    count = use.element * elements_touched(use, inside) / run
+    count = use.element * footprint(use, inside) / run
     line = run if run % target.cache_line_bytes == 0 else run + target.cache_line_bytes - use.element
-    whole, pitch = True, 0
+    apart: list[tuple[int, int]] = []  # how many runs there are along further dimensions, and how far from each other
+    whole = True
     for dimension in reversed(range(len(use.shape))):
         width = dimension_width(use, dimension, inside)
         if not whole and width > 1:
-            pitch = math.prod(use.shape[dimension + 1 :]) * use.element
-            break
+            apart.append((width, math.prod(use.shape[dimension + 1 :]) * use.element))
         whole = whole and width == use.shape[dimension]
-    if not pitch:
-        return count * line, 1.0
-    line = min(line, max(pitch, run))
-    places = 1 if period is None else period // math.gcd(pitch, period)
-    return count * line, 1.0 if period is None else period / min(places * line, period)
+    if apart:
+        line = min(line, max(apart[0][1], run))
+    lone = line < 256 and bool(apart) and apart[0][1] > 256
+    if period is None:
+        return count * line, 1.0, lone
+    sets = line
+    for number, (width, pitch) in enumerate(apart[:2]):
+        held = width if number == 0 else count / apart[0][0]
+        sets *= min(held, period // math.gcd(pitch, period))
+    return count * line, period / min(sets, period) if count * line > sets else 1.0, lone
 
 
 def _lanes(item: Located, target: Target) -> int:

@@ -27,8 +27,8 @@ from ansor_py.search.sampling.validity import accepts, repair
 from ansor_py.sketch_rules.derivation import DEFAULT_RULES, generate_sketches
 from ansor_py.target import Target
 
-ROWS = 96  # random ones of each sketch
-DESCENTS, ROUNDS = 3, 4  # so many of the best rows are improved, in so many rounds
+ROWS = 64  # random ones of each sketch
+DESCENTS, ROUNDS = 2, 4  # so many of the best rows are improved, in so many rounds
 OPTIONS = SearchOptions()
 
 
