@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.search.candidates import Candidate, Keys, row_keys
 from ansor_py.search.crossover import crossover, guided_shares, node_scores
@@ -22,7 +23,7 @@ from ansor_py.search.mutation import MUTATIONS, mutate
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policy import ScoreFunction, StatementScoreFunction, StatementScores
 from ansor_py.search.space import Space
-from ansor_py.search.validity import Mask, plausible, repair, within_bounds
+from ansor_py.search.validity import plausible, repair, within_bounds
 
 Scores = NDArray[np.float64]
 NO_PARENT = -1

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ansor_py.codegen.default_tile import transposed_row
 from ansor_py.lower.lower import MAX_TILE_VECTORS
 from ansor_py.schedule.access import element_stride
-from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.hole_kinds import RegisterTileHole, TileHole, VectorHole
 from ansor_py.schedule.state import Gene, Inlined, Stage
 from ansor_py.schedule.steps import Reorder, Split, Unroll, Vectorize
 from ansor_py.sketch_rules.partial_sketch import PartialSketch, innermost_part, moved_last
@@ -47,7 +47,7 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     sums_rows = stage.op.reduce_axes and axis in stage.op.axes and stage.name not in sketch.levels
     vectors = sketch.options.wide_vectors if sums_rows else sketch.options.vectors
     choices = vector_choices(axis.extent, lanes, _is_contiguous(body, axis), vectors)
-    sketch, hole = sketch.with_hole(Hole(f"vectorize {stage.name}", "vectorize", stage.name, choices))
+    sketch, hole = sketch.with_hole(VectorHole(f"vectorize {stage.name}", stage.name, choices))
     sketch = sketch.apply(Split(stage.name, loop, (Gene(hole),)))
     inner = f"{loop}.1"
     order = moved_last(sketch.state.stage(stage.name), inner)
@@ -65,10 +65,10 @@ def _transposed(sketch: PartialSketch, stage: Stage, row: Axis, axis: Axis) -> P
     lanes = sketch.target.lanes(stage.tensor.dtype)
     tiles = transposed_tiles(row.extent, axis.extent, lanes, sketch.options.vectors)
     name = stage.name
-    sketch, tile = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
+    sketch, tile = sketch.with_hole(RegisterTileHole(f"register tile {name}", name, tiles))
     most = -(-row.extent // min(rows for rows, _ in tiles))
     blocks = tuple((size,) for size in level_sizes(most, row.extent, sketch.options))
-    sketch, block = sketch.with_hole(Hole(f"tile {name}.{row.name}", "tile", name, blocks))
+    sketch, block = sketch.with_hole(TileHole(f"tile {name}.{row.name}", name, blocks))
     outer = [item.name for item in stage.op.axes if item not in (row, axis)]
     order = (*outer, f"{row.name}.0", f"{axis.name}.0", f"{row.name}.1", f"{row.name}.2", f"{axis.name}.1")
     return sketch.apply(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ansor_py.lower.bounds import infer_bounds
-from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.hole_kinds import RegisterTileHole, TileHole
 from ansor_py.schedule.state import At, Gene, Stage
 from ansor_py.schedule.steps import Reorder, Split, Step, Vectorize
 from ansor_py.sketch_rules.fusible import reuses_data
@@ -100,16 +100,16 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
         sketch.panels[name][1] if name in sketch.panels else None,  # a row of the register tile is a row of the panel
         sketch.options,
     )
-    sketch, register_hole = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
+    sketch, register_hole = sketch.with_hole(RegisterTileHole(f"register tile {name}", name, tiles))
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):
         smallest = min(choice[position] for choice in tiles)
-        hole = Hole(f"tile {name}.{axis.name}", "tile", name, tile_pairs(extents[axis], smallest, sketch.options))
+        hole = TileHole(f"tile {name}.{axis.name}", name, tile_pairs(extents[axis], smallest, sketch.options))
         sketch, number = sketch.with_hole(hole)
         splits.append(Split(name, axis.name, (Gene(register_hole, position), Gene(number, 0), Gene(number, 1))))
     for axis in axes.reduction:
         inner = reduction_lengths(axis.extent, sketch.options)
-        sketch, number = sketch.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, inner))
+        sketch, number = sketch.with_hole(TileHole(f"tile {name}.{axis.name}", name, inner))
         lengths = (Gene(register_hole, len(axes.spatial)), Gene(number)) if axis is axes.vector else (Gene(number),)
         splits.append(Split(name, axis.name, lengths))
     levels = _levels(axes)

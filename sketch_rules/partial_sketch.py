@@ -2,17 +2,18 @@
 
 Rules are functions on it: every method returns a new partial sketch.
 
-    partial, hole = partial.with_hole(Hole("tile C.i", "tile", "C", choices))
+    partial, hole = partial.with_hole(TileHole("tile C.i", "C", choices))
     partial = partial.apply(Split("C", "i", (Gene(hole, 0), Gene(hole, 1))))
+    partial = partial.choose(UnrollHole("unroll C", "C", (0, 64)))
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.schedule.sketch import VALUE_KINDS, Alternatives, Hole, Sketch
+from ansor_py.schedule.hole import Hole
+from ansor_py.schedule.sketch import Alternatives, Sketch
 from ansor_py.schedule.state import SplitRelation, Stage, State
 from ansor_py.schedule.steps import Step
 from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
@@ -53,15 +54,19 @@ class PartialSketch:
         return replace(self, steps=(*self.steps, *steps), state=self.state.replay(steps))
 
     def with_hole(self, hole: Hole) -> tuple[PartialSketch, int]:
-        """With one more hole, and its number."""
+        """With one more hole whose choices are lengths, and the number by which steps refer to it (`Gene`)."""
         return replace(self, holes=(*self.holes, hole)), len(self.holes)
 
-    def choose(self, hole: int, steps_of_choice: Sequence[tuple[Step, ...]]) -> PartialSketch:
-        """With steps that depend on a hole. Later steps must be legal after each of the alternatives."""
-        state = self.state
-        if self.holes[hole].kind not in VALUE_KINDS:
-            state = state.replay(steps_of_choice[0])
-        return replace(self, steps=(*self.steps, Alternatives(hole, tuple(steps_of_choice))), state=state)
+    def choose(self, hole: Hole) -> PartialSketch:
+        """With one more hole, whose choices stand for steps. Later steps must be legal after those of each choice."""
+        state = self.state if hole.sets else self.state.replay(hole.steps(hole.choices[0]))
+        return replace(self, holes=(*self.holes, hole), steps=(*self.steps, Alternatives(len(self.holes))), state=state)
+
+    @property
+    def structural(self) -> list[Hole]:
+        """The holes so far that choose the template."""
+        chosen = [self.holes[item.hole] for item in self.steps if isinstance(item, Alternatives)]
+        return [hole for hole in chosen if hole.sets is None]
 
     def with_levels(self, stage: str, levels: Levels) -> PartialSketch:
         """With the tile levels of a stage noted."""

@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.schedule.sketch import Alternatives, Hole, Sketch
+from ansor_py.schedule.hole import Hole
+from ansor_py.schedule.hole_kinds import LocationHole, TileHole
+from ansor_py.schedule.sketch import Sketch
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.evolution import EvolutionPolicy
 from ansor_py.search.policy import policy
@@ -39,13 +41,11 @@ class LimitedPolicy(EvolutionPolicy):
 
 def _kept_choices(hole: Hole) -> list[int]:
     """Of locations root, of pairs of tile lengths those whose outer one is 1; else all."""
-    match hole.kind:
-        case "location":
-            return [number for number, choice in enumerate(hole.choices) if choice is None]
-        case "tile":
-            return [number for number, choice in enumerate(hole.choices) if all(length == 1 for length in choice[1:])]
-        case _:
-            return list(range(len(hole.choices)))
+    if isinstance(hole, LocationHole):
+        return [number for number, choice in enumerate(hole.choices) if choice is None]
+    if isinstance(hole, TileHole):
+        return [number for number, choice in enumerate(hole.choices) if all(length == 1 for length in choice[1:])]
+    return list(range(len(hole.choices)))
 
 
 def narrowed(sketch: Sketch, kept: Mapping[int, Sequence[int]]) -> Sketch:
@@ -54,10 +54,4 @@ def narrowed(sketch: Sketch, kept: Mapping[int, Sequence[int]]) -> Sketch:
         replace(hole, choices=tuple(hole.choices[choice] for choice in kept[number])) if number in kept else hole
         for number, hole in enumerate(sketch.holes)
     )
-    steps = tuple(
-        replace(item, steps_of_choice=tuple(item.steps_of_choice[choice] for choice in kept[item.hole]))
-        if isinstance(item, Alternatives) and item.hole in kept
-        else item
-        for item in sketch.steps
-    )
-    return Sketch(sketch.name, sketch.dag, steps, holes)
+    return replace(sketch, holes=holes)

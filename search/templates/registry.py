@@ -18,9 +18,9 @@ from collections.abc import Callable
 
 from ansor_py.errors import NoSpaceError, plug_in
 from ansor_py.schedule.dag import ComputeDAG, tensor_flops
-from ansor_py.schedule.sketch import Hole, Sketch
+from ansor_py.schedule.hole_kinds import ParallelHole
+from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.state import Root, Stage
-from ansor_py.schedule.steps import Fuse, Parallel, Step
 from ansor_py.sketch_rules.always_inline import AlwaysInline
 from ansor_py.sketch_rules.annotate_unroll import annotate_unroll
 from ansor_py.sketch_rules.annotate_vectorize import annotate_vectorize
@@ -73,8 +73,7 @@ def _finished(partial: PartialSketch) -> Sketch:
         loops = _parallel_loops(partial, stage)
         if loops:
             # A hole of one choice: where stages have no such hole, analyses and checks take them for serial.
-            partial, hole = partial.with_hole(Hole(f"parallel {stage.name}", "parallel", stage.name, (len(loops),)))
-            partial = partial.choose(hole, [_parallel_steps(stage.name, loops)])
+            partial = partial.choose(ParallelHole(f"parallel {stage.name}", stage.name, (len(loops),), loops))
     return annotate_unroll(partial).finish()
 
 
@@ -95,9 +94,3 @@ def _parallel_loops(partial: PartialSketch, stage: Stage) -> tuple[str, ...]:
         loops.append(iterator.name)
         chunks *= extents[iterator.name]
     return tuple(loops)
-
-
-def _parallel_steps(stage: str, loops: tuple[str, ...]) -> tuple[Step, ...]:
-    if len(loops) == 1:
-        return (Parallel(stage, loops[0]),)
-    return Fuse(stage, loops), Parallel(stage, "".join(f"{loop}@" for loop in loops))

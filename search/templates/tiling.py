@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.hole_kinds import RegisterTileHole, TileHole
 from ansor_py.schedule.state import Gene, Root
 from ansor_py.schedule.steps import ComputeAt, FollowSplit, Reorder, Split, Step, Vectorize
 from ansor_py.sketch_rules.add_packing import AddPacking
@@ -46,18 +46,18 @@ def tiled(partial: PartialSketch, name: str, split: Collection[str]) -> PartialS
         partial.panels[name][1] if name in partial.panels else None,
         partial.options,
     )
-    partial, register_hole = partial.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
+    partial, register_hole = partial.with_hole(RegisterTileHole(f"register tile {name}", name, tiles))
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):
         smallest = min(choice[position] for choice in tiles)
         most = partial.options.round_sizes[-1]
         sizes = tuple((size,) for size in level_sizes(-(-axis.extent // smallest), most, partial.options))
-        partial, hole = partial.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, sizes))
+        partial, hole = partial.with_hole(TileHole(f"tile {name}.{axis.name}", name, sizes))
         splits.append(Split(name, axis.name, (Gene(register_hole, position), Gene(hole))))
     parts = [axis for axis in axes.reduction if axis.name in split or axis is axes.vector]
     for axis in parts:
         inner = reduction_lengths(axis.extent, partial.options)
-        partial, hole = partial.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, inner))
+        partial, hole = partial.with_hole(TileHole(f"tile {name}.{axis.name}", name, inner))
         lengths = (Gene(register_hole, len(axes.spatial)), Gene(hole)) if axis is axes.vector else (Gene(hole),)
         splits.append(Split(name, axis.name, lengths))
     levels = _levels(axes, parts)
