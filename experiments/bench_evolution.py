@@ -18,12 +18,12 @@ from ansor_py import Target, Task
 from ansor_py.cost_model.features import extract_features
 from ansor_py.cost_model.interface import CostModel, FeatureBatch, create_cost_model
 from ansor_py.schedule.sketch import Population, Sketch
+from ansor_py.search.loop.phases import PhaseTimer
+from ansor_py.search.loop.scoring import Scorer
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.phases import PhaseTimer
-from ansor_py.search.policy import create_policy
-from ansor_py.search.sampling import sample
-from ansor_py.search.scoring import Scorer
-from ansor_py.search.space import Space
+from ansor_py.search.policies.policy import create_policy
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from machine import cpu_line, target_option
 from workloads import workload

@@ -39,7 +39,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.merge_axes import merge_axes
 from ansor_py.schedule.steps import Step, step_from_json
 from ansor_py.schedule.task import Task
-from ansor_py.search.tuning import tune
+from ansor_py.search.loop.tuning import tune
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from machine import add_target_option, cpu_line, origin

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from ansor_py.errors import AnsorError, ModelError
 from ansor_py.graph.random_weights import find_light_models
-from ansor_py.search.settings import free_folder
+from ansor_py.search.command_line.settings import free_folder
 from ansor_py.target import Target
 from contenders import OURS
 from light_models import TOLERANCE, Check, Checker, LightModel, check_shipped, light_model, search, worst

@@ -29,8 +29,8 @@ from ansor_py.errors import AnsorError
 from ansor_py.graph import compile_partition, extract_tasks, partition_model
 from ansor_py.graph.reference import reference_outputs
 from ansor_py.measure.cores import available_cores
-from ansor_py.search.tuning import tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.loop.tuning import tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
 from contenders import OURS, PEERS
 from machine import add_target_option, cpu_line
 from markdown_page import number

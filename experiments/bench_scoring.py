@@ -23,12 +23,12 @@ from ansor_py.errors import AnsorError, OptionError
 from ansor_py.measure.records import read_records
 from ansor_py.schedule.sketch import Population
 from ansor_py.schedule.task import Task
-from ansor_py.search.evolution import Parents, breed, next_generation
+from ansor_py.search.evolution.generations import Parents, breed, next_generation
+from ansor_py.search.loop.run_directory import RECORDS
+from ansor_py.search.loop.transfer import programs_of_records
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.run_directory import RECORDS
-from ansor_py.search.sampling import sample
-from ansor_py.search.space import Space
-from ansor_py.search.transfer import programs_of_records
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from machine import cpu_line, target_option

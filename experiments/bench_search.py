@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 from ansor_py.errors import AnsorError, NoSpaceError, OptionError
 from ansor_py.measure import find_measurer
 from ansor_py.schedule.task import Task
-from ansor_py.search.policy import sketches_for
-from ansor_py.search.run_directory import read_curve
-from ansor_py.search.settings import parse_search_options
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.command_line.settings import parse_search_options
+from ansor_py.search.loop.run_directory import read_curve
+from ansor_py.search.loop.tuning_options import TuningOptions
+from ansor_py.search.policies.policy import sketches_for
 from ansor_py.target import Target
 from bench_phases import ORDER
 from bench_scoring import HEADS, bench

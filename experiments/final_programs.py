@@ -1,7 +1,7 @@
 """What searches have found, measured again in one go: searches made minutes apart met another machine, and each has its luck.
 
-The best few programs of every search run in turns, all of them once, then all of them again (`search/retiming.py`), so that
-a slow moment meets all searches alike and the luckiest first measurement does not count.
+The best few programs of every search run in turns, all of them once, then all of them again (`search/loop/retiming.py`), so
+that a slow moment meets all searches alike and the luckiest first measurement does not count.
 
     retimed_ms(task, [Path("runs/a"), Path("runs/b")], "process")       # milliseconds, one a search
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ansor_py.measure import MeasureInput, MeasureResult, Record, create_measurer, read_records
 from ansor_py.schedule.task import Task
-from ansor_py.search.retiming import contenders_of, retime
-from ansor_py.search.run_directory import RECORDS
-from ansor_py.search.task_search import DEFAULT_OPERATOR
+from ansor_py.search.loop.retiming import contenders_of, retime
+from ansor_py.search.loop.run_directory import RECORDS
+from ansor_py.search.loop.task_search import DEFAULT_OPERATOR
 
 
 def retimed_ms(task: Task, runs: Sequence[Path], runner: str) -> list[float]:

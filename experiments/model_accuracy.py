@@ -28,10 +28,10 @@ from ansor_py.cost_model.training_set import TrainingSet
 from ansor_py.errors import AnsorError, OptionError
 from ansor_py.measure.records import Record, read_records
 from ansor_py.schedule.task import Task
+from ansor_py.search.command_line.settings import parse_search_options
+from ansor_py.search.loop.run_directory import CONFIG, RECORDS
+from ansor_py.search.loop.transfer import programs_of_records, tasks_of_config
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.run_directory import CONFIG, RECORDS
-from ansor_py.search.settings import parse_search_options
-from ansor_py.search.transfer import programs_of_records, tasks_of_config
 from ansor_py.target import Target
 from machine import cpu_line
 from workloads import workload

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from ansor_py.errors import AnsorError, OptionError
-from ansor_py.search.run_directory import ACCURACY
+from ansor_py.search.loop.run_directory import ACCURACY
 
 FIGURES = {"pairwise": "pairwise rank accuracy", "top_k_recall": "recall of the fastest quarter", "rmse": "RMSE of throughput"}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ansor_py.errors import AnsorError, OptionError
-from ansor_py.search.run_directory import read_curve
+from ansor_py.search.loop.run_directory import read_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,8 @@ from ansor_py.cost_model import create_cost_model
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy
 from ansor_py.errors import AnsorError
 from ansor_py.schedule.task import Task
+from ansor_py.search.loop.transfer import programs_of_records
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.transfer import programs_of_records
 from ansor_py.target import Target
 from machine import cpu_line, target_option
 from markdown_page import markdown_table

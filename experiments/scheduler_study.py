@@ -24,10 +24,10 @@ import numpy as np
 from ansor_py.errors import AnsorError, OptionError
 from ansor_py.measure import find_measurer
 from ansor_py.schedule.task import Task
-from ansor_py.search.run_directory import RunDirectory, config_of_tasks, read_curve, summarise
-from ansor_py.search.settings import parse_search_options
-from ansor_py.search.tuning import tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.command_line.settings import parse_search_options
+from ansor_py.search.loop.run_directory import RunDirectory, config_of_tasks, read_curve, summarise
+from ansor_py.search.loop.tuning import tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.target import Target
 from machine import check_executable, cpu_line, origin, target_option
 from markdown_page import markdown_table, number

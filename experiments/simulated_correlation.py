@@ -31,7 +31,7 @@ from ansor_py.measure import (
 )
 from ansor_py.schedule.task import Task
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.policy import create_policy
+from ansor_py.search.policies.policy import create_policy
 from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
 from machine import cpu_line, origin, target_option

@@ -3,6 +3,15 @@
     result = ansor_py.search.tune(task, trials=256, seed=0)
     result.best, result.curve, result.records
 
+| folder | holds |
+| --- | --- |
+| `sampling/` | the space of a sketch as arrays, random programs, validity |
+| `evolution/` | generations, mutation, crossover |
+| `policies/` | who proposes programs: the interface and the built-in ones, one file each; templates |
+| `scheduler/` | which task is next, and by which objective |
+| `loop/` | rounds, records, curve, re-timing, the run directory |
+| `command_line/` | settings and runs of `python -m ansor_py.search` |
+
 The names of the table below are imported when they are first used.
 """
 
@@ -12,15 +21,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansor_py.search.candidates import Candidate
-    from ansor_py.search.objectives import Network, Networks, register_objective
+    from ansor_py.search.loop.results import CurvePoint, TaskResult, TuningResult
+    from ansor_py.search.loop.run_directory import RunDirectory, read_curve
+    from ansor_py.search.loop.tuning import tune, tune_tasks
+    from ansor_py.search.loop.tuning_options import TuningOptions
     from ansor_py.search.options import SearchOptions
-    from ansor_py.search.policy import Policy, create_policy
-    from ansor_py.search.results import CurvePoint, TaskResult, TuningResult
-    from ansor_py.search.run_directory import RunDirectory, read_curve
-    from ansor_py.search.scheduler import SchedulerOptions, TaskProgress, register_strategy
-    from ansor_py.search.tuning import tune, tune_tasks
-    from ansor_py.search.tuning_options import TuningOptions
+    from ansor_py.search.policies.policy import Policy, create_policy
+    from ansor_py.search.sampling.candidates import Candidate
+    from ansor_py.search.scheduler.objectives import Network, Networks, register_objective
+    from ansor_py.search.scheduler.strategies import SchedulerOptions, TaskProgress, register_strategy
 
 __all__ = [
     "Candidate",
@@ -44,24 +53,24 @@ __all__ = [
 ]
 
 _OWNERS = {
-    "Candidate": "candidates",
-    "CurvePoint": "results",
-    "Network": "objectives",
-    "Networks": "objectives",
-    "Policy": "policy",
-    "RunDirectory": "run_directory",
-    "SchedulerOptions": "scheduler",
+    "Candidate": "sampling.candidates",
+    "CurvePoint": "loop.results",
+    "Network": "scheduler.objectives",
+    "Networks": "scheduler.objectives",
+    "Policy": "policies.policy",
+    "RunDirectory": "loop.run_directory",
+    "SchedulerOptions": "scheduler.strategies",
     "SearchOptions": "options",
-    "TaskProgress": "scheduler",
-    "TaskResult": "results",
-    "TuningOptions": "tuning_options",
-    "TuningResult": "results",
-    "create_policy": "policy",
-    "read_curve": "run_directory",
-    "register_objective": "objectives",
-    "register_strategy": "scheduler",
-    "tune": "tuning",
-    "tune_tasks": "tuning",
+    "TaskProgress": "scheduler.strategies",
+    "TaskResult": "loop.results",
+    "TuningOptions": "loop.tuning_options",
+    "TuningResult": "loop.results",
+    "create_policy": "policies.policy",
+    "read_curve": "loop.run_directory",
+    "register_objective": "scheduler.objectives",
+    "register_strategy": "scheduler.strategies",
+    "tune": "loop.tuning",
+    "tune_tasks": "loop.tuning",
 }
 
 

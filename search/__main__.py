@@ -25,8 +25,8 @@ from rich.console import Console
 
 from ansor_py import __version__
 from ansor_py.errors import AnsorError, OptionError
-from ansor_py.search.runs import Run
-from ansor_py.search.settings import (
+from ansor_py.search.command_line.runs import Run
+from ansor_py.search.command_line.settings import (
     BatchKey,
     folder_names,
     free_folder,
@@ -35,7 +35,7 @@ from ansor_py.search.settings import (
     parse_shapes,
     read_batch_file,
 )
-from ansor_py.search.subjects import ModelSubject, OperatorSubject, Settings, Subject, say_error
+from ansor_py.search.command_line.subjects import ModelSubject, OperatorSubject, Settings, Subject, say_error
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 SIGNALLED = 128  # and the signal's number, as a shell has it
@@ -173,11 +173,11 @@ def make_settings(
     given = dict(locals())
     from ansor_py.measure import MeasureOptions, find_measurer
     from ansor_py.measure.ray_backend import check_address
-    from ansor_py.search.objectives import find_objective
-    from ansor_py.search.stopping import parse_seconds
-    from ansor_py.search.transfer import check_source
-    from ansor_py.search.tuning_options import DEFAULT_TRIALS, TuningOptions
-    from ansor_py.search.user_rules import chosen_rules
+    from ansor_py.search.command_line.user_rules import chosen_rules
+    from ansor_py.search.loop.stopping import parse_seconds
+    from ansor_py.search.loop.transfer import check_source
+    from ansor_py.search.loop.tuning_options import DEFAULT_TRIALS, TuningOptions
+    from ansor_py.search.scheduler.objectives import find_objective
     from ansor_py.target import Target
 
     virtual = find_measurer(runner).virtual

@@ -12,9 +12,9 @@ import numpy as np
 
 from ansor_py.measure.interface import register_measurer
 from ansor_py.measure.simulated import SimulatedMeasurer
-from ansor_py.search.mutation import mutation
-from ansor_py.search.objectives import register_objective
-from ansor_py.search.scheduler import register_strategy
+from ansor_py.search.evolution.mutation import mutation
+from ansor_py.search.scheduler.objectives import register_objective
+from ansor_py.search.scheduler.strategies import register_strategy
 from plug_in_faults import FAULTS, Kind, Options, PlugInFault, later, raises
 
 __all__ = ["FAULTS"]

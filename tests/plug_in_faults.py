@@ -17,8 +17,8 @@ import numpy as np
 
 from ansor_py.cost_model.interface import cost_model
 from ansor_py.errors import ScheduleError
-from ansor_py.search.candidates import Candidate
-from ansor_py.search.policy import policy
+from ansor_py.search.policies.policy import policy
+from ansor_py.search.sampling.candidates import Candidate
 from search_fakes import CountingPolicy, EvenModel
 
 # What names the plug-in: the command line's words for it, which hold for `TuningOptions` too.

@@ -14,9 +14,10 @@ from ansor_py.cost_model.interface import FeatureBatch, cost_model
 from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult
 from ansor_py.schedule.sketch import Sketch
-from ansor_py.search.candidates import Candidate, Candidates, Observation
+from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.policy import POLICIES, ScoreFunction, policy
+from ansor_py.search.policies.policy import POLICIES, policy
+from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
 from ansor_py.target import Target
 
 Behaviour = Callable[[MeasureInput, int], MeasureResult]

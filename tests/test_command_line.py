@@ -19,9 +19,7 @@ import ansor_py
 from ansor_py.errors import OptionError
 from ansor_py.measure import read_records
 from ansor_py.search.__main__ import main
-from ansor_py.search.options import SearchOptions
-from ansor_py.search.run_directory import read_curve
-from ansor_py.search.settings import (
+from ansor_py.search.command_line.settings import (
     BatchKey,
     folder_names,
     free_folder,
@@ -29,6 +27,8 @@ from ansor_py.search.settings import (
     parse_shapes,
     read_batch_file,
 )
+from ansor_py.search.loop.run_directory import read_curve
+from ansor_py.search.options import SearchOptions
 from graph_interpreter import make_model, reference
 
 CHEAP = ["--threads", "1", "--cost-model", "random", "--policy", "random"]

@@ -8,8 +8,8 @@ import pytest
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.sampling import sample
-from ansor_py.search.space import Space
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.ops.elementwise import multiply

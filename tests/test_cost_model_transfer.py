@@ -14,12 +14,12 @@ from ansor_py.cost_model.training_set import read_training_set
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import read_records
 from ansor_py.schedule.task import Task
-from ansor_py.search.accuracy import ACCURACY_COLUMNS, round_accuracy
+from ansor_py.search.loop.accuracy import ACCURACY_COLUMNS, round_accuracy
+from ansor_py.search.loop.run_directory import RunDirectory
+from ansor_py.search.loop.transfer import check_source, programs_of_records, transferred_programs
+from ansor_py.search.loop.tuning import tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.run_directory import RunDirectory
-from ansor_py.search.transfer import check_source, programs_of_records, transferred_programs
-from ansor_py.search.tuning import tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.target import Target
 from search_fakes import FakeMeasurer
 

@@ -19,9 +19,9 @@ from ansor_py import te
 from ansor_py.errors import ModelError, OptionError
 from ansor_py.measure import Record
 from ansor_py.schedule.task import Task
-from ansor_py.search.run_directory import RunDirectory, config_of_tasks, summarise
-from ansor_py.search.tuning import tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.loop.run_directory import RunDirectory, config_of_tasks, summarise
+from ansor_py.search.loop.tuning import tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.target import Target
 from graph_interpreter import floats, make_model
 from search_fakes import FakeMeasurer
@@ -64,6 +64,7 @@ STUDIES = {  # scripts with the option, and the words with which they would exec
     "real_models": "",
     "roofline_accuracy": "",
     "scheduler_study": "--runner process",
+    "show_lowering": None,
     "simulated_correlation": "",
 }
 

@@ -24,8 +24,8 @@ from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import ComputeAt, ComputeInline, Fuse, Parallel, Reorder, Split, Step, Vectorize
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.sampling import sample
-from ansor_py.search.space import Space
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.expr import Binary, Const, Expr, Var, call, cast, equal, logical_not, reads_of, select

@@ -34,8 +34,8 @@ from ansor_py.schedule.steps import (
     Vectorize,
 )
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.sampling import sample
-from ansor_py.search.space import Space
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor

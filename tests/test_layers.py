@@ -34,8 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search": BASE | {"te", "schedule", "lower", "codegen", "measure", "sketch_rules", "cost_model"},
     "graph": BASE | {"te", "schedule", "lower", "codegen", "measure"},
 }
-COMMAND_LINE = ("__main__", "runs", "subjects")
-TOP = ("ansor_py", *(f"ansor_py.search.{name}" for name in COMMAND_LINE))  # the lazy re-exports, and the command line
+COMMAND_LINE = ("ansor_py.search.__main__", "ansor_py.search.command_line")  # a package stands for its modules too
+SEARCH_LAYERS = ("options", "user_code", "sampling", "evolution", "policies", "scheduler", "loop", "command_line", "__main__")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ def source_modules() -> dict[str, Path]:
 
 
 MODULES = source_modules()
+TOP = (
+    "ansor_py",
+    *(module for module in MODULES if ".".join(module.split(".")[:3]) in COMMAND_LINE),
+)  # and re-exports
 
 
 def imports_of(path: Path, module: str) -> Iterator[Import]:
@@ -101,6 +105,15 @@ def test_a_module_imports_only_from_layers_above(module: str) -> None:
             where = f"{MODULES[module].relative_to(ROOT)}:{imported.line}"
             assert other in allowed, f"{where}: layer '{layer}' imports '{imported.target}'"
             assert imported.target not in TOP, f"{where}: nothing may import '{imported.target}'"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("ansor_py.search.")])
+def test_the_folders_of_the_search_are_layers_as_well(module: str) -> None:
+    own = SEARCH_LAYERS.index(module.split(".")[2])
+    for imported in imports_of(MODULES[module], module):
+        if imported.target.startswith("ansor_py.search."):
+            where = f"{MODULES[module].relative_to(ROOT)}:{imported.line}"
+            assert SEARCH_LAYERS.index(imported.target.split(".")[2]) <= own, f"{where}: imports '{imported.target}'"
 
 
 def test_nothing_imports_the_root_folders_bare() -> None:

@@ -21,8 +21,8 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import At, Inlined, State
 from ansor_py.schedule.steps import ComputeAt, Parallel, Reorder, Split, Step, Unroll, Vectorize
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.sampling import sample
-from ansor_py.search.space import Space
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.sketch_rules.annotate_vectorize import transposed_tiles
 from ansor_py.target import Target

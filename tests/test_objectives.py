@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ansor_py import te
 from ansor_py.errors import OptionError
 from ansor_py.schedule.task import Task
-from ansor_py.search.objectives import (
+from ansor_py.search.loop.tuning import tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
+from ansor_py.search.scheduler.objectives import (
     STAGNATION_ROUNDS,
     Network,
     Networks,
@@ -21,9 +23,7 @@ from ansor_py.search.objectives import (
     evaluate,
     find_objective,
 )
-from ansor_py.search.scheduler import TaskProgress, task_gradients
-from ansor_py.search.tuning import tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.scheduler.strategies import TaskProgress, task_gradients
 from ansor_py.target import Target
 from search_fakes import FakeMeasurer
 
@@ -104,7 +104,7 @@ def test_an_objective_of_ones_own_comes_from_a_file_or_a_module(tmp_path: Path) 
     file = tmp_path / "my_objectives.py"
     file.write_text("def worst(latencies, networks):\n    return networks.seconds(latencies).max()\nnumber = 3\n")
     assert evaluate(find_objective(f"{file}:worst"), LATENCIES, two_networks()) == pytest.approx(10e-3)
-    assert find_objective("ansor_py.search.objectives:latency_sum") is find_objective("latency-sum")
+    assert find_objective("ansor_py.search.scheduler.objectives:latency_sum") is find_objective("latency-sum")
     (tmp_path / "broken.py").write_text("import nothing_like_it\n")
     for text, words in (
         ("fame", "no objective 'fame'; known are early-stopping, geomean-speedup, latency-sum, latency-targets"),

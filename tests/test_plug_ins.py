@@ -20,13 +20,13 @@ from ansor_py.measure.interface import MEASURERS
 from ansor_py.schedule.task import Task
 from ansor_py.search import TuningOptions, tune
 from ansor_py.search.__main__ import main
-from ansor_py.search.mutation import MUTATIONS
-from ansor_py.search.objectives import OBJECTIVES
+from ansor_py.search.command_line.user_rules import chosen_rules
+from ansor_py.search.evolution.mutation import MUTATIONS
+from ansor_py.search.loop.run_directory import read_curve
 from ansor_py.search.options import MUTATION_WEIGHTS, SearchOptions
-from ansor_py.search.policy import POLICIES, SKETCH_SOURCES
-from ansor_py.search.run_directory import read_curve
-from ansor_py.search.scheduler import STRATEGIES
-from ansor_py.search.user_rules import chosen_rules
+from ansor_py.search.policies.policy import POLICIES, SKETCH_SOURCES
+from ansor_py.search.scheduler.objectives import OBJECTIVES
+from ansor_py.search.scheduler.strategies import STRATEGIES
 from ansor_py.sketch_rules import PRESETS, RULES, generate_sketches
 from ansor_py.target import Target
 from bad_input import says

@@ -15,14 +15,14 @@ from ansor_py.lower.bounds import infer_bounds
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
-from ansor_py.search.candidates import Candidate
 from ansor_py.search.options import TEMPLATE_SEARCHES, SearchOptions
 from ansor_py.search.policies.beam import BeamPolicy, undecided
 from ansor_py.search.policies.grid import combinations
+from ansor_py.search.policies.policy import POLICIES, Policy, create_policy, sketches_for
 from ansor_py.search.policies.template import SEARCHES
-from ansor_py.search.policy import POLICIES, Policy, create_policy, sketches_for
-from ansor_py.search.space import Space
-from ansor_py.search.validity import accepts
+from ansor_py.search.sampling.candidates import Candidate
+from ansor_py.search.sampling.space import Space
+from ansor_py.search.sampling.validity import accepts
 from ansor_py.sketch_rules.space_options import SpaceOptions
 from ansor_py.target import Target
 from ansor_py.te.ops.registry import from_spec

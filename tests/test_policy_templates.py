@@ -17,14 +17,14 @@ from ansor_py.schedule.merge_axes import merge_axes
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
+from ansor_py.search.loop.tuning import tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.annealing import AnnealingSearch
-from ansor_py.search.policy import sketches_for
-from ansor_py.search.sampling import sample
-from ansor_py.search.space import Space
-from ansor_py.search.templates import TEMPLATES, template_sketches
-from ansor_py.search.tuning import tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.policies.policy import sketches_for
+from ansor_py.search.policies.templates import TEMPLATES, template_sketches
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.ops.registry import from_spec

@@ -21,7 +21,7 @@ from ansor_py.graph import load
 from ansor_py.measure import MeasureResult, create_measurer, read_records
 from ansor_py.measure.ray_backend import RayMeasurer
 from ansor_py.search.__main__ import main
-from ansor_py.search.run_directory import read_curve
+from ansor_py.search.loop.run_directory import read_curve
 from process_tree import descendants, wait_until_gone
 from test_command_line import summary_of
 from test_measure_backends import OPTIONS, TARGET, errors, programs

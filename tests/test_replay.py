@@ -16,11 +16,11 @@ from ansor_py.measure import MeasureInput, Record, RecordWriter, create_measurer
 from ansor_py.schedule.steps import Split
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
+from ansor_py.search.loop.pooled_policy import PooledPolicy
+from ansor_py.search.loop.tuning import tune, tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.policy import create_policy, sketches_for
-from ansor_py.search.pooled_policy import PooledPolicy
-from ansor_py.search.tuning import tune, tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.policies.policy import create_policy, sketches_for
 from ansor_py.target import Target
 
 TARGET = Target.parse("x86-64 cpu=skylake-avx512 cores=2 l1=32KiB l2=1MiB l3=16MiB")

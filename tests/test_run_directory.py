@@ -17,11 +17,11 @@ from ansor_py import te
 from ansor_py.errors import OptionError
 from ansor_py.measure import read_records
 from ansor_py.schedule.task import Task
-from ansor_py.search.progress import create_progress, duration, milliseconds
-from ansor_py.search.results import CurvePoint, TuningResult
-from ansor_py.search.run_directory import RunDirectory, read_curve, summarise
-from ansor_py.search.tuning import tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.loop.progress import create_progress, duration, milliseconds
+from ansor_py.search.loop.results import CurvePoint, TuningResult
+from ansor_py.search.loop.run_directory import RunDirectory, read_curve, summarise
+from ansor_py.search.loop.tuning import tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.target import Target
 from search_fakes import FakeMeasurer
 

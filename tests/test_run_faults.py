@@ -19,7 +19,7 @@ import faults
 from ansor_py.graph import load
 from ansor_py.measure import read_records
 from ansor_py.search.__main__ import main
-from ansor_py.search.run_directory import read_curve
+from ansor_py.search.loop.run_directory import read_curve
 from process_tree import descendants
 
 CHEAP = ["--threads", "1", "--policy", "random", "--cost-model", "lightgbm", "--search", "population=32", "--batch", "4"]

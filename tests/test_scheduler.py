@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ansor_py import te
 from ansor_py.errors import OptionError
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.search.phases import PhaseTimer, covered_seconds
-from ansor_py.search.scheduler import (
+from ansor_py.search.loop.phases import PhaseTimer, covered_seconds
+from ansor_py.search.scheduler.strategies import (
     STRATEGIES,
     SchedulerOptions,
     TaskProgress,

@@ -16,15 +16,16 @@ from ansor_py.lower.bounds import infer_bounds
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import State
-from ansor_py.search.candidates import Candidate, row_keys
-from ansor_py.search.crossover import crossover, guided_shares, node_scores
-from ansor_py.search.evolution import breed, evolve
-from ansor_py.search.mutation import MUTATIONS, mutate
+from ansor_py.search.evolution.crossover import crossover, guided_shares, node_scores
+from ansor_py.search.evolution.generations import breed, evolve
+from ansor_py.search.evolution.mutation import MUTATIONS, mutate
+from ansor_py.search.evolution.scores import StatementScores
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.policy import Policy, StatementScores, create_policy
-from ansor_py.search.sampling import draw, sample
-from ansor_py.search.space import Space, node_of
-from ansor_py.search.validity import accepts, repair
+from ansor_py.search.policies.policy import Policy, create_policy
+from ansor_py.search.sampling.candidates import Candidate, row_keys
+from ansor_py.search.sampling.sampler import draw, sample
+from ansor_py.search.sampling.space import Space, node_of
+from ansor_py.search.sampling.validity import accepts, repair
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.ops.registry import from_spec

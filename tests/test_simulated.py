@@ -26,7 +26,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import Fuse, Parallel, Reorder, Split, Step, Vectorize
 from ansor_py.search.__main__ import main
-from ansor_py.search.run_directory import read_curve
+from ansor_py.search.loop.run_directory import read_curve
 from ansor_py.target import Target
 from ansor_py.te.simplify import Simplifier
 from targets import structure_targets

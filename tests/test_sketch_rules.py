@@ -18,8 +18,8 @@ from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import ComputeInline, Parallel, step_from_json
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.sampling import sample
-from ansor_py.search.space import Space
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import Derived, PartialSketch, Rule, Verdict, generate_sketches
 from ansor_py.sketch_rules.annotate_vectorize import vector_choices
 from ansor_py.sketch_rules.register_tile import register_tiles, vector_lengths

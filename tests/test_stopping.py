@@ -15,15 +15,15 @@ from ansor_py import te
 from ansor_py.errors import OptionError
 from ansor_py.measure import MeasureInput, MeasureResult, read_records
 from ansor_py.schedule.task import Task
-from ansor_py.search.objectives import Network
-from ansor_py.search.phases import PhaseTimer
-from ansor_py.search.results import TuningResult
-from ansor_py.search.round_times import DEFAULTS, RETIMING, RoundTimer, RoundTimes, trial_budget
-from ansor_py.search.run_directory import RunDirectory, summarise
-from ansor_py.search.scheduler import SchedulerOptions
-from ansor_py.search.stopping import StopConditions, parse_seconds
-from ansor_py.search.tuning import tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.loop.phases import PhaseTimer
+from ansor_py.search.loop.results import TuningResult
+from ansor_py.search.loop.round_times import DEFAULTS, RETIMING, RoundTimer, RoundTimes, trial_budget
+from ansor_py.search.loop.run_directory import RunDirectory, summarise
+from ansor_py.search.loop.stopping import StopConditions, parse_seconds
+from ansor_py.search.loop.tuning import tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
+from ansor_py.search.scheduler.objectives import Network
+from ansor_py.search.scheduler.strategies import SchedulerOptions
 from ansor_py.target import Target
 from search_fakes import FakeMeasurer, hashed_cost
 

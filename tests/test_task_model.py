@@ -20,7 +20,7 @@ from ansor_py.measure import Record
 from ansor_py.schedule.steps import CacheRead, Reorder, Split, Step, TransformLayout, Vectorize
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
-from ansor_py.search.tuning_options import TuningOptions
+from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.target import Target
 
 TARGET = Target.detect().with_cores(1)

@@ -19,15 +19,15 @@ from ansor_py.errors import AnsorWarning, MeasureError, OptionError
 from ansor_py.measure import MEASURERS, MeasureInput, MeasureResult, Record
 from ansor_py.measure.interface import MeasurerKind
 from ansor_py.schedule.task import Task
-from ansor_py.search.accuracy import RoundAccuracy
+from ansor_py.search.loop.accuracy import RoundAccuracy
+from ansor_py.search.loop.progress import Progress
+from ansor_py.search.loop.results import CurveBuilder, CurvePoint, TuningResult
+from ansor_py.search.loop.retiming import contenders_of
+from ansor_py.search.loop.round_times import RoundTimes
+from ansor_py.search.loop.scoring import trainable
+from ansor_py.search.loop.tuning import merge_tasks, tune, tune_tasks
+from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.progress import Progress
-from ansor_py.search.results import CurveBuilder, CurvePoint, TuningResult
-from ansor_py.search.retiming import contenders_of
-from ansor_py.search.round_times import RoundTimes
-from ansor_py.search.scoring import trainable
-from ansor_py.search.tuning import merge_tasks, tune, tune_tasks
-from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
 from search_fakes import CountingPolicy, EvenModel, FakeMeasurer, hashed_cost

@@ -11,7 +11,7 @@ from ansor_py.errors import OptionError
 from ansor_py.measure.records import read_records
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
-from ansor_py.search.user_rules import chosen_rules
+from ansor_py.search.command_line.user_rules import chosen_rules
 from ansor_py.sketch_rules import PRESETS, RULES, generate_sketches
 from ansor_py.sketch_rules.derivation import find_rules
 from ansor_py.target import Target

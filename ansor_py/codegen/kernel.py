@@ -20,7 +20,6 @@ from ansor_py.codegen.module_text import module_text
 from ansor_py.codegen.thread_pool import allowed_threads, load_kernels
 from ansor_py.codegen.timing import time_kernel
 from ansor_py.errors import FeedError
-from ansor_py.lower.epilogue import with_epilogues
 from ansor_py.lower.lower import lower
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
@@ -85,7 +84,7 @@ def build_kernel(
     begin = clock()
     state = State.initial(dag).replay(steps)
     replayed = clock()
-    program = with_epilogues(lower(state, target))
+    program = lower(state, target)
     lowered = clock()
     specs = buffer_specs(dag)
     module = module_text(program, [spec.name for spec in specs], target, threads, symbol)
@@ -109,7 +108,7 @@ def build_kernel(
 
 def kernel_text(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int, symbol: str = "kernel") -> str:
     """The LLVM IR of a kernel before optimisation, for inspection."""
-    program = with_epilogues(lower(State.initial(dag).replay(steps), target))
+    program = lower(State.initial(dag).replay(steps), target)
     return module_text(program, [spec.name for spec in buffer_specs(dag)], target, threads, symbol).text
 
 

@@ -200,7 +200,7 @@ class _NodeEmitter:
                         self.expressions.enter()
                         self.nodes(node.body)
                         self.expressions.leave()
-                case For(unrolled=True, extent=Const(value=count)):
+                case For(annotation="unroll", extent=Const(value=count)):
                     for step in range(int(count)):
                         self.expressions.coordinates[node.variable] = Coordinate(None, step)
                         self.nodes(node.body)

@@ -1,32 +1,49 @@
-"""The loop IR that code is generated from: loops, conditions, and tiles.
+"""The loop IR: what lowering starts from, what its passes leave, and what code is generated from.
 
-A `Tile` is the innermost piece of every stage: a handful of constant loops that are emitted as vectors and repeated
-instructions, around them the reduction loops through which the accumulators stay in registers (design, Idea 3). All other
-loops are `For`. A `Program` is a list of regions, one for each stage at root, whose outermost loops may run in parallel.
+A `Program` is a list of regions, one for each stage at root, whose outermost loops may run in parallel. It begins as the
+scheduled nest: `For` loops that say how the schedule wants them to run, with a `Statement` innermost. The passes
+(`ansor_py.lower.lower.PASSES`) turn every statement and the loops right around it into a `Tile`: a handful of constant loops
+that are emitted as vectors and repeated instructions, around them the reduction loops through which the accumulators stay in
+registers (design, Idea 3). All other loops are left as `For`.
 
     print(lower(state, target))
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Union
 
-from ansor_py.lower.nest import BufferPlace
-from ansor_py.te.expr import Expr
-from ansor_py.te.simplify import Ranges
+from ansor_py.lower.nest import BufferPlace, Statement
+from ansor_py.schedule.micro_kernels import MicroKernel
+from ansor_py.schedule.state import Annotation
+from ansor_py.target import Target
+from ansor_py.te.expr import AxisKind, Expr
+from ansor_py.te.simplify import Ranges, Simplifier
 from ansor_py.te.tensor import Tensor
 
 
 @dataclass(frozen=True)
 class For:
-    """A serial loop over `0 <= variable < extent`. Iterations of an `unrolled` one (constant extent) are emitted in a row."""
+    """A loop over `0 <= variable < extent`, of `trips` iterations at most.
+
+    What is computed inside it comes first in its body, its stage's own inner loops last. Iterations of an `unroll` one are
+    emitted in a row; `vectorize` is gone once there are tiles.
+    """
 
     variable: str
     extent: Expr
     body: tuple[Node, ...]
-    unrolled: bool = False
+    trips: int
+    kind: AxisKind = "spatial"
+    annotation: Annotation = "none"
+
+    @property
+    def attached(self) -> tuple[Node, ...]:
+        """What is computed inside the loop before the stage's own inner loops."""
+        return self.body[:-1]
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,7 @@ class ReductionLoop:
 
     variable: str
     extent: Expr
+    trips: int
     unroll: int
     prologue: tuple[Node, ...]
 
@@ -67,10 +85,11 @@ REGISTERS = "registers"
 class Tile:
     """`buffer[indices] = value` for every point of `loops`, reduced over `reduction` with `combiner` if there is one.
 
-    `vector` names the loop that runs in lanes, always the last of `loops`; with `reduces_lanes` it is a reduction loop
-    whose partial results are combined at the end. `first`: the accumulators start from the identity where it holds (None:
-    always) and from the buffer's contents elsewhere. Iterations where a predicate is false neither read nor store. What is
-    stored of a reduction is its `epilogue`, a formula of the variable `REGISTERS`; None: the accumulators as they are.
+    `vector` names the loop that runs in lanes, `lanes` at a time, always the last of `loops`; with `reduces_lanes` it is a
+    reduction loop whose partial results are combined at the end. `kernel` brings accumulators up to date. `first`: they start
+    from the identity where it holds (None: always) and from the buffer's contents elsewhere. Iterations where a predicate is
+    false neither read nor store. What is stored of a reduction is its `epilogue`, a formula of the variable `REGISTERS`; None:
+    the accumulators as they are.
     """
 
     stage: str
@@ -80,14 +99,17 @@ class Tile:
     combiner: str | None
     loops: tuple[TileLoop, ...]
     vector: str | None
+    lanes: int
     reduces_lanes: bool
+    kernel: MicroKernel
     reduction: tuple[ReductionLoop, ...]
     first: Expr | None
     predicates: tuple[Expr, ...]
+    unroll_limit: int
     epilogue: Expr | None = None
 
 
-Node = Union[For, If, Tile]
+Node = Union[For, If, Statement, Tile]
 
 
 @dataclass(frozen=True)
@@ -101,14 +123,59 @@ class Region:
 
 @dataclass(frozen=True)
 class Program:
-    """A lowered state. `ranges` are the inclusive ranges of all loop variables."""
+    """A program between two passes or after all of them. `ranges` are the inclusive ranges of all loop variables."""
 
     regions: tuple[Region, ...]
     buffers: dict[str, BufferPlace]
     ranges: Ranges
+    target: Target
+
+    @cached_property
+    def simplifier(self) -> Simplifier:
+        """Simplifies index expressions of the program's loops."""
+        return Simplifier(self.ranges)
 
     def __str__(self) -> str:
         return "\n".join(line for region in self.regions for line in _region_lines(region))
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The loops of one stage, outermost first, down to its statement. `outside` are loops that run in parallel around them."""
+
+    loops: tuple[For, ...]
+    statement: Statement
+    outside: tuple[tuple[str, int], ...] = ()
+
+
+def rewritten(program: Program, rewrite: Callable[[Chain], Sequence[Node]]) -> Program:
+    """The program with every stage's loops and statement replaced, innermost stages first.
+
+    What `rewrite` gets has its attached stages rewritten already.
+    """
+
+    def nodes(items: Sequence[Node], outside: tuple[tuple[str, int], ...] = ()) -> tuple[Node, ...]:
+        return tuple(new for item in items[:-1] for new in one(item, ())) + tuple(one(items[-1], outside))
+
+    def one(item: Node, outside: tuple[tuple[str, int], ...]) -> Sequence[Node]:
+        if isinstance(item, If):
+            return [replace(item, body=nodes(item.body, outside))]
+        loops: list[For] = []
+        while isinstance(item, For):
+            loops.append(replace(item, body=tuple(new for node in item.attached for new in one(node, ())) + item.body[-1:]))
+            item = item.body[-1]
+        assert isinstance(item, Statement), "a pass that rewrites statements comes after they have become tiles"
+        return rewrite(Chain(tuple(loops), item, outside))
+
+    return replace(program, regions=tuple(replace(r, body=nodes(r.body, r.parallel)) for r in program.regions))
+
+
+def nested(loops: Sequence[For], inner: Sequence[Node]) -> tuple[Node, ...]:
+    """The loops around the nodes in the place of their innermost bodies."""
+    found = tuple(inner)
+    for loop in reversed(loops):
+        found = (replace(loop, body=(*loop.attached, *found)),)
+    return found
 
 
 def tiles_of(nodes: Sequence[Node]) -> Iterator[Tile]:
@@ -118,7 +185,7 @@ def tiles_of(nodes: Sequence[Node]) -> Iterator[Tile]:
             for loop in node.reduction:
                 yield from tiles_of(loop.prologue)
             yield node
-        else:
+        elif not isinstance(node, Statement):
             yield from tiles_of(node.body)
 
 
@@ -134,11 +201,14 @@ def _region_lines(region: Region) -> Iterator[str]:
 def _lines(node: Node, indent: str) -> Iterator[str]:
     match node:
         case For():
-            yield f"{indent}{'unrolled' if node.unrolled else 'for'} {node.variable} in {node.extent}:"
+            yield f"{indent}{'for' if node.annotation == 'none' else node.annotation} {node.variable} in {node.extent}:"
         case If():
             yield f"{indent}if {node.condition}:"
         case Tile():
             yield from _tile_lines(node, indent)
+            return
+        case Statement():
+            yield f"{indent}{node}"
             return
     for child in node.body:
         yield from _lines(child, indent + "  ")

@@ -142,7 +142,7 @@ class _Walk:
                     self._nodes(node.body, around, weight * evaluate(node.condition, self._values))
                 case For():
                     level, inside = self._loop(node.variable, node.extent, len(around), weight)
-                    self._iterations += 0.0 if node.unrolled else float(inside.mean())
+                    self._iterations += 0.0 if node.annotation == "unroll" else float(inside.mean())
                     self._nodes(node.body, (*around, level), inside)
                 case Tile():
                     self._tile(node, around, weight)

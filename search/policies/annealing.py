@@ -15,9 +15,9 @@ from functools import cached_property
 import numpy as np
 
 from ansor_py.schedule.sketch import Genes
-from ansor_py.search.candidates import Candidate
 from ansor_py.search.policies.sampler import ProgramSampler, Scores
-from ansor_py.search.validity import accepts, repair
+from ansor_py.search.sampling.candidates import Candidate
+from ansor_py.search.sampling.validity import accepts, repair
 
 # Temperature where no chain stands on a program with a score: every step that is not worse is taken.
 COLDEST = 1e-12

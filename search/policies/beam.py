@@ -19,10 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ansor_py.schedule.sketch import Genes, Sketch
-from ansor_py.search.candidates import Candidate
+from ansor_py.search.policies.policy import policy
 from ansor_py.search.policies.sampler import ProgramSampler, Scores
-from ansor_py.search.policy import policy
-from ansor_py.search.validity import accepts, repair
+from ansor_py.search.sampling.candidates import Candidate
+from ansor_py.search.sampling.validity import accepts, repair
 
 
 @policy("beam")

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ansor_py.schedule.hole import Mask
-from ansor_py.search.candidates import Candidate
-from ansor_py.search.evolution import Breed, breed, evolve, join
+from ansor_py.search.evolution.generations import Breed, breed, evolve, join
+from ansor_py.search.policies.policy import policy
 from ansor_py.search.policies.sampler import ProgramSampler
-from ansor_py.search.policy import policy
-from ansor_py.search.validity import accepts
+from ansor_py.search.sampling.candidates import Candidate
+from ansor_py.search.sampling.validity import accepts
 
 
 @policy("evolution")

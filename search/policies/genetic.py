@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from ansor_py.schedule.sketch import Genes
-from ansor_py.search.candidates import Candidate
 from ansor_py.search.policies.sampler import ProgramSampler
-from ansor_py.search.validity import accepts, repair
+from ansor_py.search.sampling.candidates import Candidate
+from ansor_py.search.sampling.validity import accepts, repair
 
 # Children made for every program that is wanted, as some are invalid and some known.
 SPARE = 8

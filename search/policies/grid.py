@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 
 from ansor_py.schedule.sketch import Genes, Sketch
-from ansor_py.search.candidates import Candidate
 from ansor_py.search.policies.sampler import ProgramSampler
-from ansor_py.search.validity import accepts, repair
+from ansor_py.search.sampling.candidates import Candidate
+from ansor_py.search.sampling.validity import accepts, repair
 
 # Combinations that are looked at together.
 CHUNK = 4096

@@ -20,7 +20,7 @@ from ansor_py.schedule.hole_kinds import LocationHole, TileHole
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.evolution import EvolutionPolicy
-from ansor_py.search.policy import policy
+from ansor_py.search.policies.policy import policy
 from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
 

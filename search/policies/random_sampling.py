@@ -6,9 +6,9 @@ policy.propose(64)
 
 from __future__ import annotations
 
-from ansor_py.search.candidates import Candidate
+from ansor_py.search.policies.policy import policy
 from ansor_py.search.policies.sampler import ProgramSampler
-from ansor_py.search.policy import policy
+from ansor_py.search.sampling.candidates import Candidate
 
 
 @policy("random")

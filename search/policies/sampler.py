@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes, Population, Sketch
-from ansor_py.search.candidates import Candidate, Keys, Observation, row_keys
-from ansor_py.search.evolution import Breed, breed
+from ansor_py.search.evolution.generations import Breed, breed
+from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.policy import ScoreFunction
-from ansor_py.search.sampling import sample
-from ansor_py.search.space import Space
+from ansor_py.search.sampling.candidates import Candidate, Keys, Observation, row_keys
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.target import Target
 
 # Random programs drawn for every one that is wanted, as some were measured before.

@@ -15,13 +15,14 @@ import numpy as np
 
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Sketch
+from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.annealing import AnnealingSearch
 from ansor_py.search.policies.genetic import GeneticSearch
 from ansor_py.search.policies.grid import GridSearch
+from ansor_py.search.policies.policy import Policy, PolicyFactory, policy
 from ansor_py.search.policies.random_sampling import RandomPolicy
-from ansor_py.search.policy import Policy, PolicyFactory, ScoreFunction, policy
-from ansor_py.search.templates import template_sketches
+from ansor_py.search.policies.templates import template_sketches
 from ansor_py.target import Target
 
 SEARCHES: dict[str, PolicyFactory] = {

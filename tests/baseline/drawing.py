@@ -16,8 +16,8 @@ from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.sampling import sample
-from ansor_py.search.space import Space
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 
 LEAST_OF_WORKLOAD, LEAST_OF_SKETCH = 13, 2

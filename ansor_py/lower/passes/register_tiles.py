@@ -1,0 +1,172 @@
+"""Passes: long vector loops are cut into steps, and the loops of a register tile become one piece.
+
+What the tile of a stage is says its schedule (`ansor_py.lower.register_tile`). The accumulators of a tile stay in registers
+through the reduction loops right around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from ansor_py.errors import LoweringError
+from ansor_py.lower.ir import Chain, For, Node, Program, ReductionLoop, Tile, TileLoop, nested, rewritten
+from ansor_py.lower.nest import Statement
+from ansor_py.lower.passes.tails import is_sum_of_loops
+from ansor_py.lower.register_tile import MAX_TILE_VECTORS, StageTile
+from ansor_py.te.expr import (
+    INDEX,
+    Const,
+    Expr,
+    Var,
+    compare,
+    equal,
+    logical_and,
+    minimum,
+    reduction_identity,
+    select,
+    substitute,
+    variables_of,
+)
+from ansor_py.te.simplify import Simplifier
+
+# A vectorised loop of an element-wise stage, or of a reduction over lanes, is emitted in steps of this many vectors.
+STEP_VECTORS = 4
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The loops of a stage, outermost first: serial ones, the reduction loops around the tile, the tile itself."""
+
+    serial: tuple[For, ...]
+    reduction: tuple[For, ...]
+    tile: tuple[For, ...]
+
+    @property
+    def vector(self) -> For | None:
+        """The loop in lanes."""
+        return self.tile[-1] if self.tile and self.tile[-1].annotation == "vectorize" else None
+
+
+def step_vector_loops(program: Program) -> Program:
+    """The program whose vector loops have a few vectors at most where the schedule does not state a register tile."""
+    ranges = dict(program.ranges)
+
+    def rewrite(chain: Chain) -> Sequence[Node]:
+        tile, parts = _tile_of(chain), _parts(chain)
+        width, vector = STEP_VECTORS * tile.lanes, parts.vector
+        if tile.stated or vector is None or vector.trips <= width or not _may_step(vector, parts, tile):
+            return nested(chain.loops, [chain.statement])
+        steps, lanes, statement = _stepped(vector, chain.statement, width, ranges)
+        inside = [*parts.reduction, steps] if vector.kind == "reduction" else [steps, *parts.reduction]
+        return nested([*parts.serial, *inside, lanes], [statement])
+
+    regions = rewritten(program, rewrite).regions
+    return replace(program, regions=regions, ranges=ranges)
+
+
+def form_tiles(program: Program) -> Program:
+    """The program with every statement, and the loops of its register tile, as a tile."""
+
+    def rewrite(chain: Chain) -> Sequence[Node]:
+        parts, tile, statement = _parts(chain), _tile_of(chain), chain.statement
+        outer = [loop.variable for loop in parts.serial if loop.kind == "reduction"]
+        value, predicates = _predicated(chain, program)
+        formed = Tile(
+            statement.stage,
+            statement.buffer,
+            statement.indices,
+            value,
+            statement.combiner,
+            tuple(TileLoop(loop.variable, loop.trips, None if _is_full(loop) else loop.extent) for loop in parts.tile),
+            parts.vector.variable if parts.vector is not None else None,
+            tile.lanes,
+            parts.vector is not None and parts.vector.kind == "reduction",
+            tile.kernel,
+            tuple(ReductionLoop(loop.variable, loop.extent, loop.trips, 1, loop.attached) for loop in parts.reduction),
+            logical_and(*(equal(Var(name), 0) for name in outer)) if outer else None,
+            predicates,
+            statement.unroll_limit,
+        )
+        return nested(parts.serial, [formed])
+
+    return rewritten(program, rewrite)
+
+
+def _tile_of(chain: Chain) -> StageTile:
+    assert chain.statement.tile is not None, "programs are made with a target"
+    return chain.statement.tile
+
+
+def _parts(chain: Chain) -> _Parts:
+    """The loops of a stage by what they become. Raises LoweringError for a tile with loops between, or too large a one."""
+    tile, stage, loops = _tile_of(chain), chain.statement.stage, chain.loops
+    named = {f"{stage}/{name}" for name in tile.loops}
+    is_inside = [loop.variable in named or loop.annotation == "vectorize" for loop in loops]
+    start = is_inside.index(True) if any(is_inside) else len(loops)
+    for loop, inside in zip(loops[start:], is_inside[start:], strict=True):
+        if not inside:
+            raise LoweringError(
+                f"register tile of stage '{stage}': loop '{loop.variable}' of {loop.trips} iterations lies inside it"
+            )
+    first = start
+    while first > 0 and loops[first - 1].kind == "reduction":
+        first -= 1
+    parts = _Parts(loops[:first], loops[first:start], loops[start:])
+    accumulators = prod(-(-loop.trips // (tile.lanes if loop is parts.vector else 1)) for loop in parts.tile)
+    if tile.stated and accumulators > MAX_TILE_VECTORS:
+        raise LoweringError(
+            f"register tile of stage '{stage}': {accumulators} accumulators; at most {MAX_TILE_VECTORS} are emitted"
+        )
+    return parts
+
+
+def _may_step(vector: For, parts: _Parts, tile: StageTile) -> bool:
+    """Whether a vector loop may be cut into steps: not where vectors side by side share a pass through a reduction."""
+    reduces = any(loop.kind == "reduction" for loop in (*parts.serial, *parts.reduction))
+    return vector.kind == "reduction" or not reduces or -(-vector.trips // tile.lanes) > MAX_TILE_VECTORS
+
+
+def _is_full(loop: For) -> bool:
+    return isinstance(loop.extent, Const) and loop.extent.value == loop.trips
+
+
+def _stepped(loop: For, statement: Statement, width: int, ranges: dict[str, tuple[int, int]]) -> tuple[For, For, Statement]:
+    """A long vector loop cut into steps of `width`: loop over steps, loop in lanes, rewritten statement."""
+    outer, inner = f"{loop.variable}.step", f"{loop.variable}.lane"
+    steps = -(-loop.trips // width)
+    ranges[outer], ranges[inner] = (0, steps - 1), (0, width - 1)
+    simplify = Simplifier(ranges).simplify
+    value = {loop.variable: Var(outer) * width + Var(inner)}
+    count = simplify((loop.extent + (width - 1)) // width)
+    left = simplify(minimum(Const(width, INDEX), loop.extent - Var(outer) * width))
+    step_loop = For(outer, count, loop.body, steps, loop.kind)
+    lane_loop = replace(loop, variable=inner, extent=left, trips=width)
+    rewritten_statement = replace(
+        statement,
+        indices=tuple(simplify(substitute(index, value)) for index in statement.indices),
+        value=simplify(substitute(statement.value, value)),
+        guards=tuple((simplify(substitute(v, value)), limit) for v, limit in statement.guards),
+    )
+    return step_loop, lane_loop, rewritten_statement
+
+
+def _predicated(chain: Chain, program: Program) -> tuple[Expr, tuple[Expr, ...]]:
+    """Guards that loop extents cannot express: a reduction's become part of the value, others predicates of the store."""
+    statement, simplifier = chain.statement, program.simplifier
+    reductions = {loop.variable for loop in chain.loops if loop.kind == "reduction"}
+    every = {name for name in program.ranges if name.startswith(f"{statement.stage}/")}
+    value = statement.value
+    predicates: list[Expr] = []
+    for guard, limit in statement.guards:
+        if is_sum_of_loops(guard, every, simplifier):
+            continue
+        condition = simplifier.simplify(compare("lt", guard, limit))
+        if variables_of(guard) & reductions:
+            if statement.combiner is None:
+                raise LoweringError(f"stage '{statement.stage}' has a reduction loop but no combiner")
+            value = select(condition, value, reduction_identity(statement.combiner, value.dtype))
+        else:
+            predicates.append(condition)
+    return value, tuple(predicates)

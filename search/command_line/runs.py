@@ -1,0 +1,219 @@
+"""A run of the command line: what is tuned together, its search, its run directory.
+
+Usually that is one model or one operator; `--together` makes one run, with one search, of all that the command line names.
+This is the top layer with `__main__.py`: it may import graphs, and nothing else imports it.
+
+    outcome = Run("squeezenet.onnx", [ModelSubject("squeezenet.onnx")], Path("runs/x"), settings, console).execute()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from ansor_py.errors import MeasureError, OptionError, PlugInError
+from ansor_py.search.command_line.settings import folder_names
+from ansor_py.search.command_line.subjects import ModelSubject, Settings, Subject, say, say_error, total
+
+if TYPE_CHECKING:
+    from ansor_py.schedule.task import Task
+    from ansor_py.search.loop.phases import PhaseTimer
+    from ansor_py.search.loop.results import TuningResult
+    from ansor_py.search.loop.run_directory import RunDirectory
+    from ansor_py.search.scheduler.objectives import Networks
+
+
+Outcome = Literal["done", "interrupted", "failed"]
+
+
+class Run:
+    """One run of the command line: one search, one run directory."""
+
+    def __init__(self, name: str, subjects: Sequence[Subject], path: Path, settings: Settings, console: Console) -> None:
+        self.name = name
+        self.path = path
+        self._subjects = subjects
+        self._settings = settings
+        self._console = console
+
+    def execute(self) -> Outcome:
+        """Tune and write the run directory.
+
+        An error that ends the search after its first trials is said at once, and what was measured is made use of.
+        """
+        from ansor_py.search.loop.phases import PhaseTimer
+        from ansor_py.search.loop.tuning import check_memory, merge_tasks
+        from ansor_py.search.scheduler.objectives import check_objective, describe_networks
+
+        timer = PhaseTimer()
+        for subject in self._subjects:
+            subject.load(self._settings, timer)
+        tasks = merge_tasks(task for subject in self._subjects for task in subject.tasks)
+        options = self._settings.tuning
+        networks = describe_networks(
+            tasks, [subject.network for subject in self._subjects], options.target_latencies, options.reference_latencies
+        )
+        check_objective(options.objective, networks)
+        self._check_records(tasks)
+        check_memory(tasks, self._settings.runner, options)
+        with self._open(tasks) as run:
+            for subject in self._subjects:
+                subject.prepare(timer, self._console)
+            result, outcome = self._search(tasks, run, timer)
+            for subject in self._subjects:
+                subject.take(result, timer)
+            self._write_summary(run, result, networks, timer)  # in case that what follows fails
+            for subject, model in zip(self._subjects, self._model_paths(run), strict=True):
+                subject.finish(model, timer, self._console)
+            self._write_summary(run, result, networks, timer)
+            self._say_result(run, result)
+            if self._settings.profile:
+                self._say_profiles(run)
+        return outcome
+
+    def _check_records(self, tasks: Sequence[Task]) -> None:
+        """Complain before there is a run directory when a virtual runner knows nothing of a task."""
+        from ansor_py.measure import create_measurer
+
+        settings = self._settings
+        if settings.virtual:
+            target = settings.target
+            with create_measurer(
+                settings.runner, target=target, threads=target.cores, options=settings.tuning.measure
+            ) as known:
+                for task in tasks:
+                    known.known_programs(task.workload_key)
+
+    def _open(self, tasks: Sequence[Task]) -> RunDirectory:
+        """The run directory, with a word on what is continued and what could not be read."""
+        from ansor_py.search.loop.run_directory import RunDirectory, config_of_tasks
+
+        settings, path = self._settings, self.path
+        unfit = foreign_records(path, settings, tasks) if settings.resume else 0
+        names = [subject.name for subject in self._subjects]
+        config = {"model": self.name, "networks": names, **settings.config, "tasks": config_of_tasks(tasks)}
+        run = RunDirectory.create(path, config, settings.resume)
+        for line in run.lost:
+            say(self._console, f"{path / 'records.jsonl'}, {line}; it is ignored")
+        if unfit:
+            say(self._console, f"{path}: {unfit} records of another target, number of threads or task are ignored")
+        if settings.resume:
+            trials = len(run.restored) - unfit
+            say(self._console, f"{path}: continuing after {trials} trials" if trials else f"{path}: nothing to continue")
+        return run
+
+    def _search(self, tasks: Sequence[Task], run: RunDirectory, timer: PhaseTimer) -> tuple[TuningResult, Outcome]:
+        """The search with its progress on the screen, and how it ended.
+
+        The result is empty when there is nothing to measure and nothing was.
+        """
+        from ansor_py.search.loop.progress import create_progress
+        from ansor_py.search.loop.results import TaskResult, TuningResult
+        from ansor_py.search.loop.tuning import tune_tasks
+
+        options = self._settings.tuning
+        if not tasks or (options.trials == 0 and not run.restored):
+            return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {}), "done"
+        if options.time_budget is not None and not self._settings.virtual:
+            options = replace(options, time_budget=options.time_budget - time_outside(timer))
+        networks = [subject.network for subject in self._subjects]
+        try:
+            with create_progress(self._console) as progress:
+                result = tune_tasks(
+                    tasks,
+                    options,
+                    self._settings.runner,
+                    observer=progress.show,
+                    sink=run,
+                    restored=run.restored,
+                    networks=networks,
+                    fallback_runner=self._settings.fallback_runner,
+                )
+        except (PlugInError, MeasureError) as error:
+            if error.result is None or not any(round.trials for round in error.result.rounds):
+                raise
+            say_error(f"{error}; what was measured is kept, continue by --resume")
+            return error.result, "failed"
+        return result, "interrupted" if result.interrupted else "done"
+
+    def _model_paths(self, run: RunDirectory) -> list[Path]:
+        """`model.ansor`, or one file for each of several."""
+        if len(self._subjects) == 1:
+            return [run.model_path]
+        return [run.path / f"{name}.ansor" for name in folder_names([subject.short_name for subject in self._subjects])]
+
+    def _write_summary(self, run: RunDirectory, result: TuningResult, networks: Networks, timer: PhaseTimer) -> None:
+        """Write `summary.json`, with the phases before and after the search."""
+        from ansor_py.search.loop.run_directory import summarise, summarise_networks
+
+        outside = {phase: seconds for phase, seconds in timer.summary().items() if phase in ("import", "compile", "benchmark")}
+        result = replace(result, phases={**outside, **result.phases})
+        target = self._settings.target
+        untuned, tuned = ([getattr(subject, name) for subject in self._subjects] for name in ("untuned", "tuned"))
+        summary = summarise(result, self.name, str(target), target.cores, total(untuned), total(tuned))
+        summary["networks"] = summarise_networks(result, networks, untuned, tuned)
+        models = [subject for subject in self._subjects if isinstance(subject, ModelSubject)]
+        if models:
+            opaque = [node for model in models for node in model.parts.graph.opaque]
+            for key, library in (("fallback_nodes", False), ("library_nodes", True)):
+                summary[key] = [
+                    {"name": node.name, "operator": node.op_type, "opset": node.opset, "reason": node.reason}
+                    for node in opaque
+                    if node.library is library
+                ]
+        run.write_summary(summary)
+
+    def _say_result(self, run: RunDirectory, result: TuningResult) -> None:
+        """What came out."""
+        from ansor_py.search.loop.progress import duration, milliseconds
+
+        for note in result.notes:
+            say(self._console, note)
+        for subject in self._subjects:
+            words = f"{subject.name}: untuned {milliseconds(subject.untuned)}, tuned {milliseconds(subject.tuned)}"
+            if subject.untuned and subject.tuned:
+                words += f" ({subject.untuned / subject.tuned:.2f} times as fast)"
+            say(self._console, words)
+        if result.records:
+            words = f"{len(result.records)} trials in {duration(result.search_seconds)}"
+            say(self._console, f"{words}; {'interrupted' if result.interrupted else f'stopped after: {result.stopped}'}")
+        say(self._console, f"run directory: {run.path}")
+
+    def _say_profiles(self, run: RunDirectory) -> None:
+        """Where the time of each model goes."""
+        from ansor_py.graph import load
+
+        for path in self._model_paths(run):
+            self._console.print(load(path).profile().table())
+
+
+def foreign_records(path: Path, settings: Settings, tasks: Sequence[Task]) -> int:
+    """How many records of a run to be continued are not of this machine, threads and tasks. OptionError if all of them."""
+    from ansor_py.measure.records import read_records
+    from ansor_py.search.loop.run_directory import RECORDS
+
+    if not (path / RECORDS).exists():
+        return 0
+    records, _ = read_records(path / RECORDS)
+    keys, machine = {task.workload_key for task in tasks}, (str(settings.target), settings.target.cores)
+    unfit = [record for record in records if (record.target, record.threads) != machine or record.workload_key not in keys]
+    if unfit and len(unfit) == len(records):
+        machine_words = f"target '{settings.target!s:.200}' with {settings.target.cores} threads"
+        raise OptionError(
+            f"no record in '{path}' is of these tasks on {machine_words}; "
+            f"its first is for '{records[0].target:.200}' with {records[0].threads} threads; choose another --out"
+        )
+    return len(unfit)
+
+
+def time_outside(timer: PhaseTimer) -> float:
+    """Seconds of a time budget that are not the search's: what has passed, and compiling and benchmarking after it.
+
+    Compiling is taken to last as long as before the search, benchmarking, which is then of two models, twice as long.
+    """
+    phases = timer.summary()
+    return timer.elapsed() + phases.get("compile", 0.0) + 2 * phases.get("benchmark", 0.0)

@@ -1,0 +1,158 @@
+"""What a search found: the best program of every task, the search curve, all records, and where the time went.
+
+result = tune(task, trials=256)
+result.best.cost                 # seconds per call of the best program
+result.curve[-1].best_ms
+result.tasks[0].gflops
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ansor_py.errors import OptionError
+from ansor_py.measure.records import Record
+from ansor_py.schedule.task import Task
+from ansor_py.search.loop.accuracy import RoundAccuracy
+from ansor_py.search.loop.round_times import RoundTimes
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One trial of the search curve; None is "not known".
+
+    `best_ms` is the task's best so far, `estimated_total_ms` the weighted sum over all tasks of the best so far.
+    """
+
+    trial: int
+    elapsed_s: float
+    task: str
+    latency_ms: float | None
+    best_ms: float | None
+    estimated_total_ms: float | None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task after (or during) a search. `default_seconds` is the default schedule's latency, None if it has none.
+
+    `ended` says why the task got no more trials, and is empty while it could.
+    """
+
+    task: Task
+    best: Record | None
+    default_seconds: float | None
+    trials: int
+    ended: str = ""
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds per call of the best program known, or None when nothing was valid."""
+        return self.best.cost if self.best is not None else self.default_seconds
+
+    @property
+    def gflops(self) -> float | None:
+        """Throughput of the best program in 1e9 floating-point operations a second."""
+        return self.task.flops / self.latency / 1e9 if self.latency else None
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """Everything a search found. `programs_scored` counts candidates for which the cost model was asked.
+
+    `phases` are seconds by phase and add up to `search_seconds`; `drift` the latency of one fixed program, measured in each
+    round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C or an error. `rounds` tell where their
+    seconds went and `accuracy` how well the cost model knew their programs.
+    """
+
+    tasks: tuple[TaskResult, ...]
+    records: tuple[Record, ...]
+    curve: tuple[CurvePoint, ...]
+    search_seconds: float
+    phases: Mapping[str, float]
+    programs_scored: int = 0
+    drift: tuple[float, ...] = ()
+    interrupted: bool = False
+    stopped: str = ""
+    rounds: tuple[RoundTimes, ...] = ()
+    accuracy: tuple[RoundAccuracy, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def best(self) -> Record | None:
+        """The best record of a search with one task, its costs those of the final re-timing; None if nothing was valid.
+
+        Raises OptionError for a search with several tasks.
+        """
+        if len(self.tasks) != 1:
+            raise OptionError(f"this search had {len(self.tasks)} tasks; use result.best_records[workload key]")
+        return self.tasks[0].best
+
+    @property
+    def best_records(self) -> dict[str, Record]:
+        """The best record of every task that has one, by workload key."""
+        return {item.task.workload_key: item.best for item in self.tasks if item.best is not None}
+
+    @property
+    def estimated_seconds(self) -> float | None:
+        """Weighted sum of the tasks' latencies, or None while one is unknown."""
+        return weighted_seconds(self.tasks)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Number of failed trials by kind of error."""
+        return count_errors(self.records)
+
+
+def weighted_seconds(tasks: Sequence[TaskResult]) -> float | None:
+    """Sum over the tasks of weight times latency, or None while a task has no latency."""
+    latencies = [item.latency for item in tasks]
+    if any(latency is None for latency in latencies):
+        return None
+    return math.fsum(item.task.weight * latency for item, latency in zip(tasks, latencies, strict=True) if latency is not None)
+
+
+def count_errors(records: Iterable[Record]) -> dict[str, int]:
+    """Number of failed records by kind of error, the most frequent first. (A `cut` program was merely slow.)"""
+    return dict(Counter(record.error for record in records if record.error != "none").most_common())
+
+
+class CurveBuilder:
+    """Makes the points of a search curve one record at a time.
+
+    Trials of one batch are numbered as they were proposed but finish in another order. A point's time is when it and all
+    before it were known, so that a curve over time never steps back.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._weights = {task.workload_key: task.weight for task in tasks}
+        self._best: dict[str, float] = {}
+        self.defaults: dict[str, float] = {}
+        self._elapsed = 0.0
+
+    def add(self, record: Record) -> CurvePoint:
+        """The point of the next trial."""
+        key = record.workload_key
+        self._elapsed = max(self._elapsed, record.elapsed)
+        if record.valid:
+            self._best[key] = min(self._best.get(key, math.inf), record.cost)
+        return CurvePoint(
+            record.trial,
+            self._elapsed,
+            record.task,
+            record.cost * 1e3 if record.valid else None,
+            self._best[key] * 1e3 if key in self._best else None,
+            self._total(),
+        )
+
+    def _total(self) -> float | None:
+        total = 0.0
+        for key, weight in self._weights.items():
+            latency = self._best.get(key, self.defaults.get(key))
+            if latency is None:
+                return None
+            total += weight * latency
+        return total * 1e3

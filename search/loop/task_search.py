@@ -1,0 +1,264 @@
+"""The search of one task: its policy, what was measured, and when to give up.
+
+[search] = open_searches([task], options, model, timer, pool)
+programs = search.propose(16)          # concrete programs to measure; the tuning loop measures them
+search.close_round(records)            # what came out, in the order of their trial numbers
+search.learn(records)                  # for cost model and policy
+search.progress()                      # what the task scheduler wants to know
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ansor_py import __version__
+from ansor_py.codegen.default_schedule import default_steps
+from ansor_py.cost_model.interface import CostModel
+from ansor_py.errors import AnsorError, NoSpaceError
+from ansor_py.measure.build import error_text
+from ansor_py.measure.interface import MeasureResult, completed_record
+from ansor_py.measure.records import Record
+from ansor_py.schedule.sketch import Sketch
+from ansor_py.schedule.steps import Step
+from ansor_py.schedule.task import Task
+from ansor_py.search.loop.accuracy import RoundAccuracy, round_accuracy
+from ansor_py.search.loop.phases import PhaseTimer
+from ansor_py.search.loop.pooled_policy import PooledPolicy
+from ansor_py.search.loop.results import TaskResult
+from ansor_py.search.loop.retiming import contenders_of
+from ansor_py.search.loop.scoring import Judged, Scorer, trainable
+from ansor_py.search.loop.tuning_options import TuningOptions
+from ansor_py.search.policies.checked_policy import checked_policy
+from ansor_py.search.policies.policy import Policy, sketches_for
+from ansor_py.search.sampling.candidates import Candidates, Observation
+from ansor_py.search.scheduler.strategies import TaskProgress, similarity_group
+
+DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 0, the default schedule
+FAILING_ROUNDS = 3
+FAILING_TRIALS = 16
+CUT_FACTOR = 3.0
+FIRST_CUT_FACTOR = 30.0  # of the default schedule's latency, in the first round, of whose programs none was measured
+FIRST_CUT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A candidate: concrete steps, or why there are none, and where it came from (see `Record`)."""
+
+    steps: tuple[Step, ...] = ()
+    sketch_id: int | None = None
+    sketch: str | None = None
+    genes: tuple[int, ...] = ()
+    parent: int | None = None
+    operator: str | None = None
+    predicted: float | None = None
+    error: str = ""
+
+
+class TaskSearch:
+    """State of the search of one task; everything in it follows from the policy and the records."""
+
+    def __init__(self, task: Task, policy: Policy, scorer: Scorer, early_stopping: int = 0, ended: str = "") -> None:
+        """`ended` says why there will be no trials but the default schedule, if so."""
+        self.task = task
+        self.policy = policy
+        self.scorer = scorer
+        self.records: list[Record] = []
+        self.best: Record | None = None
+        self.default_seconds: float | None = None
+        self.ended = ended
+        self._history: list[float] = []
+        self._early_stopping = early_stopping
+        self._trials_since_best = 0
+        self._found = math.inf  # the least latency without the default schedule
+        self._failed_rounds = 0
+        self._failed_trials = 0
+        self._group = similarity_group(task.dag)
+
+    def default_program(self) -> Program:
+        """Candidate 0: the default schedule."""
+        try:
+            return Program(
+                tuple(default_steps(self.task.dag, self.task.target, self.task.target.cores)), operator=DEFAULT_OPERATOR
+            )
+        except AnsorError as error:
+            return Program(operator=DEFAULT_OPERATOR, error=error_text(error))
+
+    def propose(self, count: int) -> list[Program]:
+        """At most `count` programs of the policy; none when it has no more, which ends the task."""
+        candidates = self.policy.propose(count)
+        if not len(candidates):
+            self.ended = "all candidates measured"
+        programs = []
+        for candidate in candidates:
+            sketch = self.policy.sketches[candidate.sketch]
+            genes = tuple(map(int, candidate.genes))
+            score = None if candidate.predicted is None else float(candidate.predicted)
+            origin = Program((), candidate.sketch, sketch.name, genes, candidate.parent, candidate.operator, score)
+            programs.append(_with_steps(origin, sketch))
+        return programs
+
+    def cut_seconds(self) -> float | None:
+        """Above how many seconds a call is cut short: three times the best, generously more in the first round."""
+        if self.best is None:
+            return None
+        cut = CUT_FACTOR * self.best.cost
+        return cut if len(self._history) > 1 else max(cut, min(FIRST_CUT_FACTOR * self.best.cost, FIRST_CUT_SECONDS))
+
+    def restore(self, records: Sequence[Record]) -> None:
+        """Take up an earlier search: its records count as measured, in the rounds in which they were."""
+        for number in sorted({record.round for record in records}):
+            self.close_round([record for record in records if record.round == number])
+        self._teach(records)
+
+    def close_round(self, records: Sequence[Record]) -> None:
+        """A round is over, or as much of it as there will be. The first one is the default schedule alone."""
+        self._observe(records)
+        if not self._history or any(record.operator != DEFAULT_OPERATOR for record in records):
+            self._history.append(self.best.cost if self.best is not None else math.inf)
+        self._count_failures(records)
+        if self._early_stopping and self.best is not None and self._trials_since_best >= self._early_stopping:
+            self.ended = self.ended or f"no better program in {self._trials_since_best} trials"
+
+    def learn(self, records: Sequence[Record]) -> RoundAccuracy:
+        """Show a round's programs to cost model and policy; returns how well the model knew them. Raises PlugInError."""
+        judged = self._teach(records)
+        best = self.best.cost if self.best is not None else math.inf
+        return round_accuracy(records[0].round if records else 0, self.task.name, judged.scores, judged.costs, best)
+
+    def _teach(self, records: Sequence[Record]) -> Judged:
+        """Show programs to policy and cost model, as far as today's sketches contain them."""
+        known = [record for record in records if trainable(record, self.policy.sketches)]
+        judged = self.scorer.train(self.policy.sketches, known)
+        if known:
+            self.policy.observe(known)
+        return judged
+
+    def _observe(self, records: Sequence[Record]) -> None:
+        self.records.extend(records)
+        for record in records:
+            if record.operator == DEFAULT_OPERATOR and record.valid:
+                self.default_seconds = record.cost
+            elif record.valid:
+                self._found = min(self._found, record.cost)
+            if record.valid and (self.best is None or record.cost < self.best.cost):
+                self.best = record
+                self._trials_since_best = 0
+            else:
+                self._trials_since_best += 1
+
+    def progress(self) -> TaskProgress:
+        """What the task scheduler wants to know."""
+        return TaskProgress(self.task.flops, tuple(self._history), self._group, self._found, dead=bool(self.ended))
+
+    def contenders(self) -> list[Record]:
+        """The programs to measure again at the end: the best few and the default schedule."""
+        chosen = contenders_of(self.records)
+        default = [record for record in self.records if record.operator == DEFAULT_OPERATOR and record.valid]
+        return chosen + [record for record in default if record not in chosen]
+
+    def settle(self, retimed: Sequence[Record]) -> None:
+        """The final word on the contenders: the best is chosen by their new costs, as far as they ran again."""
+        self.best = min(retimed, key=lambda record: record.cost, default=self.best)
+        for record in retimed:
+            if record.operator == DEFAULT_OPERATOR:
+                self.default_seconds = record.cost
+
+    def result(self) -> TaskResult:
+        """The state as a result."""
+        return TaskResult(self.task, self.best, self.default_seconds, len(self.records), self.ended)
+
+    def _count_failures(self, records: Sequence[Record]) -> None:
+        tried = [record for record in records if record.operator != DEFAULT_OPERATOR]
+        if not tried:
+            return
+        if any(record.valid or record.error == "cut" for record in tried):
+            self._failed_rounds = self._failed_trials = 0
+            return
+        self._failed_rounds += 1
+        self._failed_trials += len(tried)
+        if self._failed_rounds >= FAILING_ROUNDS and self._failed_trials >= FAILING_TRIALS:
+            last = tried[-1]
+            self.ended = (
+                f"every candidate of the last {self._failed_rounds} rounds failed; the last one by '{last.error}': "
+                f"{last.error_text.splitlines()[0] if last.error_text else 'no message'}"
+            )
+
+
+def trial_record(task: Task, program: Program, result: MeasureResult) -> Record:
+    """What is known of a measured program by itself; the tuning loop adds when it was measured."""
+    record = Record(
+        workload_key=task.workload_key,
+        target=str(task.target),
+        threads=task.target.cores,
+        trial=-1,
+        steps=tuple(step.to_json() for step in program.steps),
+        task=task.name,
+        sketch_id=program.sketch_id,
+        sketch=program.sketch,
+        genes=program.genes,
+        parent=program.parent,
+        operator=program.operator,
+        predicted=program.predicted,
+        engine=__version__,
+    )
+    return completed_record(record, result)
+
+
+class NothingToTry:
+    """What stands for the policy of a task for which the chosen one has no programs."""
+
+    sketches: Sequence[Sketch] = ()
+
+    def propose(self, count: int) -> Candidates:
+        """Nothing."""
+        return []
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """There is nothing to learn."""
+
+
+def open_searches(
+    tasks: Sequence[Task],
+    options: TuningOptions,
+    model: CostModel,
+    timer: PhaseTimer,
+    pool: Callable[[str], Sequence[Record] | None],
+) -> list[TaskSearch]:
+    """A search for each task. `pool` gives the programs to which that of a workload key is restricted, None for any.
+
+    A task for which the policy has no programs keeps its default schedule. Raises NoSpaceError if it has none for any task.
+    """
+    searches: list[TaskSearch] = []
+    refusals: list[NoSpaceError] = []
+    for number, task in enumerate(tasks):
+        scorer = Scorer(model, task, number, timer)
+        with timer.phase("sketch"):
+            try:
+                policy = _policy_of(number, task, options, scorer, pool(task.workload_key))
+            except NoSpaceError as error:
+                refusals.append(error)
+                searches.append(TaskSearch(task, NothingToTry(), scorer, ended=str(error)))
+            else:
+                searches.append(TaskSearch(task, policy, scorer, options.scheduler.early_stopping))
+    if refusals and len(refusals) == len(tasks):
+        raise refusals[0]
+    return searches
+
+
+def _policy_of(number: int, task: Task, options: TuningOptions, scorer: Scorer, pool: Sequence[Record] | None) -> Policy:
+    rng = np.random.default_rng([options.seed, number, 1])
+    sketches = sketches_for(options.policy, task.dag, task.target, options.search)
+    policy: Policy = checked_policy(options.policy, sketches, task.target, scorer, rng, options.search)
+    return policy if pool is None else PooledPolicy(policy, scorer, pool)
+
+
+def _with_steps(program: Program, sketch: Sketch) -> Program:
+    try:
+        return replace(program, steps=sketch.concretise(program.genes))
+    except AnsorError as error:
+        return replace(program, error=error_text(error))
