@@ -33,12 +33,12 @@ from ansor_py.schedule.task import Task
 from ansor_py.search import tune
 from ansor_py.search.evolution.crossover import crossover
 from ansor_py.search.evolution.mutation import MUTATIONS, mutate
+from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import TEMPLATE_SEARCHES, SearchOptions
 from ansor_py.search.policies.policy import create_policy
 from ansor_py.search.sampling.sampler import draw, sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.search.sampling.validity import accepts, plausible, repair
-from ansor_py.search.tuning_options import TuningOptions
 from ansor_py.sketch_rules import RULES, Derived, PartialSketch, Rule, Verdict, generate_sketches, rule
 from ansor_py.target import Target
 from targets import executed_targets, structure_targets
