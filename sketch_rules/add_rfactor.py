@@ -13,6 +13,7 @@ from ansor_py.schedule.hole_kinds import FactorHole
 from ansor_py.schedule.state import Stage
 from ansor_py.schedule.steps import Fuse, Reorder, Vectorize
 from ansor_py.sketch_rules.fusible import reuses_data
+from ansor_py.sketch_rules.notes import ComputedForCopy
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 from ansor_py.sketch_rules.space_options import SpaceOptions
@@ -29,7 +30,7 @@ class AddRfactor(Rule):
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)
-        if not stage.op.reduce_axes or not stage.is_unscheduled or stage.name in sketch.cached:
+        if not stage.op.reduce_axes or not stage.is_unscheduled or sketch.note(stage.name, ComputedForCopy):
             return "skip"
         return "apply" if self.needs_rfactor(stage, sketch.target.cores, sketch.options) else "skip"
 

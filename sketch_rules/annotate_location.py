@@ -18,6 +18,7 @@ from ansor_py.schedule.hole_kinds import LocationHole
 from ansor_py.schedule.hole_kinds.structure import Place
 from ansor_py.schedule.state import At, Root, Stage
 from ansor_py.schedule.steps import ComputeAt
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.te.expr import reads_of, variables_of
 
@@ -43,7 +44,7 @@ def annotate_location(sketch: PartialSketch) -> PartialSketch:
 def _is_movable(sketch: PartialSketch, stage: Stage) -> bool:
     """Whether the rules left it to this annotation where the stage is computed."""
     at_root = isinstance(stage.location, Root) and not sketch.state.is_output(stage.name)
-    return at_root and stage.name not in sketch.levels and not sketch.state.is_prepared(stage.name)
+    return at_root and sketch.note(stage.name, TileLevels) is None and not sketch.state.is_prepared(stage.name)
 
 
 def _places(sketch: PartialSketch, stage: Stage, found: dict[str, list[Place]]) -> list[Place]:
@@ -66,9 +67,9 @@ def _places(sketch: PartialSketch, stage: Stage, found: dict[str, list[Place]]) 
 
 def _places_in(sketch: PartialSketch, stage: Stage, host: Stage, until: str | None = None) -> list[Place]:
     """Candidate loops of one host; `until` is the loop at which the actual consumer is attached (and beyond which it ends)."""
-    levels = sketch.levels.get(host.name)
+    levels = sketch.note(host.name, TileLevels)
     if levels is not None:
-        ends = [level[-1] for level in levels[: sketch.options.location_levels] if level]
+        ends = [level[-1] for level in levels.loops[: sketch.options.location_levels] if level]
     else:
         ends = _shared_loops(sketch, stage, host)
     places: list[Place] = []

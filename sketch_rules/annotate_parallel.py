@@ -12,6 +12,7 @@ from ansor_py.schedule.hole_kinds import ParallelHole
 from ansor_py.schedule.state import At, Root, Stage
 from ansor_py.schedule.steps import ComputeAt
 from ansor_py.sketch_rules.annotate_location import sampled_extents
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 
 
@@ -49,9 +50,9 @@ def _outer_loops(sketch: PartialSketch, stage: Stage) -> list[str]:
 
 def _at_level_ends(sketch: PartialSketch, stage: Stage, counts: list[int]) -> list[int]:
     """Of a tiled stage: any number of loops of the outermost level, or all of the two outermost levels."""
-    levels = sketch.levels.get(stage.name)
+    levels = sketch.note(stage.name, TileLevels)
     if levels is None:
         return counts[: sketch.options.most_parallel_loops]
-    first = len(levels[0])
-    second = first + len(levels[1])
+    first = len(levels.loops[0])
+    second = first + len(levels.loops[1])
     return [count for count in counts if count <= first or count == second]

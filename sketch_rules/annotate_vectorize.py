@@ -18,6 +18,7 @@ from ansor_py.schedule.hole_kinds import RegisterTileHole, TileHole, VectorHole
 from ansor_py.schedule.micro_kernels import micro_kernel_for
 from ansor_py.schedule.state import Gene, Inlined, Stage
 from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Vectorize
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch, innermost_part, moved_last
 from ansor_py.sketch_rules.tile_sizes import level_sizes
 from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, vector_axis
@@ -38,14 +39,15 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     axis = vector_axis(stage, body)
     if axis is None:
         return sketch
-    row = None if stage.relations or stage.name in sketch.levels else transposed_row(reads_of(body), stage)
+    levels = sketch.note(stage.name, TileLevels)
+    row = None if stage.relations or levels else transposed_row(reads_of(body), stage)
     if row is not None and not sketch.state.attached_to(stage.name):
         return _transposed(sketch, stage, row, axis)
     loop = innermost_part(stage, axis.name)
     if sketch.state.attached_to(stage.name, loop):
         return sketch
     lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
-    sums_rows = stage.op.reduce_axes and axis in stage.op.axes and stage.name not in sketch.levels
+    sums_rows = stage.op.reduce_axes and axis in stage.op.axes and levels is None
     vectors = sketch.options.wide_vectors if sums_rows else sketch.options.vectors
     choices = vector_choices(axis.extent, lanes, _is_contiguous(body, axis), vectors)
     sketch, hole = sketch.with_hole(VectorHole(f"vectorize {stage.name}", stage.name, choices))
@@ -54,10 +56,9 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     order = moved_last(sketch.state.stage(stage.name), inner)
     if order[-2:] != (f"{loop}.0", inner):
         sketch = sketch.apply(Reorder(stage.name, order))
-    levels = sketch.levels.get(stage.name)
     if levels is not None:
-        parts = tuple(tuple(f"{item}.0" if item == loop else item for item in level) for level in levels)
-        sketch = sketch.with_levels(stage.name, (*parts, (inner,)))
+        parts = tuple(tuple(f"{item}.0" if item == loop else item for item in level) for level in levels.loops)
+        sketch = sketch.with_note(stage.name, TileLevels((*parts, (inner,))))
     return sketch.apply(Vectorize(stage.name, inner))
 
 

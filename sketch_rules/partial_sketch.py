@@ -9,7 +9,9 @@ Rules are functions on it: every method returns a new partial sketch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.hole import Hole
@@ -19,17 +21,15 @@ from ansor_py.schedule.steps import Step
 from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 from ansor_py.target import Target
 
-# The loops of a tiled stage by tile level, outermost level first.
-Levels = tuple[tuple[str, ...], ...]
+NoteType = TypeVar("NoteType")
 
 
 @dataclass(frozen=True, eq=False)
 class PartialSketch:
     """Steps, holes, and what later rules and annotations need to know of them.
 
-    `state` is the template after `steps` with the first alternative of every structural hole. `levels` holds the tile
-    levels of stages that were tiled or follow a tiled one, `cached` the names of compute halves of a cache write, `panels`
-    the axis and width of packed operands by the stage that reads them, `label` the words that make up the sketch's name.
+    `state` is the template after `steps` with the first alternative of every structural hole. `notes`
+    holds what rules noted of stages (`ansor_py.sketch_rules.notes`), `label` the words that make up the sketch's name.
     `options` are the constants of the rules.
     """
 
@@ -38,9 +38,7 @@ class PartialSketch:
     state: State
     steps: tuple[Step | Alternatives, ...] = ()
     holes: tuple[Hole, ...] = ()
-    levels: dict[str, Levels] = field(default_factory=dict)
-    cached: frozenset[str] = frozenset()
-    panels: dict[str, tuple[str, int]] = field(default_factory=dict)
+    notes: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     label: tuple[str, ...] = ()
     options: SpaceOptions = DEFAULT_SPACE
 
@@ -68,9 +66,13 @@ class PartialSketch:
         chosen = [self.holes[item.hole] for item in self.steps if isinstance(item, Alternatives)]
         return [hole for hole in chosen if hole.sets is None]
 
-    def with_levels(self, stage: str, levels: Levels) -> PartialSketch:
-        """With the tile levels of a stage noted."""
-        return replace(self, levels={**self.levels, stage: levels})
+    def with_note(self, stage: str, note: object) -> PartialSketch:
+        """With something noted of a stage, in the place of an earlier note of that class."""
+        return replace(self, notes={**self.notes, stage: (note, *self.notes.get(stage, ()))})
+
+    def note(self, stage: str, kind: type[NoteType]) -> NoteType | None:
+        """What was noted of a stage by an object of a class; None if nothing was."""
+        return next((note for note in self.notes.get(stage, ()) if isinstance(note, kind)), None)
 
     def with_label(self, word: str) -> PartialSketch:
         """With one more word in the name."""

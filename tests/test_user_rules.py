@@ -25,7 +25,7 @@ RULE = """
 from dataclasses import dataclass, replace
 from ansor_py import te; from ansor_py.schedule.dag import ComputeDAG; from ansor_py.schedule.hole import Hole
 from ansor_py.schedule.hole_kinds import TileHole
-from ansor_py.sketch_rules import Rule, rule
+from ansor_py.sketch_rules import Rule, rule; from ansor_py.sketch_rules.notes import TileLevels
 
 @rule("{name}")
 class Own(Rule):
@@ -146,7 +146,7 @@ def test_an_unknown_preset_is_refused() -> None:
         ),
         (
             "'apply'",
-            "[(replace(sketch, levels={'reduce_sum': ()}), -1)]",
+            "[(sketch.with_note('reduce_sum', TileLevels(())), -1)]",
             r"completion of sketch '' of sketch rules 'own' .*own_rules.py",
         ),
         (

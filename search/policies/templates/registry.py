@@ -24,6 +24,7 @@ from ansor_py.schedule.state import Root, Stage
 from ansor_py.sketch_rules.always_inline import AlwaysInline
 from ansor_py.sketch_rules.annotate_unroll import annotate_unroll
 from ansor_py.sketch_rules.annotate_vectorize import annotate_vectorize
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 from ansor_py.target import Target
@@ -82,8 +83,8 @@ def _parallel_loops(partial: PartialSketch, stage: Stage) -> tuple[str, ...]:
     small = max(tensor_flops(stage.tensor), stage.tensor.size) < partial.options.serial_operations
     if partial.target.cores == 1 or not isinstance(stage.location, Root) or partial.state.is_prepared(stage.name):
         return ()
-    if stage.name in partial.levels:
-        return partial.levels[stage.name][0]
+    if levels := partial.note(stage.name, TileLevels):
+        return levels.loops[0]
     extents = {axis.name: axis.extent for axis in stage.op.axes}
     loops: list[str] = []
     chunks = 1

@@ -13,6 +13,7 @@ from ansor_py.schedule.hole_kinds import TileHole
 from ansor_py.schedule.state import Gene, Inlined, Stage
 from ansor_py.schedule.steps import ComputeAt, Reorder, Split
 from ansor_py.search.policies.templates.registry import template
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.tile_sizes import level_sizes
 from ansor_py.te.expr import Call, Reduce, Var, reads_of, walk
@@ -45,7 +46,7 @@ def softmax(partial: PartialSketch) -> list[PartialSketch]:
     partial = partial.apply(Split(output.name, block, (Gene(hole),)), Reorder(output.name, order))
     for stage in reversed(producers):
         partial = partial.apply(ComputeAt(stage.name, output.name, outer[-1]))
-    return [partial.with_levels(output.name, (outer, order[len(outer) :]))]
+    return [partial.with_note(output.name, TileLevels((outer, order[len(outer) :])))]
 
 
 def _parts(partial: PartialSketch) -> _Parts | None:
