@@ -28,7 +28,7 @@ class AddPacking(Rule):
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)
         fits = reuses_data(stage) and bool(stage.op.reduce_axes) and stage.is_unscheduled
-        if not fits or sketch.note(stage.name, PackedOperand) or sketch.note(stage.name, ComputedForCopy):
+        if not fits or any(sketch.note(stage.name, kind) for kind in (PackedOperand, ComputedForCopy)):
             return "skip"
         return "apply" if worthwhile_panels(sketch, stage) else "skip"
 

@@ -30,7 +30,7 @@ class AddRfactor(Rule):
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)
-        if not stage.op.reduce_axes or not stage.is_unscheduled or sketch.note(stage.name, ComputedForCopy):
+        if not stage.op.reduce_axes or not stage.is_unscheduled or sketch.note(stage.name, ComputedForCopy) is not None:
             return "skip"
         return "apply" if self.needs_rfactor(stage, sketch.target.cores, sketch.options) else "skip"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.cost_model import extract_features
-from ansor_py.errors import ScheduleError
+from ansor_py.errors import PlugInError, ScheduleError
 from ansor_py.measure.records import read_records
 from ansor_py.schedule.hole import HOLE_KINDS, Agreement, Genes, Hole, Mask, hole_kind
 from ansor_py.schedule.hole_kinds import (
@@ -26,7 +27,7 @@ from ansor_py.schedule.hole_kinds import (
     UnrollHole,
     VectorHole,
 )
-from ansor_py.schedule.sketch import Population, Sketch
+from ansor_py.schedule.sketch import Alternatives, Population, Sketch
 from ansor_py.schedule.state import Gene
 from ansor_py.schedule.steps import Pragma, Reorder, Split, Step, Unroll, Vectorize
 from ansor_py.schedule.task import Task
@@ -299,3 +300,37 @@ def test_neighbours_are_all_other_choices_the_nearest_first(name: str) -> None:
 def test_what_is_no_kind_is_refused(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ScheduleError, match=words):
         make()
+
+
+class Wrong:
+    """An agreement that does not do what it should."""
+
+    def __init__(self, repair: Callable[..., None] = lambda *_: None, fits: Callable[[Genes], object] = len) -> None:
+        self.repair, self.fits = repair, fits
+
+
+def out_of_range(genes: Genes, rng: np.random.Generator) -> None:
+    genes[:] = 9
+
+
+WRONG_METHODS: dict[str, tuple[str, Callable[..., object], str]] = {
+    "steps raise": ("steps", lambda self, choice: 1 / 0, "failed.*: ZeroDivisionError"),
+    "plain is no choice": ("plain", property(lambda self: 9), "failed.*: IndexError"),  # type: ignore[dict-item]
+    "agreement exits": ("agreement", lambda *_: sys.exit(0), "failed.*: SystemExit: 0"),
+    "repair raises": ("agreement", lambda *_: Wrong(lambda *_: 1 / 0), "failed.*: ZeroDivisionError"),  # type: ignore[arg-type]
+    "repair gives no choice": ("agreement", lambda *_: Wrong(out_of_range), ": repair gave gene 9 of 2 choices"),
+    "fits raises": ("agreement", lambda *_: Wrong(fits=lambda genes: genes[99999]), "failed.*: IndexError"),
+    "fits gives another shape": ("agreement", lambda *_: Wrong(fits=lambda genes: [True, False]), "failed.*: ValueError"),
+}
+
+
+@pytest.mark.parametrize("title", WRONG_METHODS)
+def test_a_wrong_kind_is_named(title: str) -> None:
+    method, function, words = WRONG_METHODS[title]
+    kind = hole_kind("wrong")(type("WrongHole", (Hole,), {method: function}))
+    del HOLE_KINDS["wrong"]
+    hole = kind("decision", "reduce_sum", (0, 1))
+    sketch = Sketch("wrong", TASK.dag, (Alternatives(0),), (hole,))
+    with pytest.raises(PlugInError, match=f"hole 'decision' of kind 'wrong' ?{words}") as caught:
+        sample(Space(sketch, TASK.target, SearchOptions()), 8, np.random.default_rng(0))
+    assert "\n" not in str(caught.value)

@@ -97,6 +97,11 @@ class Hole:
         if not isinstance(self.choices, tuple) or not self.choices:
             raise ScheduleError(f"hole '{self.name}' has the choices {self.choices!r:.40}; it needs a tuple of at least one")
 
+    @property
+    def title(self) -> str:
+        """The hole and its kind, for messages."""
+        return f"hole '{self.name}' of kind '{self.kind}'"
+
     def steps(self, choice: Any) -> tuple[Step, ...]:
         """The steps that a choice stands for; none where lengths are read by `Gene`."""
         return ()

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.errors import ScheduleError
+from ansor_py.errors import ScheduleError, plug_in
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.hole import Genes as Genes
 from ansor_py.schedule.hole import Hole, StageValue
@@ -119,7 +119,8 @@ class Sketch:
                 chosen.append(item)
             elif values or self.holes[item.hole].sets is None:
                 hole = self.holes[item.hole]
-                chosen.extend(hole.steps(hole.choices[int(row[item.hole])]))
+                with plug_in(hole.title, ScheduleError):
+                    chosen.extend(hole.steps(hole.choices[int(row[item.hole])]))
         return chosen
 
 

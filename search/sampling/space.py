@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.errors import ScheduleError
+from ansor_py.errors import ScheduleError, plug_in
 from ansor_py.lower.bounds import infer_bounds
 from ansor_py.schedule.hole import Agreement, Mask
 from ansor_py.schedule.sketch import Genes, Sketch
@@ -84,7 +84,11 @@ class Space:
     @cached_property
     def plain(self) -> Genes:
         """The plain choice of every hole, int32[holes]."""
-        return np.array([hole.plain for hole in self.sketch.holes], dtype=np.int32)
+        plain = np.zeros(len(self.sketch.holes), dtype=np.int32)
+        for column, hole in enumerate(self.sketch.holes):
+            with plug_in(hole.title):
+                plain[column] = range(len(hole.choices))[hole.plain]
+        return plain
 
     @cached_property
     def often_plain(self) -> Mask:
@@ -92,10 +96,14 @@ class Space:
         return np.array([hole.is_often_plain for hole in self.sketch.holes], dtype=np.bool_)
 
     @cached_property
-    def agreements(self) -> tuple[Agreement, ...]:
-        """What genes of a row must agree with, in the order of the holes."""
-        found = (hole.agreement(self.sketch, column) for column, hole in enumerate(self.sketch.holes))
-        return tuple(agreement for agreement in found if agreement is not None)
+    def agreements(self) -> dict[int, Agreement]:
+        """What the genes of columns must agree with."""
+        found: dict[int, Agreement] = {}
+        for column, hole in enumerate(self.sketch.holes):
+            with plug_in(hole.title):
+                if agreement := hole.agreement(self.sketch, column):
+                    found[column] = agreement
+        return found
 
     def values(self, gene: Gene, genes: Genes) -> NDArray[np.int64]:
         """The lengths that a gene stands for, int64[n]."""
@@ -119,7 +127,7 @@ class Space:
 
     def warm_up(self) -> None:
         """Make every template and table, so that nothing is built while a population is worked on."""
-        _ = (self.first, self.legal_structures, self.tile_genes, self.agreements, self.nodes, self.sketch.sizes)
+        _ = (self.first, self.legal_structures, self.tile_genes, self.agreements, self.nodes, self.plain)
 
 
 def node_of(stage: str) -> str:

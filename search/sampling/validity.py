@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.errors import PlugInError, plug_in
 from ansor_py.lower.affine import Number, choose, larger, smaller
 from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
 from ansor_py.lower.register_tile import StageTile, register_tile
@@ -25,10 +26,18 @@ from ansor_py.te.expr import DTYPE_BYTES
 
 
 def repair(space: Space, genes: Genes, rng: np.random.Generator) -> Genes:
-    """The rows with genes that agree with each other, as far as the kinds of their holes can see to that: a copy."""
+    """The rows with genes that agree with each other, as far as the kinds of their holes can see to that: a copy.
+
+    Raises PlugInError for a kind that fails or makes genes of no choice.
+    """
     genes = genes.copy()
-    for agreement in space.agreements:
-        agreement.repair(genes, rng)
+    for column, agreement in space.agreements.items():
+        hole = space.sketch.holes[column]
+        with plug_in(hole.title):
+            agreement.repair(genes, rng)
+        wrong = (genes[:, column] < 0) | (genes[:, column] >= len(hole.choices))
+        if wrong.any():
+            raise PlugInError(f"{hole.title}: repair gave gene {genes[wrong, column][0]} of {len(hole.choices)} choices")
     return genes
 
 
@@ -47,8 +56,9 @@ def plausible(space: Space, genes: Genes, structures: Mask | None = None) -> Mas
     """
     allowed = space.legal_structures if structures is None else structures
     fits = allowed[space.sketch.structure_keys(genes)] & _tiles_fit(space, genes)
-    for agreement in space.agreements:
-        fits &= agreement.fits(genes)
+    for column, agreement in space.agreements.items():
+        with plug_in(space.sketch.holes[column].title):
+            fits &= agreement.fits(genes)
     return np.asarray(fits)
 
 
