@@ -24,6 +24,7 @@ from ansor_py.schedule.steps import (
     Fuse,
     Parallel,
     Pragma,
+    RegisterTile,
     Reorder,
     Rfactor,
     Split,
@@ -56,6 +57,7 @@ LEGAL: tuple[tuple[Step, ...], ...] = (
     (CacheRead("B", ("C",)), TransformLayout("B.cache", (("i1", 8),), ("i1.outer", "i0", "i1.inner"))),
     (CacheOperand("B", "C"), TransformLayout("B.cache", (("j", 8),), ("j.outer", "k", "j.inner"))),
     (Split("C", "k", (6,)), Rfactor("C", "k.1", -1)),
+    (*TILED, RegisterTile("C", ("k.1",), "formula")),
 )
 
 # (what comes before, the illegal step, what its message must name beside the step and its stage)

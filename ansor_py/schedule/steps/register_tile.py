@@ -19,13 +19,11 @@ class RegisterTile(Step):
     are named in the order of the loops; the last may be computed in lanes (`Vectorize`), and may then be a reduction loop, the
     others are spatial. Every loop inside the first of them that is not named has to have one iteration.
 
-        for i.0 in 5:                        register tile C: i.1, j.1 by float32 outer product
-          for j.0 in 2:                      for i.0 in 5:
-            for k in 16:              ->       for j.0 in 2:
-              for i.1 in 4:                      for k in 16:
-                vectorize j.1 in 8:                for i.1 in 4:
-                  C[i, j] = ...                      vectorize j.1 in 8:
-                                                       C[i, j] = ...
+        for k in 16:              for k in 16:
+          for i.1 in 4:             register tile by float32 outer product:
+            for j.1 in 8:    ->       for i.1 in 4:
+              C[i, j] = ...             for j.1 in 8:
+                                          C[i, j] = ...
 
     Without the step a stage has a tile of its vectorised loop alone, in steps of a few vectors where that is long.
     """
