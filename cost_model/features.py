@@ -35,7 +35,6 @@ from ansor_py.cost_model.statement_arrays import (
     buffer_shapes,
     buffer_uses,
     joined,
-    prepared_stages,
     stage_of,
     statement_arrays,
 )
@@ -92,22 +91,13 @@ def _statements(
     shapes = buffer_shapes(template, bounds)
     uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
     members = statements_by_depth(bounds)
-    prepared = prepared_stages(template, bounds)
     parallel, limits = _value_holes(sketch, bounds, genes)
     for start in range(0, len(genes), CHUNK):
         chunk = slice(start, min(start + CHUNK, len(genes)))
         size = chunk.stop - chunk.start
         arrays = {
             name: statement_arrays(
-                template,
-                b,
-                tiles[name],
-                uses[name],
-                _parallel_flags(b, parallel, chunk, size),
-                limits[name],
-                name in prepared,
-                chunk,
-                size,
+                template, b, tiles[name], uses[name], _parallel_flags(b, parallel, chunk, size), limits[name], chunk, size
             )
             for name, b in bounds.items()
         }

@@ -26,7 +26,7 @@ from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds
 from ansor_py.lower.register_tile import StageTile
 from ansor_py.schedule.state import Annotation, State
 from ansor_py.te.expr import DTYPE_BYTES, Reduce
-from ansor_py.te.tensor import Placeholder, Tensor
+from ansor_py.te.tensor import Tensor
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -177,21 +177,6 @@ def stage_of(loop: LoopBounds) -> str:
     return loop.variable[: -len(loop.name) - 1]
 
 
-def prepared_stages(state: State, bounds: Bounds) -> frozenset[str]:
-    """Stages whose region (a stage at root with all that is attached below it) reads constants alone and stores no output."""
-    regions: dict[str, list[StageBounds]] = {}
-    for name, b in bounds.items():
-        regions.setdefault(stage_of(b.enclosing[0]) if b.enclosing else name, []).append(b)
-    prepared: set[str] = set()
-    for host in (name for name in bounds if name in regions):
-        members = regions[host]
-        names = {b.stage.name for b in members}
-        read = {tensor.name: tensor for b in members for tensor in (r.tensor for r in b.reads) if tensor.name not in names}
-        if all((isinstance(t.op, Placeholder) and t.op.constant) or t.name in prepared for t in read.values()):
-            prepared |= set() if any(state.is_output(name) for name in names) else names
-    return frozenset(prepared)
-
-
 def statement_arrays(
     state: State,
     b: StageBounds,
@@ -199,7 +184,6 @@ def statement_arrays(
     uses: tuple[BufferUse, ...],
     parallel: Flags,
     unroll_limit: Number,
-    prepared: bool,
     chunk: slice,
     programs: int,
 ) -> StatementArrays:
@@ -237,7 +221,7 @@ def statement_arrays(
         allocated=allocated,
         allocation_depth=len(b.enclosing),
         work=work,
-        prepared=prepared,
+        prepared=b.stage.name in state.prepacked,
     )
 
 

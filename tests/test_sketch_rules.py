@@ -174,7 +174,7 @@ def test_a_constant_weight_is_packed_once_along_the_output_channels(constant: bo
     assert bool(packed) == constant
     for sketch in packed:
         state = sketch.structure([0] * len(sketch.holes))
-        assert state.is_prepared("w.cache")
+        assert "w.cache" in state.prepacked
         assert not any(hole.stage == "w.cache" for hole in sketch.holes)
 
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # No call of a kernel takes less; a smaller cost was not measured.
 LEAST_SECONDS = 1e-9
-# A program does at most this many times the operations that its target's multiply-add units can do at this clock. It cannot be
-# less: Winograd's algorithm multiplies four times less than the definition says, and caches deliver more than memory.
-MOST_TIMES_PEAK, HERTZ = 10.0, 6e9
+# A program does at most this many times the operations that its target's multiply-add units can do. It cannot be less:
+# Winograd's algorithm multiplies four times less than the definition says, and caches deliver more than memory.
+MOST_TIMES_PEAK = 10.0
 
 ErrorKind = Literal["none", "build", "build-timeout", "run", "run-timeout", "wrong-result", "out-of-bounds", "crash", "cut"]
 ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
@@ -235,7 +235,7 @@ def credible_records(
 
     `flops` are the operations of the tasks by workload key; a record of another task is not judged.
     """
-    rate = MOST_TIMES_PEAK * target.nominal_flops(threads, HERTZ)
+    rate = MOST_TIMES_PEAK * target.most_flops(threads)
     kept: list[Record] = []
     doubts: list[str] = []
     for record in records:
