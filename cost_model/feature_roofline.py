@@ -63,7 +63,7 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     chunks = parallel_chunks(statement)
     waves = np.ceil(chunks / target.cores)
     out[0:4] = cycles
-    out[4] = 0.0 if statement.prepared else (busiest + cycles[2]) * waves / chunks + parallel_cycles(statement, waves)
+    out[4] = 0.0 if statement.prepacked else (busiest + cycles[2]) * waves / chunks + parallel_cycles(statement, waves)
 
 
 def unroll_factors(statement: StatementArrays, target: Target) -> Floats:
