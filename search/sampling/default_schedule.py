@@ -48,8 +48,9 @@ class DefaultSchedule:
 def default_schedule(dag: ComputeDAG, target: Target, threads: int) -> DefaultSchedule:
     """The program for so many threads that the roofline likes best; the same whenever it is asked for."""
     machine = target.with_cores(threads)
+    is_empty = any(tensor.iterations == 0 for tensor in dag.computed)  # of loops that do not run there is nothing to estimate
     found: list[tuple[float, Space, Genes]] = []
-    for sketch in generate_sketches(dag, machine, DEFAULT_RULES):
+    for sketch in [] if is_empty else generate_sketches(dag, machine, DEFAULT_RULES):
         space = Space(sketch, machine, OPTIONS)
         rows = candidate_rows(space)
         found += [(cycles, space, row) for cycles, row in zip(scored(space, rows), rows, strict=True)]
@@ -74,32 +75,33 @@ def scored(space: Space, rows: Genes) -> list[float]:
 def improved(cycles: float, space: Space, row: Genes) -> tuple[float, Space, Genes]:
     """Steepest descent: in every round the best of the rows that differ in one gene, as long as there is a better one."""
     rng = np.random.default_rng(0)
-    for _ in range(ROUNDS):
-        columns = np.repeat(np.arange(len(row)), space.sketch.sizes)
-        rows = np.repeat(row[None, :], len(columns), axis=0)
-        rows[np.arange(len(rows)), columns] = np.concatenate([np.arange(size) for size in space.sketch.sizes])
-        rows = repair(space, rows[rows[np.arange(len(rows)), columns] != row[columns]], rng)
+    columns = np.repeat(np.arange(len(row)), space.sketch.sizes)
+    choices = np.arange(len(columns)) - np.searchsorted(columns, columns)
+    for _ in range(ROUNDS if len(columns) else 0):
+        others = np.flatnonzero(choices != row[columns])
+        rows = np.repeat(row[None, :], len(others), axis=0)
+        rows[np.arange(len(others)), columns[others]] = choices[others]
+        rows = repair(space, rows, rng)
         rows = rows[accepts(space, rows)]
-        others = scored(space, rows)
-        if not others or min(others) >= cycles:
+        found = scored(space, rows)
+        if not found or min(found) >= cycles:
             break
-        cycles = min(others)
-        row = rows[others.index(cycles)]
+        cycles = min(found)
+        row = rows[found.index(cycles)]
     return cycles, space, row
 
 
 def candidate_rows(space: Space) -> Genes:
-    """Random rows of a sketch, or where all of them are invalid (a formula that no tile makes small enough) plain ones."""
+    """Random rows of a sketch and the plain one, which has to do where all are invalid, such as those of a huge formula."""
     rng = np.random.default_rng(0)
-    rows = sample(space, ROWS, rng)
-    return rows if len(rows) else plain_rows(space, rng)
+    plain = repair(space, np.array([[hole.plain for hole in space.sketch.holes]], dtype=np.int32), rng)
+    rows = np.concatenate([plain[accepts(space, plain)], sample(space, ROWS, rng)])
+    return rows if len(rows) or not _is_legal(space.sketch, plain[0]) else plain
 
 
-def plain_rows(space: Space, rng: np.random.Generator) -> Genes:
-    """The first choice of every hole, if the program that it gives is legal."""
-    rows = repair(space, np.zeros((1, len(space.sketch.holes)), dtype=np.int32), rng)
+def _is_legal(sketch: Sketch, row: Genes) -> bool:
     try:
-        infer_bounds(State.initial(space.sketch.dag).replay(space.sketch.concretise(rows[0])))
+        infer_bounds(State.initial(sketch.dag).replay(sketch.concretise(row)))
     except ScheduleError:
-        return rows[:0]
-    return rows
+        return False
+    return True
