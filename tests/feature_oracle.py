@@ -426,6 +426,8 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
     for use, stride in zip(item.uses[1:], strides[1:], strict=True):
         loads = math.ceil(footprint(use, tile) / lanes) if stride == 1 else footprint(use, tile)
         kind = "broadcast_loads" if stride == 0 else "contiguous_loads" if stride == 1 else "gathered_loads"
+        if stride > 1 and _run(use, tile) >= 4:
+            kind, loads = "contiguous_loads", 2 * math.ceil(footprint(use, tile) / lanes)
         fields[kind] += iteration_count(around) * loads
     fields["stores"] = raw["iterations"] * _vector_share(item, target) / max(1, raw["accumulation_run"])
     fields["scattered_stores"] = fields["stores"] * lanes if strides[0] > 1 else 0
