@@ -17,7 +17,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import State
 from ansor_py.search.evolution.crossover import crossover, guided_shares, node_scores
-from ansor_py.search.evolution.generations import breed, evolve
+from ansor_py.search.evolution.generations import Individuals, evolve
 from ansor_py.search.evolution.mutation import MUTATIONS, mutate
 from ansor_py.search.evolution.scores import StatementScores
 from ansor_py.search.options import SearchOptions
@@ -223,7 +223,7 @@ class GeneralScores:
 @pytest.mark.parametrize("detailed", [True, False])
 def test_evolution_uses_the_scores_of_statements_where_there_are_any(detailed: bool, target: Target) -> None:
     spaces, score, rng = spaces_of("softmax:4,6,160", target), GeneralScores(detailed, target), np.random.default_rng(0)
-    best = evolve(spaces, [breed(sample(space, 60, rng)) for space in spaces], score, rng, OPTIONS)
+    best = evolve(spaces, [Individuals.made(sample(space, 60, rng)) for space in spaces], score, rng, OPTIONS)
     assert score.asked == OPTIONS.iterations + 1
     assert "crossover" in {candidate.operator for candidate in best}
     assert all(accepts(spaces[c.sketch], c.genes[None, :]).all() for c in best)
@@ -231,7 +231,7 @@ def test_evolution_uses_the_scores_of_statements_where_there_are_any(detailed: b
 
 def evolved(spaces: list[Space], seed: int, measured: NDArray[np.uint64] | None = None) -> list[Candidate]:
     rng = np.random.default_rng(seed)
-    first = [breed(sample(space, 100, rng)) for space in spaces]
+    first = [Individuals.made(sample(space, 100, rng)) for space in spaces]
     return evolve(spaces, first, synthetic, rng, OPTIONS, measured)
 
 
@@ -267,7 +267,7 @@ def test_measured_programs_are_not_returned(target: Target) -> None:
 def test_scores_that_are_no_numbers_do_no_harm() -> None:
     spaces = spaces_of("matmul:96,80,64", TARGET)
     rng = np.random.default_rng(0)
-    first = [breed(sample(space, 30, rng)) for space in spaces]
+    first = [Individuals.made(sample(space, 30, rng)) for space in spaces]
 
     def broken(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
         return [np.where(np.arange(len(p)) % 2, np.nan, -1.0).astype(np.float32) for p in populations]
