@@ -27,7 +27,6 @@ from ansor_py.search.sampling.validity import Mask, plausible, repair, within_bo
 
 Scores = NDArray[np.float64]
 NO_PARENT = -1
-PRESSURE = 2  # the power of a parent's rank by which it is drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +149,8 @@ def next_generation(
     options: SearchOptions,
     structures: Sequence[Mask],
 ) -> list[Individuals]:
-    """`options.population` children of parents drawn by the rank of their scores over all sketches, of which one is finite."""
-    weights = selection_weights(np.concatenate([parents.scores for parents in generation]))
+    """`options.population` children of parents drawn by the ranks of their scores over all sketches; one must be finite."""
+    weights = selection_weights(np.concatenate([parents.scores for parents in generation]), options.selection_pressure)
     drawn = rng.choice(len(weights), options.population, p=weights)
     children: list[Individuals] = []
     start = 0
@@ -163,14 +162,12 @@ def next_generation(
     return children
 
 
-def selection_weights(scores: Scores) -> Scores:
-    """The probability with which each program is drawn as a parent: a power of its score's rank, 0 if that is not finite.
-
-    Ranks alone count, so that any scores will do in which higher is better.
-    """
+def selection_weights(scores: Scores, pressure: float) -> Scores:
+    """The probability with which each program is drawn as a parent: a power of its score's rank, 0 where that is not finite."""
+    weights = np.zeros(len(scores))
     finite = np.isfinite(scores)
-    weights = np.where(finite, ranks(np.where(finite, scores, -np.inf)) - np.count_nonzero(~finite), 0.0) ** PRESSURE
-    return np.asarray(weights / weights.sum())
+    weights[finite] = ranks(scores[finite]) ** pressure
+    return weights / weights.sum()
 
 
 def _children(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.random.Generator, allowed: Mask) -> Individuals:
