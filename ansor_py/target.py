@@ -169,12 +169,12 @@ class Target:
         """Whether a vector is rounded to whole numbers by one instruction; on x86-64 that is SSE4.1, which AVX implies."""
         return self.architecture != "x86-64" or self.vector_bytes > 16 or "+sse4.1" in self.features.split(",")
 
-    def lanes(self, dtype: str) -> int:
-        """Elements of `dtype` that one vector register holds."""
+    def lanes(self, *dtypes: str) -> int:
+        """Elements that one vector register holds, of the widest of these dtypes. A vector has two elements at least."""
         try:
-            return self.vector_bytes // np.dtype(dtype).itemsize
+            return max(2, self.vector_bytes // max(np.dtype(dtype).itemsize for dtype in dtypes))
         except TypeError:
-            raise TargetError(f"target: no vectors of unknown dtype '{dtype}'") from None
+            raise TargetError(f"target: no vectors of unknown dtype among {', '.join(map(repr, dtypes))}") from None
 
     def nominal_flops(self, threads: int, hertz: float) -> float:
         """float32 operations a second of two multiply-add units a core, which is what the widest CPUs of today have."""

@@ -32,7 +32,7 @@ def accesses(statement: StatementArrays, target: Target, out: Columns) -> None:
 def vector_share(statement: StatementArrays, target: Target) -> Floats:
     """Vectors for each iteration [n]: those of the vectorised loops over their extents, 1 where nothing is vectorised."""
     if "vector_share" not in statement.kept:
-        lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+        lanes = statement.tile.lanes
         extents = statement.extents[statement.annotated["vectorize"]]
         statement.kept["vector_share"] = (np.ceil(extents / lanes) / extents).prod(axis=0)
     return statement.kept["vector_share"]
@@ -42,7 +42,7 @@ def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
     """Loads [3, n] of all iterations: of one element for all lanes, of whole vectors, of one element a lane."""
     if "loads" in statement.kept:
         return statement.kept["loads"]
-    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    lanes = statement.tile.lanes
     inside, strides = statement.tile_depth, lane_strides(statement)
     touched, strides = statement.touched[1:, inside], strides[1:]
     loads = np.empty((3, statement.programs))
@@ -68,6 +68,6 @@ def stores(statement: StatementArrays, target: Target) -> Floats:
     depth = statement.reduction_depth
     if depth is not None:
         vectors = vectors / accumulation_run(statement, depth)
-    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    lanes = statement.tile.lanes
     statement.kept["stores"] = np.stack([vectors, np.where(lane_strides(statement)[0] > 1, vectors * lanes, 0.0)])
     return statement.kept["stores"]

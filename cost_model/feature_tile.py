@@ -14,7 +14,7 @@ TILE_FIELDS = ["lane_utilisation", "tile_vectors", "tile_register_pressure", "ti
 @feature_group("register_tile", TILE_FIELDS)
 def register_tile(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Lanes in use; of a reduction also accumulators, loads and work of one reduction step, and steps between spills."""
-    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    lanes = statement.tile.lanes
     vectors = statement.extents.copy()
     vectorised = statement.annotated["vectorize"]
     vectors[vectorised] = np.ceil(vectors[vectorised] / lanes)
@@ -36,7 +36,7 @@ def register_tile(statement: StatementArrays, target: Target, out: Columns) -> N
 
 def loads_of_step(statement: StatementArrays, depth: int, target: Target) -> Floats:
     """Loads [n] inside a depth: read buffers in vectors where a vectorised loop moves them, else element by element."""
-    lanes = target.lanes(statement.bounds.stage.tensor.dtype)
+    lanes = statement.tile.lanes
     vectorised = statement.annotated["vectorize"]
     total = np.zeros(statement.programs)
     for touched, strides in zip(statement.touched[1:, depth], statement.strides[1:], strict=True):

@@ -42,6 +42,7 @@ from ansor_py.cost_model.statement_arrays import (
 from ansor_py.errors import PlugInError, plug_in
 from ansor_py.lower.affine import Number
 from ansor_py.lower.bounds import Bounds, StageBounds, bounded
+from ansor_py.lower.register_tile import register_tile
 from ansor_py.schedule.sketch import Genes, Population, Sketch
 from ansor_py.schedule.state import Inlined, State
 from ansor_py.target import Target
@@ -66,7 +67,7 @@ def extract_features(population: Population, target: Target) -> FeatureBatch:
     waiting: dict[Hashable, list[tuple[StatementArrays, NDArray[np.int64]]]] = {}
     for template, members, bounds in groups:
         genes = population.genes[members]
-        for statement, places in _statements(population.sketch, template, bounds, genes, offsets[members]):
+        for statement, places in _statements(population.sketch, template, bounds, genes, offsets[members], target):
             parts = waiting.setdefault(statement.form, [])
             if parts and sum(len(others) for _, others in parts) + len(places) > CHUNK:
                 _fill(rows, parts, target)
@@ -84,9 +85,10 @@ def _fill(rows: NDArray[np.float32], parts: Sequence[tuple[StatementArrays, NDAr
 
 
 def _statements(
-    sketch: Sketch, template: State, bounds: Bounds, genes: Genes, offsets: NDArray[np.int64]
+    sketch: Sketch, template: State, bounds: Bounds, genes: Genes, offsets: NDArray[np.int64], target: Target
 ) -> Iterator[tuple[StatementArrays, NDArray[np.int64]]]:
     """The statements of programs that share a template, with the rows of their features; a program's begin at its offset."""
+    tiles = {name: register_tile(b, target) for name, b in bounds.items()}
     shapes = buffer_shapes(template, bounds)
     uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
     members = statements_by_depth(bounds)
@@ -97,7 +99,15 @@ def _statements(
         size = chunk.stop - chunk.start
         arrays = {
             name: statement_arrays(
-                template, b, uses[name], _parallel_flags(b, parallel, chunk, size), limits[name], name in prepared, chunk, size
+                template,
+                b,
+                tiles[name],
+                uses[name],
+                _parallel_flags(b, parallel, chunk, size),
+                limits[name],
+                name in prepared,
+                chunk,
+                size,
             )
             for name, b in bounds.items()
         }

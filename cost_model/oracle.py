@@ -24,7 +24,7 @@ from ansor_py.cost_model.oracle_uses import (
 from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statements
 from ansor_py.schedule.state import State
 from ansor_py.target import Target
-from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, walk
+from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, reads_of, walk
 
 FLOATS = ("float32", "float64")
 
@@ -49,8 +49,8 @@ def oracle_features(state: State, target: Target) -> list[dict[str, float]]:
         raw |= _intensity(item)
         raw |= _machine(state, item, located, target)
         raw |= {"prepared": float(_is_prepared(nest, item, located))}
-        raw |= _accesses(item, raw, target)
-        raw |= _roofline(item, raw, target)
+        raw |= _accesses(state, item, raw, target)
+        raw |= _roofline(state, item, raw, target)
         rows.append(raw)
     return [{name: math.log2(value + 1) for name, value in raw.items()} for raw in rows]
 
@@ -265,7 +265,7 @@ def _intensity(item: Located) -> dict[str, float]:
 
 
 def _machine(state: State, item: Located, all_items: list[Located], target: Target) -> dict[str, float]:
-    lanes = target.vector_bytes // BYTES[item.statement.buffer.dtype]
+    lanes = _lanes(item, target)
 
     def vectors(loops: tuple[Loop, ...]) -> int:
         return math.prod(math.ceil(x.extent / lanes) if x.annotation == "vectorize" else x.extent for x in loops)
@@ -275,7 +275,7 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
     for loop in item.loops:
         if loop.annotation == "vectorize":
             fields["lane_utilisation"] = loop.extent / (math.ceil(loop.extent / lanes) * lanes)
-    start = _reduction_tile(item)
+    start = _reduction_tile(state, item)
     if start is not None:
         fields["tile_vectors"] = vectors(item.loops[start:])
         fields["tile_register_pressure"] = fields["tile_vectors"] / target.vector_registers
@@ -302,14 +302,30 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
     return fields
 
 
-def _reduction_tile(item: Located) -> int | None:
-    """How many loops are outside the tile of a statement with reduction loops of its own; None for other statements."""
-    own = [position for position, loop in enumerate(item.loops) if loop.variable.startswith(f"{item.statement.stage}/")]
-    reducing = [position for position in own if item.loops[position].kind == "reduction"]
-    if item.statement.combiner is None or not reducing:
-        return None
-    scalar = [position for position in reducing if item.loops[position].annotation != "vectorize"]
-    return max(scalar) + 1 if scalar else min(reducing)
+def _lanes(item: Located, target: Target) -> int:
+    """Elements of a vector, of the widest numbers that the statement reads, computes or stores."""
+    dtypes = {item.statement.buffer.dtype, item.statement.value.dtype}
+    dtypes |= {read.tensor.dtype for read in reads_of(item.statement.value)}
+    return max(2, min(target.vector_bytes // BYTES[dtype] for dtype in dtypes))
+
+
+def _tile(state: State, item: Located) -> int:
+    """How many loops are outside the register tile, which without a statement of the schedule is the vectorised loop."""
+    stated = state.stage(item.statement.stage).register_tile
+    own = f"{item.statement.stage}/"
+    for position, loop in enumerate(item.loops):
+        if loop.variable.startswith(own):
+            name = loop.variable[len(own) :]
+            if name == stated.loops[0] if stated is not None else loop.annotation == "vectorize":
+                return position
+    return len(item.loops)
+
+
+def _reduction_tile(state: State, item: Located) -> int | None:
+    """The same for a statement with reduction loops of its own; None for other statements."""
+    own = f"{item.statement.stage}/"
+    reduces = any(loop.kind == "reduction" and loop.variable.startswith(own) for loop in item.loops)
+    return _tile(state, item) if reduces and item.statement.combiner is not None else None
 
 
 def _loads(item: Located, inside: tuple[Loop, ...], lanes: int) -> int:
@@ -354,15 +370,14 @@ def _statements_of(node: Loop | Statement) -> list[Statement]:
 
 def _vector_share(item: Located, target: Target) -> float:
     """Vectors for each iteration."""
-    lanes = target.vector_bytes // BYTES[item.statement.buffer.dtype]
+    lanes = _lanes(item, target)
     return math.prod(math.ceil(x.extent / lanes) / x.extent for x in item.loops if x.annotation == "vectorize")
 
 
-def _accesses(item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
-    lanes = target.vector_bytes // BYTES[item.statement.buffer.dtype]
+def _accesses(state: State, item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
+    lanes = _lanes(item, target)
     vectorised = [position for position, loop in enumerate(item.loops) if loop.annotation == "vectorize"]
-    start = _reduction_tile(item)
-    inside = min(vectorised, default=len(item.loops)) if start is None else start
+    inside = _tile(state, item)
     around, tile = item.loops[:inside], item.loops[inside:]
     fields = dict.fromkeys(("broadcast_loads", "contiguous_loads", "gathered_loads"), 0.0)
     strides = [stride_along(use, item.loops[vectorised[-1]]) if vectorised else 0 for use in item.uses]
@@ -378,13 +393,13 @@ def _accesses(item: Located, raw: dict[str, float], target: Target) -> dict[str,
     return fields
 
 
-def _roofline(item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
+def _roofline(state: State, item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
     """Cycles of arithmetic (two operations a cycle, eight in flight), of loads, of stores, of the caches."""
     counts = {name: round(raw[name] / raw["iterations"]) for name in raw if name.startswith(("float_", "int_"))}
     weight = sum((8 if "divmod" in name else 20 if "math" in name else 1) * count for name, count in counts.items())
     weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
     waiting = 1.0
-    start = _reduction_tile(item)
+    start = _reduction_tile(state, item)
     if start is not None:
         waiting = max(1.0, 8 / (iteration_count(item.loops[start:]) * _vector_share(item, target)))
     cycles = {"compute_cycles": raw["iterations"] * _vector_share(item, target) * weight / 2 * waiting}

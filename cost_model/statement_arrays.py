@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ansor_py.cost_model.operation_counts import OperationCounts, count_operations
 from ansor_py.lower.affine import Affine, Atom, Number, from_expr
 from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds
+from ansor_py.lower.register_tile import StageTile
 from ansor_py.schedule.state import Annotation, State
 from ansor_py.te.expr import DTYPE_BYTES, Reduce
 from ansor_py.te.tensor import Placeholder, Tensor
@@ -60,6 +61,7 @@ class StatementArrays:
     """
 
     bounds: StageBounds
+    tile: StageTile
     loops: tuple[LoopBounds, ...]
     programs: int
     extents: Floats  # [L, n]
@@ -86,7 +88,7 @@ class StatementArrays:
         loops = tuple((loop.variable, loop.kind, loop.annotation) for loop in self.loops)
         buffers = tuple((use.name, use.kind) for use in self.buffers)
         body = (self.operations, isinstance(self.bounds.body, Reduce), self.work, self.prepared)
-        return loops, buffers, body, self.allocation_depth, self.allocated is None
+        return loops, self.tile, buffers, body, self.allocation_depth, self.allocated is None
 
     @cached_property
     def everyone(self) -> NDArray[np.int64]:
@@ -101,25 +103,16 @@ class StatementArrays:
             found[loop.annotation].append(position)
         return found
 
+    @property
+    def tile_depth(self) -> int:
+        """The depth inside which the register tile runs."""
+        return len(self.bounds.enclosing) + self.tile.first
+
     @cached_property
     def reduction_depth(self) -> int | None:
-        """The depth inside the innermost reduction loop of the statement's own that steps, around one that runs in lanes.
-
-        None if the statement does not reduce in a loop of its own.
-        """
-        loops = list(enumerate(self.loops))[len(self.bounds.enclosing) :]
-        reductions = [(position, loop) for position, loop in loops if loop.kind == "reduction"]
-        if not reductions or not isinstance(self.bounds.body, Reduce):
-            return None
-        stepping = [position for position, loop in reductions if loop.annotation != "vectorize"]
-        return stepping[-1] + 1 if stepping else reductions[0][0]
-
-    @cached_property
-    def tile_depth(self) -> int:
-        """The depth inside which the tile runs."""
-        if self.reduction_depth is not None:
-            return self.reduction_depth
-        return self.annotated["vectorize"][0] if self.annotated["vectorize"] else len(self.loops)
+        """The same; None if the statement does not reduce in a loop of its own."""
+        reduces = isinstance(self.bounds.body, Reduce) and any(loop.kind == "reduction" for loop in self.bounds.loops)
+        return self.tile_depth if reduces else None
 
 
 def joined(statements: Sequence[StatementArrays]) -> StatementArrays:
@@ -202,6 +195,7 @@ def prepared_stages(state: State, bounds: Bounds) -> frozenset[str]:
 def statement_arrays(
     state: State,
     b: StageBounds,
+    tile: StageTile,
     uses: tuple[BufferUse, ...],
     parallel: Flags,
     unroll_limit: Number,
@@ -228,6 +222,7 @@ def statement_arrays(
     work = math.prod(axis.extent for axis in (*b.stage.op.axes, *b.stage.op.reduce_axes))
     return StatementArrays(
         bounds=b,
+        tile=tile,
         loops=loops,
         programs=programs,
         extents=extents,

@@ -44,7 +44,7 @@ def _packed(sketch: PartialSketch, stage: Stage, panels: Panels) -> PartialSketc
 
 def worthwhile_panels(sketch: PartialSketch, stage: Stage) -> list[Panels]:
     """Constants along any output axis, other operands along the last one if they are large and read often."""
-    lanes = sketch.target.lanes(stage.tensor.dtype)
+    lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
     extents = {axis.name: axis.extent for axis in stage.op.axes}
     found: list[Panels] = []
     for panels in possible_panels(stage, lanes):

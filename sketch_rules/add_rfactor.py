@@ -88,7 +88,7 @@ def _factored(sketch: PartialSketch, stage: Stage, variant: Variant) -> PartialS
         sketch = sketch.apply(Fuse(name, loops))
     fused = next(item.name for item in sketch.state.stage(name).iterators if item.kind == "reduction")
     _, reduction = _sizes(stage)
-    lanes = sketch.target.lanes(stage.tensor.dtype)
+    lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
     lengths = factor_lengths(reduction, variant, lanes, sketch.target.cores, sketch.options)
     sketch, hole = sketch.with_hole(Hole(f"rfactor {name}", "rfactor", name, lengths))
     factored = f"{fused}.{0 if variant == 'outer' else 1}"

@@ -39,9 +39,7 @@ def annotate_parallel(sketch: PartialSketch) -> PartialSketch:
 def _outer_loops(sketch: PartialSketch, stage: Stage) -> list[str]:
     fixed = {other.location.iterator for other in sketch.state.attached_to(stage.name) if isinstance(other.location, At)}
     loops: list[str] = []
-    for iterator in stage.iterators:
-        if iterator.kind == "reduction" or iterator.annotation != "none":
-            break
+    for iterator in stage.plain_outer_iterators:
         loops.append(iterator.name)
         if iterator.name in fixed:
             break

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ansor_py.codegen.default_tile import transposed_row
-from ansor_py.lower.passes.register_tiles import MAX_TILE_VECTORS
+from ansor_py.lower.register_tile import MAX_TILE_VECTORS
 from ansor_py.schedule.access import element_stride
+from ansor_py.schedule.micro_kernels import micro_kernel_for
 from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import Gene, Inlined, Stage
-from ansor_py.schedule.steps import Reorder, Split, Unroll, Vectorize
+from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Vectorize
 from ansor_py.sketch_rules.partial_sketch import PartialSketch, innermost_part, moved_last
 from ansor_py.sketch_rules.tile_sizes import level_sizes
 from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, vector_axis
@@ -43,7 +44,7 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     loop = innermost_part(stage, axis.name)
     if sketch.state.attached_to(stage.name, loop):
         return sketch
-    lanes = sketch.target.lanes(stage.tensor.dtype)
+    lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
     sums_rows = stage.op.reduce_axes and axis in stage.op.axes and stage.name not in sketch.levels
     vectors = sketch.options.wide_vectors if sums_rows else sketch.options.vectors
     choices = vector_choices(axis.extent, lanes, _is_contiguous(body, axis), vectors)
@@ -62,7 +63,7 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
 
 def _transposed(sketch: PartialSketch, stage: Stage, row: Axis, axis: Axis) -> PartialSketch:
     """Tiles of rows and lanes, and blocks of them: one tile's row after the other, or columns of several tiles."""
-    lanes = sketch.target.lanes(stage.tensor.dtype)
+    lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
     tiles = transposed_tiles(row.extent, axis.extent, lanes, sketch.options.vectors)
     name = stage.name
     sketch, tile = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
@@ -75,7 +76,7 @@ def _transposed(sketch: PartialSketch, stage: Stage, row: Axis, axis: Axis) -> P
         Split(name, row.name, (Gene(tile, 0), Gene(block))),
         Split(name, axis.name, (Gene(tile, 1),)),
         Reorder(name, order),
-        Unroll(name, f"{row.name}.2"),
+        RegisterTile(name, (f"{row.name}.2", f"{axis.name}.1"), micro_kernel_for(sketch.state.body(name), sketch.target).name),
         Vectorize(name, f"{axis.name}.1"),
     )
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ansor_py.lower.bounds import infer_bounds
+from ansor_py.schedule.micro_kernels import micro_kernel_for
 from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import At, Gene, Stage
-from ansor_py.schedule.steps import Reorder, Split, Step, Vectorize
+from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.sketch_rules.fusible import reuses_data
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.register_tile import register_tiles
@@ -89,13 +90,15 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
     """The sketch with one stage tiled as SSRSRS: register tile, cache tile and reduction holes, splits, order, vector loop."""
     stage = sketch.state.stage(name)
     axes = tiled_axes(sketch, stage)
+    kernel = micro_kernel_for(sketch.state.body(name), sketch.target)
     register = axes.register_axes
     extents = {axis: axis.extent for axis in axes.reduction}
     extents |= dict(zip(stage.op.axes, computed_extents(sketch, stage), strict=True))
     tiles = register_tiles(
         tuple(extents[axis] for axis in register),
         register.index(axes.vector) if axes.vector is not None else None,
-        sketch.target.lanes(stage.tensor.dtype),
+        sketch.target.lanes(*sketch.state.dtypes(name)),
+        kernel,
         sketch.target.vector_registers,
         sketch.panels[name][1] if name in sketch.panels else None,  # a row of the register tile is a row of the panel
         sketch.options,
@@ -114,7 +117,7 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
         splits.append(Split(name, axis.name, lengths))
     levels = _levels(axes)
     order = tuple(loop for level in levels for loop in level)
-    sketch = sketch.apply(*splits, Reorder(name, order)).with_levels(name, levels)
+    sketch = sketch.apply(*splits, Reorder(name, order), RegisterTile(name, levels[-1], kernel.name)).with_levels(name, levels)
     return sketch.apply(Vectorize(name, order[-1])) if axes.vector is not None else sketch
 
 

@@ -1,10 +1,11 @@
 """The register tile: the innermost spatial level of a tiled stage as one joint choice over its axes (design, Idea 3).
 
-The accumulators of a tile stay in vector registers for the whole inner reduction loop, so only combinations that fit are
-offered: with V vectors along the vector axis and a product P of the other lengths, P*V accumulators, V vectors of
-one operand and a broadcast of the other. AVX-512 has 32 registers, so 14x32, 12x32, 8x48 and 6x64 fit.
+The accumulators of a tile stay in vector registers for the whole inner reduction loop, so only combinations that fit, by what
+the micro-kernel takes, are offered: with V vectors along the vector axis and a product P of the other lengths, P*V accumulators
+and what is at hand of the operands. AVX-512 has 32 registers, so 14x32, 12x32, 8x48 and 6x64 fit; of AVX2's 16 registers 3 rows
+of 4 vectors take all.
 
-    register_tiles((512, 512), vector=1, lanes=16, registers=32)    # ((1, 16), ..., (14, 32), ..., (6, 64))
+    register_tiles((512, 512), vector=1, lanes=16, kernel=FLOAT32, registers=32)    # ((1, 16), ..., (14, 32), ..., (6, 64))
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
 
+from ansor_py.schedule.micro_kernels import MicroKernel
 from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 
 
@@ -21,6 +23,7 @@ def register_tiles(
     extents: tuple[int, ...],
     vector: int | None,
     lanes: int,
+    kernel: MicroKernel,
     registers: int,
     width: int | None = None,
     options: SpaceOptions = DEFAULT_SPACE,
@@ -35,7 +38,10 @@ def register_tiles(
     accumulators: list[int] = []
     for length in lengths:
         vectors = -(-length // lanes) if vector is not None else 1
-        room = max(1, (registers - vectors - options.spare_registers) // vectors)
+        fitting = (
+            rows for rows in range(registers, 1, -1) if kernel.registers(rows, vectors) + options.spare_registers <= registers
+        )
+        room = next(fitting, 1)
         for shape in _shapes([extents[position] for position in others], room, options):
             tile = dict(zip(others, shape, strict=True))
             if vector is not None:

@@ -23,7 +23,7 @@ class SpaceOptions:
         near_sizes: of sizes that differ by less than this factor one is offered, a divisor if there is one.
         register_sizes: lengths of a register tile along axes that are not vectorised.
         register_vectors: most vectors of a register tile along the vectorised axis.
-        spare_registers: those beside accumulators and the vectors of one operand: the broadcast of the other operand.
+        spare_registers: those that a register tile leaves free.
         fewest_accumulators: fewer cannot hide the latency of a multiply-add; smaller tiles are offered if nothing else fits.
         most_long_axes: along so many axes, beside the vectorised one, a register tile is longer than 1.
         vectors: lengths, in vectors, of the vector loop of a stage that is not tiled, and of factored partial results.
@@ -48,7 +48,7 @@ class SpaceOptions:
     near_sizes: float = 1.2
     register_sizes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28)
     register_vectors: int = 4
-    spare_registers: int = 1
+    spare_registers: int = 0
     fewest_accumulators: int = 4
     most_long_axes: int = 2
     vectors: tuple[int, ...] = (1, 2, 4)

@@ -24,6 +24,7 @@ from ansor_py.schedule.access import (
     needs_multi_level_tiling,
 )
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.micro_kernels import micro_kernel_for
 from ansor_py.schedule.panels import Panels, panel_steps
 from ansor_py.schedule.state import At, Inlined, SplitRelation, Stage, State
 from ansor_py.schedule.steps import (
@@ -32,10 +33,10 @@ from ansor_py.schedule.steps import (
     Fuse,
     Parallel,
     Pragma,
+    RegisterTile,
     Reorder,
     Split,
     Step,
-    Unroll,
     Vectorize,
 )
 from ansor_py.target import Target
@@ -123,6 +124,7 @@ class _Builder:
         vector = f"{choice.vector}.1"
         rows = [name for name in (*inner, *inner_reductions) if name != vector]
         self.add(Reorder(stage.name, (*outer, *reductions, *rows, vector)))
+        self.tile_registers(stage.name, (*rows, vector))
         if choice.lengths[choice.vector] > 1:
             self.add(Vectorize(stage.name, vector))
         self.add(Pragma(stage.name, UNROLL_LIMIT))
@@ -141,6 +143,9 @@ class _Builder:
             self.add(Vectorize(consumer.name, inner[-1]))
         self.add(ComputeAt(stage.name, consumer.name, outer[-1]))
         self.parallel(consumer.name, outer, _work(stage))
+
+    def tile_registers(self, stage: str, loops: tuple[str, ...]) -> None:
+        self.add(RegisterTile(stage, loops, micro_kernel_for(self.state.body(stage), self.target).name))
 
     @staticmethod
     def _parts(axes: Sequence[str], lengths: dict[str, int]) -> tuple[list[str], list[str]]:
@@ -189,7 +194,7 @@ class _Builder:
         self.add(Split(stage.name, last.name, (min(last.extent, TRANSPOSED_VECTORS * lanes),)))
         outer = [*rest, f"{last.name}.0", f"{row.name}.0"]
         self.add(Reorder(stage.name, (*outer, f"{row.name}.1", f"{last.name}.1")))
-        self.add(Unroll(stage.name, f"{row.name}.1"))
+        self.tile_registers(stage.name, (f"{row.name}.1", f"{last.name}.1"))
         self.add(Vectorize(stage.name, f"{last.name}.1"))
 
     def _accumulators(self, stage: Stage, lanes: int) -> int:
@@ -240,11 +245,7 @@ class _Builder:
         """Run the outer spatial loops of a stage at root in parallel."""
         if isinstance(stage.location, At):
             return
-        loops: list[str] = []
-        for iterator in stage.iterators:
-            if iterator.kind == "reduction" or iterator.annotation != "none":
-                break
-            loops.append(iterator.name)
+        loops = [iterator.name for iterator in stage.plain_outer_iterators]
         self.parallel(stage.name, loops, sum(_work(other) for other in self.state.stages if self._root(other) == stage.name))
 
     def parallel(self, stage: str, loops: Sequence[str], work: int) -> None:

@@ -7,7 +7,7 @@ iterations past the limit repeat the last valid one (they compute and store the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
@@ -16,6 +16,32 @@ from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shape
 from ansor_py.lower.ir import REGISTERS, Node, ReductionLoop, Tile, TileLoop
 from ansor_py.target import Target
 from ansor_py.te.expr import COMBINERS, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
+
+
+@dataclass(frozen=True)
+class _Accumulator:
+    """Where a micro-kernel's update is written (`UpdateWriter`): at one accumulator, whose point is where everything stands."""
+
+    expressions: ExpressionEmitter
+    factors: tuple[Expr, ...]
+    predicate: Value | None
+    old: Value
+
+    @property
+    def type(self) -> str:
+        return self.old.type
+
+    def operand(self, number: int) -> str:
+        value = self.expressions.value(self.factors[number], self.predicate)
+        return self.expressions.broadcast(value, self.old.lanes).name
+
+    def emit(self, instruction: str) -> str:
+        return self.expressions.text.emit(instruction)
+
+    def intrinsic(self, name: str, *registers: str) -> str:
+        arguments = ", ".join(f"{self.type} {register}" for register in registers)
+        function = f"{name}.{intrinsic_suffix(self.type)}"
+        return self.expressions.text.call(self.type, function, arguments, ", ".join([self.type] * len(registers)))
 
 
 class TileEmitter:
@@ -273,28 +299,24 @@ class TileEmitter:
         self.expressions.forget_values()
 
     def _update(self, tile: Tile, combiner: str, points: list[Point], accumulators: list[str]) -> list[str]:
-        updated: list[str] = []
-        for point, accumulator in zip(points, accumulators, strict=True):
-            self._place(tile, point)
-            old = Value(accumulator, tile.value.dtype, point.lanes)
-            updated.append(self._combined(tile, combiner, old, point).name)
+        vectors = -(-tile.loops[-1].extent // tile.lanes) if tile.vector is not None else 1
+        order = list(range(len(points)))
+        if tile.kernel.goes_by_columns(len(points) // vectors, vectors, self.target.vector_registers):
+            order.sort(key=lambda number: number % vectors)
+        updated = list(accumulators)
+        for number in order:
+            self._place(tile, points[number])
+            old = Value(accumulators[number], tile.value.dtype, points[number].lanes)
+            updated[number] = self._combined(tile, combiner, old, points[number]).name
         return updated
 
     def _combined(self, tile: Tile, combiner: str, old: Value, point: Point) -> Value:
         predicate = self._predicate(tile, point)
         value = tile.value
         masked = tile.reduces_lanes and predicate is not None
-        if combiner == "sum" and value.dtype in FLOAT_DTYPES and isinstance(value, Binary) and value.op == "mul" and not masked:
-            a = self.expressions.broadcast(self.expressions.value(value.left, predicate), old.lanes)
-            b = self.expressions.broadcast(self.expressions.value(value.right, predicate), old.lanes)
-            kind = old.type
-            fused = self.text.call(
-                kind,
-                f"llvm.fmuladd.{intrinsic_suffix(kind)}",
-                f"{kind} {a.name}, {kind} {b.name}, {kind} {old.name}",
-                f"{kind}, {kind}, {kind}",
-            )
-            return Value(fused, old.dtype, old.lanes)
+        if tile.kernel.update is not None and isinstance(value, Binary) and value.op == "mul" and not masked:
+            writer = _Accumulator(self.expressions, value.operands, predicate, old)
+            return Value(tile.kernel.update(writer, old.name), old.dtype, old.lanes)
         new = self.expressions.broadcast(self.expressions.value(value, predicate), old.lanes)
         if masked and predicate is not None:
             mask = self.expressions.broadcast(predicate, old.lanes)

@@ -82,6 +82,7 @@ class StageBounds:
     guards: tuple[Guard, ...]
     # Loops of the stages in which this one is attached, outermost first.
     enclosing: tuple[LoopBounds, ...]
+    dtypes: frozenset[str]
 
 
 Bounds = dict[str, StageBounds]
@@ -143,8 +144,8 @@ def _stage_bounds(state: State, stage: Stage, found: Bounds, holes: Sequence[Hol
     absolute = {axis.name: values[axis.name] + start for axis, start in zip(stage.op.axes, origin, strict=True)} | {
         axis.name: values[axis.name] for axis in stage.op.reduce_axes
     }
-    body, reads = state.body(stage.name), state.reads(stage.name)
-    return StageBounds(stage, body, reads, loops, extents, region, origin, absolute, guards, enclosing)
+    body, reads, dtypes = state.body(stage.name), state.reads(stage.name), state.dtypes(stage.name)
+    return StageBounds(stage, body, reads, loops, extents, region, origin, absolute, guards, enclosing, dtypes)
 
 
 def _length(length: object, holes: Sequence[Hole], genes: Genes | None, stage: Stage, part: str) -> Number:

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Union
 
 from ansor_py.lower.nest import BufferPlace, Statement
+from ansor_py.schedule.micro_kernels import MicroKernel
 from ansor_py.schedule.state import Annotation
 from ansor_py.target import Target
 from ansor_py.te.expr import AxisKind, Expr
@@ -85,9 +86,10 @@ class Tile:
     """`buffer[indices] = value` for every point of `loops`, reduced over `reduction` with `combiner` if there is one.
 
     `vector` names the loop that runs in lanes, `lanes` at a time, always the last of `loops`; with `reduces_lanes` it is a
-    reduction loop whose partial results are combined at the end. `first`: the accumulators start from the identity where it
-    holds (None: always) and from the buffer's contents elsewhere. Iterations where a predicate is false neither read nor store.
-    What is stored of a reduction is its `epilogue`, a formula of the variable `REGISTERS`; None: the accumulators as they are.
+    reduction loop whose partial results are combined at the end. `kernel` brings accumulators up to date. `first`: they start
+    from the identity where it holds (None: always) and from the buffer's contents elsewhere. Iterations where a predicate is
+    false neither read nor store. What is stored of a reduction is its `epilogue`, a formula of the variable `REGISTERS`; None:
+    the accumulators as they are.
     """
 
     stage: str
@@ -99,6 +101,7 @@ class Tile:
     vector: str | None
     lanes: int
     reduces_lanes: bool
+    kernel: MicroKernel
     reduction: tuple[ReductionLoop, ...]
     first: Expr | None
     predicates: tuple[Expr, ...]

@@ -60,7 +60,7 @@ def lowering(state: State, target: Target) -> Iterator[tuple[str, Program]]:
 def scheduled_program(state: State, target: Target) -> Program:
     """The scheduled nest as a program, without stages whose loops never run."""
     bounds = infer_bounds(state)
-    nest = build_nest(state, bounds, shared_storage(state, bounds))
+    nest = build_nest(state, bounds, shared_storage(state, bounds), target)
     ranges: dict[str, tuple[int, int]] = {}
     pending: list[NestNode] = list(nest.body)
     while pending:

@@ -15,7 +15,9 @@ from typing import Literal, Union
 
 from ansor_py.lower.affine import Affine, number
 from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds, infer_bounds
+from ansor_py.lower.register_tile import StageTile, register_tile
 from ansor_py.schedule.state import Annotation, At, Root, State
+from ansor_py.target import Target
 from ansor_py.te.expr import INDEX, AxisKind, Const, Expr, Read, Reduce, Var, binary, maximum, minimum, substitute, transform
 from ansor_py.te.tensor import Tensor
 
@@ -46,6 +48,7 @@ class Statement:
     combiner: str | None
     guards: tuple[tuple[Expr, int], ...]
     unroll_limit: int
+    tile: StageTile | None = None
 
     def __str__(self) -> str:
         target = f"{self.buffer.name}[{', '.join(map(str, self.indices))}]"
@@ -84,15 +87,21 @@ def scheduled_nest(state: State) -> Nest:
     return build_nest(state, bounds)
 
 
-def build_nest(state: State, bounds: Bounds, shared: Mapping[str, str] | None = None) -> Nest:
-    """The nest from bounds that are already known; stages of `shared` are kept in the buffer of the given output."""
+def build_nest(state: State, bounds: Bounds, shared: Mapping[str, str] | None = None, target: Target | None = None) -> Nest:
+    """The nest from bounds that are already known; stages of `shared` are kept in the buffer of the given output.
+
+    With a target its statements know their register tiles.
+    """
     shared = shared or {}
     # Elements of a shared buffer stand at their place in the output, not at one relative to the region that is computed.
     bounds = {n: replace(b, origin=tuple(number(0) for _ in b.origin)) if n in shared else b for n, b in bounds.items()}
     buffers = _buffers(state, bounds)
     buffers |= {name: buffers[host] for name, host in shared.items()}
     body = tuple(
-        node for b in bounds.values() if isinstance(b.stage.location, Root) for node in _stage_nodes(state, bounds, buffers, b)
+        node
+        for b in bounds.values()
+        if isinstance(b.stage.location, Root)
+        for node in _stage_nodes(state, bounds, buffers, b, target)
     )
     return Nest(body, {name: place for name, place in buffers.items() if name not in shared})
 
@@ -129,20 +138,22 @@ def _buffers(state: State, bounds: Bounds) -> dict[str, BufferPlace]:
     return places
 
 
-def _stage_nodes(state: State, bounds: Bounds, buffers: dict[str, BufferPlace], b: StageBounds) -> tuple[Node, ...]:
+def _stage_nodes(
+    state: State, bounds: Bounds, buffers: dict[str, BufferPlace], b: StageBounds, target: Target | None
+) -> tuple[Node, ...]:
     def attached(loop: LoopBounds) -> tuple[Node, ...]:
         if loop.iterator is None:
             return ()
         hosts = (other for other in bounds.values() if other.stage.location == At(b.stage.name, loop.iterator))
-        return tuple(node for other in hosts for node in _stage_nodes(state, bounds, buffers, other))
+        return tuple(node for other in hosts for node in _stage_nodes(state, bounds, buffers, other, target))
 
-    nodes: tuple[Node, ...] = (_statement(bounds, buffers, b),)
+    nodes: tuple[Node, ...] = (_statement(bounds, buffers, b, target),)
     for loop in reversed(b.loops):
         nodes = (Loop(loop.variable, int(loop.extent), loop.kind, loop.annotation, (*attached(loop), *nodes)),)
     return nodes
 
 
-def _statement(bounds: Bounds, buffers: dict[str, BufferPlace], b: StageBounds) -> Statement:
+def _statement(bounds: Bounds, buffers: dict[str, BufferPlace], b: StageBounds, target: Target | None) -> Statement:
     axis_values = {name: to_expr(value) for name, value in b.values.items()}
     body = substitute(b.body, axis_values)
 
@@ -165,6 +176,7 @@ def _statement(bounds: Bounds, buffers: dict[str, BufferPlace], b: StageBounds) 
         body.combiner if isinstance(body, Reduce) else None,
         tuple((to_expr(guard.value), int(guard.limit)) for guard in b.guards),
         b.stage.unroll_limit,
+        register_tile(b, target) if target is not None else None,
     )
 
 

@@ -26,8 +26,8 @@ def shared_storage(state: State, bounds: Bounds) -> dict[str, str]:
     found: dict[str, str] = {}
     for host in bounds.values():
         name = host.stage.name
-        # Rows of an unrolled tile are repeated at an edge, which only a formula that does not read its own result survives.
-        unrolled = any(loop.annotation == "unroll" for loop in host.loops)
+        # Rows of a tile are repeated at an edge, which only a formula that does not read its own result survives.
+        unrolled = host.stage.register_tile is not None or any(loop.annotation == "unroll" for loop in host.loops)
         if not state.is_output(name) or has_reduction(host.stage.tensor) or unrolled:
             continue
         for guest in bounds.values():

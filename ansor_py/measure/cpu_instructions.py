@@ -30,7 +30,6 @@ from ansor_py.te.expr import (
     Read,
     Select,
     Var,
-    reads_of,
     variables_of,
 )
 from ansor_py.te.simplify import Linear, Simplifier
@@ -81,11 +80,9 @@ class _TileCount:
         tile = site.tile
         self._site, self._tile, self._simplifier, self._target = site, tile, simplifier, target
         self._rows = {loop.variable: loop.extent for loop in tile.loops if loop.variable != tile.vector}
-        dtypes = {tile.value.dtype, tile.buffer.dtype, *(read.dtype for read in reads_of(tile.value))}
-        widest = max(2, target.vector_bytes // max(DTYPE_BYTES[dtype] for dtype in dtypes))
         extent = tile.loops[-1].extent if tile.vector is not None else 1
-        self._lanes = min(widest, extent) if tile.vector is not None else 0
-        self._vectors = -(-extent // widest) if tile.vector is not None else 1
+        self._lanes = min(tile.lanes, extent) if tile.vector is not None else 0
+        self._vectors = -(-extent // tile.lanes) if tile.vector is not None else 1
         self._points = prod(self._rows.values()) * self._vectors
         self._trips = [max(loop.trips, 1e-9) for loop in site.reduction]
         self._steps = prod(self._trips)
@@ -121,7 +118,8 @@ class _TileCount:
         extreme = combiner in ("max", "min")
         demand.arithmetic += self._points * self._steps * (EXTREME_SLOTS if extreme else 1)
         demand.latency = self._steps * (EXTREME_LATENCY if extreme else SUM_LATENCY)
-        spilled = max(self._points + self._vectors + 1 - self._target.vector_registers, 0)
+        taken = self._tile.kernel.registers(self._points // self._vectors, self._vectors)
+        spilled = max(taken - self._target.vector_registers, 0)
         demand.loads += spilled * self._steps
         demand.stores += spilled * self._steps
 

@@ -11,6 +11,7 @@ here but computed by bound inference (`ansor_py.lower.bounds`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from collections.abc import Iterator as Iteration
 from dataclasses import dataclass, replace
@@ -100,6 +101,14 @@ Location = Root | Inlined | At
 
 
 @dataclass(frozen=True)
+class RegisterTileOf:
+    """The loops of a stage that form its register tile, outermost first, and the name of the micro-kernel inside."""
+
+    loops: tuple[str, ...]
+    micro_kernel: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """One computed tensor and its loop nest. `iterators` are the loops, outermost first."""
 
@@ -109,6 +118,7 @@ class Stage:
     location: Location = Root()
     unroll_limit: int = 0
     storage_align: tuple[int, int] | None = None
+    register_tile: RegisterTileOf | None = None
 
     @property
     def name(self) -> str:
@@ -124,6 +134,13 @@ class Stage:
     def position(self, iterator: str) -> int:
         """Index of an iterator among the loops; ValueError if it is not one of them."""
         return [item.name for item in self.iterators].index(iterator)
+
+    @property
+    def plain_outer_iterators(self) -> tuple[Iterator, ...]:
+        """The outermost loops, as far as they are spatial, not marked, and outside the register tile."""
+        tile = self.register_tile.loops if self.register_tile is not None else ()
+        plain = (item.kind == "spatial" and item.annotation == "none" and item.name not in tile for item in self.iterators)
+        return tuple(item for item, _ in zip(self.iterators, itertools.takewhile(bool, plain), strict=False))
 
     @property
     def is_unscheduled(self) -> bool:
@@ -244,6 +261,10 @@ class State:
             self._reads[name] = tuple(dict.fromkeys(reads_of(self.body(name))))
         return self._reads[name]
 
+    def dtypes(self, name: str) -> frozenset[str]:
+        """The dtypes of all that a stage reads, computes and stores; a vector has as many lanes as it holds of the widest."""
+        return frozenset({self.stage(name).tensor.dtype, self.body(name).dtype, *(read.dtype for read in self.reads(name))})
+
     def whole(self, name: str) -> Tensor:
         """The tensor that a stage computes from what stages not inlined and inputs hold: with `body` for its formula."""
         tensor = self.stage(name).tensor
@@ -332,6 +353,9 @@ class State:
         lengths = _part_lengths(stage)
         if stage.unroll_limit:
             yield f"{indent}pragma {stage.name} auto_unroll_max_step = {stage.unroll_limit}"
+        if stage.register_tile is not None:
+            loops = ", ".join(stage.register_tile.loops)
+            yield f"{indent}register tile {stage.name}: {loops} by {stage.register_tile.micro_kernel}"
         for iterator in stage.iterators:
             word = "for" if iterator.annotation == "none" else iterator.annotation
             yield f"{indent}{word} {iterator.name} in {lengths[iterator.name]}:"

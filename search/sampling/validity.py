@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ansor_py.lower.affine import Number, choose, larger, smaller
 from ansor_py.lower.bounds import Bounds, StageBounds, bounded
+from ansor_py.lower.register_tile import StageTile, register_tile
 from ansor_py.schedule.access import formula_instructions
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import Gene, SplitRelation
@@ -155,24 +156,22 @@ def module_instructions(space: Space, bounds: Bounds, genes: Genes) -> NDArray[n
         limit: Number = b.stage.unroll_limit
         if name in limits:
             limit = space.sketch.holes[limits[name]].table[:, 0][genes[:, limits[name]]]
-        total += np.asarray(stage_instructions(b, space.target.lanes(b.stage.tensor.dtype), limit))
+        total += np.asarray(stage_instructions(b, register_tile(b, space.target), limit))
     return total
 
 
-def stage_instructions(b: StageBounds, lanes: int, limit: Number) -> Number:
-    """Vector instructions of a stage: the register tile or the vector times the formula, unrolled up to the limit.
+def stage_instructions(b: StageBounds, tile: StageTile, limit: Number) -> Number:
+    """Vector instructions of a stage: the register tile times the formula, unrolled up to the limit.
 
     Each length of a register or unrolled loop that does not divide what it splits has a tail, which is a copy of it all.
     """
-    emitted: Number = 1  # the limit counts these: vectors of the tile, not operations of the formula
+    emitted = tile.accumulators(b.extents)  # the limit counts these: vectors of the tile, not operations of the formula
     copies: Number = 1
+    for name in tile.loops:
+        copies = copies * (1 + _has_tail(b, name))
     unrolling: Number = 1  # becomes 0 at the first loop that is not unrolled completely
-    reduces = any(loop.kind == "reduction" for loop in b.loops)
-    for loop in reversed(b.loops):
-        if loop.annotation == "vectorize":
-            emitted = emitted * -(-loop.extent // lanes)
-            copies = copies * (1 + _has_tail(b, loop.name))
-        elif loop.annotation == "unroll" or (reduces and loop.kind == "spatial" and _inside_all_reductions(b, loop.name)):
+    for loop in reversed(b.loops[: tile.first]):
+        if loop.annotation == "unroll":
             emitted = emitted * loop.extent
             copies = copies * (1 + _has_tail(b, loop.name))
         elif loop.kind == "reduction":
@@ -192,9 +191,3 @@ def _has_tail(b: StageBounds, name: str) -> Number:
                 covered = covered * b.extents[part]
             return np.asarray(b.extents[relation.parent] % covered != 0).astype(np.int64)
     return 0
-
-
-def _inside_all_reductions(b: StageBounds, name: str) -> bool:
-    names = [loop.name for loop in b.loops]
-    scalar = [i for i, loop in enumerate(b.loops) if loop.kind == "reduction" and loop.annotation != "vectorize"]
-    return bool(scalar) and names.index(name) > scalar[-1]

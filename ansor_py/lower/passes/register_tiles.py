@@ -1,20 +1,21 @@
-"""Passes: long vector loops are cut into steps, and the loops that form a register tile become one.
+"""Passes: long vector loops are cut into steps, and the loops of a register tile become one piece.
 
-The accumulators of a tile stay in registers through the reduction loops right around it.
+What the tile of a stage is says its schedule (`ansor_py.lower.register_tile`). The accumulators of a tile stay in registers
+through the reduction loops right around it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from ansor_py.errors import LoweringError
 from ansor_py.lower.ir import Chain, For, Node, Program, ReductionLoop, Tile, TileLoop, nested, rewritten
 from ansor_py.lower.nest import Statement
 from ansor_py.lower.passes.tails import is_sum_of_loops
-from ansor_py.target import Target
+from ansor_py.lower.register_tile import MAX_TILE_VECTORS, StageTile
 from ansor_py.te.expr import (
-    DTYPE_BYTES,
     INDEX,
     Const,
     Expr,
@@ -23,7 +24,6 @@ from ansor_py.te.expr import (
     equal,
     logical_and,
     minimum,
-    reads_of,
     reduction_identity,
     select,
     substitute,
@@ -31,8 +31,6 @@ from ansor_py.te.expr import (
 )
 from ansor_py.te.simplify import Simplifier
 
-# More accumulators than this (in vectors) do not stay in registers on any machine; the tile is made smaller instead.
-MAX_TILE_VECTORS = 64
 # A vectorised loop of an element-wise stage, or of a reduction over lanes, is emitted in steps of this many vectors.
 STEP_VECTORS = 4
 
@@ -44,42 +42,38 @@ class _Parts:
     serial: tuple[For, ...]
     reduction: tuple[For, ...]
     tile: tuple[For, ...]
-    vector: For | None
+
+    @property
+    def vector(self) -> For | None:
+        """The loop in lanes."""
+        return self.tile[-1] if self.tile and self.tile[-1].annotation == "vectorize" else None
 
 
 def step_vector_loops(program: Program) -> Program:
-    """The program whose vector loops outside of register tiles have a few vectors at most."""
+    """The program whose vector loops have a few vectors at most where the schedule does not state a register tile."""
     ranges = dict(program.ranges)
 
     def rewrite(chain: Chain) -> Sequence[Node]:
-        parts = _parts(chain, program.target)
-        width = STEP_VECTORS * lanes_of(chain.statement, program.target)
-        vector = parts.vector
-        if vector is None or vector.trips <= width:
-            return nested(chain.loops, [chain.statement])
-        fits = -(-vector.trips // lanes_of(chain.statement, program.target)) <= MAX_TILE_VECTORS
-        if not (_is_stepped(chain) or not fits):
+        tile, parts = _tile_of(chain), _parts(chain)
+        width, vector = STEP_VECTORS * tile.lanes, parts.vector
+        if tile.stated or vector is None or vector.trips <= width or not _may_step(vector, parts, tile):
             return nested(chain.loops, [chain.statement])
         steps, lanes, statement = _stepped(vector, chain.statement, width, ranges)
-        tile = [*parts.tile[:-1], lanes]
-        loops = (
-            [*parts.serial, *parts.reduction, steps] if vector.kind == "reduction" else [*parts.serial, steps, *parts.reduction]
-        )
-        return nested([*loops, *tile], [statement])
+        inside = [*parts.reduction, steps] if vector.kind == "reduction" else [steps, *parts.reduction]
+        return nested([*parts.serial, *inside, lanes], [statement])
 
     regions = rewritten(program, rewrite).regions
     return replace(program, regions=regions, ranges=ranges)
 
 
 def form_tiles(program: Program) -> Program:
-    """The program with every statement, and the loops right around it, as a tile."""
+    """The program with every statement, and the loops of its register tile, as a tile."""
 
     def rewrite(chain: Chain) -> Sequence[Node]:
-        parts = _parts(chain, program.target)
+        parts, tile, statement = _parts(chain), _tile_of(chain), chain.statement
         outer = [loop.variable for loop in parts.serial if loop.kind == "reduction"]
         value, predicates = _predicated(chain, program)
-        statement = chain.statement
-        tile = Tile(
+        formed = Tile(
             statement.stage,
             statement.buffer,
             statement.indices,
@@ -87,61 +81,51 @@ def form_tiles(program: Program) -> Program:
             statement.combiner,
             tuple(TileLoop(loop.variable, loop.trips, None if _is_full(loop) else loop.extent) for loop in parts.tile),
             parts.vector.variable if parts.vector is not None else None,
-            lanes_of(statement, program.target),
+            tile.lanes,
             parts.vector is not None and parts.vector.kind == "reduction",
+            tile.kernel,
             tuple(ReductionLoop(loop.variable, loop.extent, loop.trips, 1, loop.attached) for loop in parts.reduction),
             logical_and(*(equal(Var(name), 0) for name in outer)) if outer else None,
             predicates,
             statement.unroll_limit,
         )
-        return nested(parts.serial, [tile])
+        return nested(parts.serial, [formed])
 
     return rewritten(program, rewrite)
 
 
-def lanes_of(statement: Statement, target: Target) -> int:
-    """Lanes of a vector loop around the statement: as many as there are of its widest numbers."""
-    dtypes = {statement.value.dtype, statement.buffer.dtype, *(read.dtype for read in reads_of(statement.value))}
-    return max(2, target.vector_bytes // max(DTYPE_BYTES[dtype] for dtype in dtypes))
+def _tile_of(chain: Chain) -> StageTile:
+    assert chain.statement.tile is not None, "programs are made with a target"
+    return chain.statement.tile
 
 
-def _parts(chain: Chain, target: Target) -> _Parts:
-    start = _tile_start(chain, target)
-    first_reduction = start
-    while first_reduction > 0 and chain.loops[first_reduction - 1].kind == "reduction":
-        first_reduction -= 1
-    tile = chain.loops[start:]
-    vector = tile[-1] if tile and tile[-1].annotation == "vectorize" else None
-    return _Parts(chain.loops[:first_reduction], chain.loops[first_reduction:start], tile, vector)
+def _parts(chain: Chain) -> _Parts:
+    """The loops of a stage by what they become. Raises LoweringError for a tile with loops between, or too large a one."""
+    tile, stage, loops = _tile_of(chain), chain.statement.stage, chain.loops
+    named = {f"{stage}/{name}" for name in tile.loops}
+    is_inside = [loop.variable in named or loop.annotation == "vectorize" for loop in loops]
+    start = is_inside.index(True) if any(is_inside) else len(loops)
+    for loop, inside in zip(loops[start:], is_inside[start:], strict=True):
+        if not inside:
+            raise LoweringError(
+                f"register tile of stage '{stage}': loop '{loop.variable}' of {loop.trips} iterations lies inside it"
+            )
+    first = start
+    while first > 0 and loops[first - 1].kind == "reduction":
+        first -= 1
+    parts = _Parts(loops[:first], loops[first:start], loops[start:])
+    accumulators = prod(-(-loop.trips // (tile.lanes if loop is parts.vector else 1)) for loop in parts.tile)
+    if tile.stated and accumulators > MAX_TILE_VECTORS:
+        raise LoweringError(
+            f"register tile of stage '{stage}': {accumulators} accumulators; at most {MAX_TILE_VECTORS} are emitted"
+        )
+    return parts
 
 
-def _tile_start(chain: Chain, target: Target) -> int:
-    """The position from which on the loops form the tile."""
-    loops, statement = chain.loops, chain.statement
-    start = len(loops)
-    vectors = 1
-    if start and loops[-1].annotation == "vectorize" and not loops[-1].attached:
-        start -= 1
-        vectors = -(-loops[-1].trips // lanes_of(statement, target))
-        stepped = _is_stepped(chain) or vectors > MAX_TILE_VECTORS
-        if vectors > STEP_VECTORS and stepped and loops[-1].kind == "spatial":
-            return start  # the loop over steps stands right outside the tile
-        vectors = min(vectors, STEP_VECTORS) if stepped else vectors
-    while start > 0:
-        loop = loops[start - 1]
-        wanted = loop.annotation == "unroll" or statement.combiner is not None
-        if loop.attached or loop.kind == "reduction" or not wanted or vectors * loop.trips > MAX_TILE_VECTORS:
-            break
-        vectors *= loop.trips
-        start -= 1
-    return start
-
-
-def _is_stepped(chain: Chain) -> bool:
-    """Whether the vector loop may be cut into steps: not where it belongs to a register tile inside a reduction."""
-    if chain.statement.combiner is None or chain.loops[-1].kind == "reduction":
-        return True
-    return not any(loop.kind == "reduction" for loop in chain.loops)
+def _may_step(vector: For, parts: _Parts, tile: StageTile) -> bool:
+    """Whether a vector loop may be cut into steps: not where vectors side by side share a pass through a reduction."""
+    reduces = any(loop.kind == "reduction" for loop in (*parts.serial, *parts.reduction))
+    return vector.kind == "reduction" or not reduces or -(-vector.trips // tile.lanes) > MAX_TILE_VECTORS
 
 
 def _is_full(loop: For) -> bool:

@@ -4,6 +4,7 @@ from ansor_py.schedule.steps.annotations import Parallel, Pragma, StorageAlign, 
 from ansor_py.schedule.steps.base import STEPS, Step, step, step_from_json
 from ansor_py.schedule.steps.loops import FollowFusedSplit, FollowSplit, Fuse, Reorder, Split
 from ansor_py.schedule.steps.placement import ComputeAt, ComputeInline, ComputeRoot
+from ansor_py.schedule.steps.register_tile import RegisterTile
 from ansor_py.schedule.steps.stages import CacheOperand, CacheRead, CacheWrite, Rfactor, TransformLayout
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Fuse",
     "Parallel",
     "Pragma",
+    "RegisterTile",
     "Reorder",
     "Rfactor",
     "Split",

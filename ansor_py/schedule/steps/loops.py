@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ansor_py.schedule.state import At, FuseRelation, Gene, Iterator, Length, Product, SplitRelation, Stage, State
 from ansor_py.schedule.steps.base import Step, step
+from ansor_py.schedule.steps.register_tile import check_untiled
 
 
 @step("split")
@@ -27,11 +28,12 @@ class Split(Step):
         position = self.find_iterator(stage, self.iterator)
         if any(isinstance(length, int) and length < 1 for length in self.lengths):
             raise self.error(f"lengths must be 1 or more, not [{', '.join(map(str, self.lengths))}]")
-        return _split(state, stage, position, self.lengths)
+        return _split(self, state, stage, position, self.lengths)
 
 
-def _split(state: State, stage: Stage, position: int, lengths: tuple[Length, ...]) -> State:
+def _split(step_: Step, state: State, stage: Stage, position: int, lengths: tuple[Length, ...]) -> State:
     old = stage.iterators[position]
+    check_untiled(step_, stage, [old.name])
     parts = tuple(f"{old.name}.{level}" for level in range(len(lengths) + 1))
     new = tuple(Iterator(part, old.kind) for part in parts)
     if old.annotation != "none":
@@ -97,7 +99,7 @@ class FollowSplit(Step):
         if not 0 <= kept < len(source):
             raise self.error(f"it cannot follow into {self.parts} parts; the source split has {len(source) + 1}")
         inner = len(source) - kept
-        return _split(state, stage, position, (multiply(source[:inner]), *source[inner:]))
+        return _split(self, state, stage, position, (multiply(source[:inner]), *source[inner:]))
 
 
 @step("follow_fused_split")
@@ -122,7 +124,7 @@ class FollowFusedSplit(Step):
             if not 1 <= self.level <= len(source):
                 raise self.error(f"level {self.level} of '{name}' has no length; the levels with one are 1 to {len(source)}")
             factors.append(source[len(source) - self.level])
-        return _split(state, stage, position, (multiply(tuple(factors)),))
+        return _split(self, state, stage, position, (multiply(tuple(factors)),))
 
 
 @step("fuse")
@@ -140,6 +142,7 @@ class Fuse(Step):
         found = stage.iterators[first : first + len(self.iterators)]
         if tuple(item.name for item in found) != self.iterators:
             raise self.error(f"iterators {', '.join(self.iterators)} are not neighbours in this order")
+        check_untiled(self, stage, self.iterators)
         if len({item.kind for item in found}) != 1:
             raise self.error(f"iterators {', '.join(self.iterators)} mix spatial and reduction loops")
         for item in found[:-1]:
@@ -175,4 +178,5 @@ class Reorder(Step):
         by_name = {item.name: item for item in stage.iterators}
         if sorted(by_name) != sorted(self.iterators):
             raise self.error(f"[{', '.join(self.iterators)}] is not an order of all iterators [{', '.join(by_name)}]")
+        check_untiled(self, stage, [new for new, old in zip(self.iterators, by_name, strict=True) if new != old])
         return state.with_stage(replace(stage, iterators=tuple(by_name[name] for name in self.iterators)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ansor_py.schedule.access import has_reduction
 from ansor_py.schedule.state import At, Inlined, Location, Root, State
 from ansor_py.schedule.steps.base import Step, step
+from ansor_py.schedule.steps.register_tile import check_untiled
 
 
 def _place(step_: Step, state: State, location: Location) -> State:
@@ -38,6 +39,7 @@ class ComputeAt(Step):
             raise self.error(f"stage '{self.target}' is inlined and has no loops")
         if target.iterators[position].annotation == "vectorize":
             raise self.error("the loop is vectorised; attach further out")
+        check_untiled(self, target, [self.iterator])
         if not _reaches(state, self.stage, self.target):
             raise self.error(f"stage '{self.target}' does not depend on it")
         return _place(self, state, At(self.target, self.iterator))

@@ -88,9 +88,9 @@ def _parallel_loops(partial: PartialSketch, stage: Stage) -> tuple[str, ...]:
     extents = {axis.name: axis.extent for axis in stage.op.axes}
     loops: list[str] = []
     chunks = 1
-    for iterator in stage.iterators:
+    for iterator in stage.plain_outer_iterators:
         full = chunks >= CHUNKS_PER_CORE * partial.target.cores
-        if small or full or iterator.kind == "reduction" or iterator.annotation != "none" or iterator.name not in extents:
+        if small or full or iterator.name not in extents:
             break
         loops.append(iterator.name)
         chunks *= extents[iterator.name]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ansor_py.schedule.micro_kernels import micro_kernel_for
 from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import Gene, Root
-from ansor_py.schedule.steps import ComputeAt, FollowSplit, Reorder, Split, Step, Vectorize
+from ansor_py.schedule.steps import ComputeAt, FollowSplit, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.sketch_rules.add_packing import AddPacking
 from ansor_py.sketch_rules.fusible import fusible_consumer
 from ansor_py.sketch_rules.multi_level_tiling import TiledAxes, tiled_axes
@@ -37,11 +38,13 @@ def tiled(partial: PartialSketch, name: str, split: Collection[str]) -> PartialS
     """
     stage = partial.state.stage(name)
     axes = tiled_axes(partial, stage)
+    kernel = micro_kernel_for(partial.state.body(name), partial.target)
     register = axes.register_axes
     tiles = register_tiles(
         tuple(axis.extent for axis in register),
         register.index(axes.vector) if axes.vector is not None else None,
-        partial.target.lanes(stage.tensor.dtype),
+        partial.target.lanes(*partial.state.dtypes(name)),
+        kernel,
         partial.target.vector_registers,
         partial.panels[name][1] if name in partial.panels else None,
         partial.options,
@@ -62,7 +65,9 @@ def tiled(partial: PartialSketch, name: str, split: Collection[str]) -> PartialS
         splits.append(Split(name, axis.name, lengths))
     levels = _levels(axes, parts)
     order = tuple(loop for level in levels for loop in level)
-    partial = partial.apply(*splits, Reorder(name, order)).with_levels(name, levels)
+    partial = partial.apply(*splits, Reorder(name, order), RegisterTile(name, levels[-1], kernel.name)).with_levels(
+        name, levels
+    )
     return partial.apply(Vectorize(name, order[-1])) if axes.vector is not None else partial
 
 
