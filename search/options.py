@@ -83,7 +83,7 @@ class SearchOptions:
     population_per_candidate: int = 64
     smallest_round: float = 1 / 8
     iterations: int = 4
-    selection_pressure: float = 4.0
+    selection_pressure: float = 2.0
     mutation_probability: float = 0.80
     crossover_probability: float = 0.75
     mutation_weights: Mapping[str, float] = field(default_factory=lambda: MUTATION_WEIGHTS)

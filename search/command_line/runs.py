@@ -111,7 +111,7 @@ class Run:
 
         The result is empty when there is nothing to measure and nothing was.
         """
-        from ansor_py.search.loop.progress import create_progress
+        from ansor_py.search.command_line.progress import show_progress
         from ansor_py.search.loop.results import TaskResult, TuningResult
         from ansor_py.search.loop.tuning import tune_tasks
 
@@ -122,13 +122,12 @@ class Run:
             options = replace(options, time_budget=options.time_budget - time_outside(timer))
         networks = [subject.network for subject in self._subjects]
         try:
-            with create_progress(self._console) as progress:
+            with show_progress(self._console) as progress:
                 result = tune_tasks(
                     tasks,
                     options,
                     self._settings.runner,
-                    observer=progress.show,
-                    sink=run,
+                    subscribers=[run.take, progress],
                     restored=run.restored,
                     networks=networks,
                     fallback_runner=self._settings.fallback_runner,
@@ -169,7 +168,7 @@ class Run:
 
     def _say_result(self, run: RunDirectory, result: TuningResult) -> None:
         """What came out."""
-        from ansor_py.search.loop.progress import duration, milliseconds
+        from ansor_py.search.command_line.progress import duration, milliseconds
 
         for note in result.notes:
             say(self._console, note)

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from ansor_py.measure.result import Span
+
 PHASES = ("sketch", "evolve", "features", "predict", "train", "build", "run", "other")
 
 
@@ -68,10 +70,10 @@ class PhaseTimer:
         self._since = now
 
 
-def covered_seconds(intervals: Iterable[tuple[float | None, float | None]]) -> float:
-    """Length of the union of time intervals; those with an unknown end are left out."""
+def covered_seconds(spans: Iterable[Span]) -> float:
+    """Length of the union of spans of time."""
     total, reached = 0.0, float("-inf")
-    for start, end in sorted((a, b) for a, b in intervals if a is not None and b is not None):
+    for start, end in sorted((span.started, span.finished) for span in spans):
         total += max(end - max(start, reached), 0.0)
         reached = max(reached, end)
     return total
