@@ -34,17 +34,17 @@ class PhaseTimer:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Attribute the time inside the block to `name`."""
-        self._settle()
+        self._attribute()
         self._open.append(name)
         try:
             yield
         finally:
-            self._settle()
+            self._attribute()
             self._open.pop()
 
     def divide(self, name: str, shares: dict[str, float]) -> None:
         """Divide what a phase has so far: seconds for others, as far as it has them, and the rest for `other`."""
-        self._settle()
+        self._attribute()
         left = self.seconds.pop(name, 0.0)
         for other, seconds in shares.items():
             moved = min(max(seconds, 0.0), left)
@@ -58,12 +58,12 @@ class PhaseTimer:
 
     def summary(self) -> dict[str, float]:
         """Seconds of every phase up to now; they add up to `elapsed`."""
-        self._settle()
+        self._attribute()
         phases = dict.fromkeys(PHASES, 0.0) | self.seconds
         phases["other"] += max(self._since - self._began - sum(phases.values()), 0.0)
         return phases
 
-    def _settle(self) -> None:
+    def _attribute(self) -> None:
         now = self._clock()
         if self._open:
             self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
