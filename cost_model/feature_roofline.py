@@ -17,12 +17,11 @@ from ansor_py.cost_model.operation_counts import OperationCounts
 from ansor_py.cost_model.statement_arrays import StatementArrays, parallel_chunks
 from ansor_py.target import Target
 
-PER_CYCLE = 2  # vector operations of an accumulating core
 DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for
-LATENCY_VECTORS = 8  # accumulators that keep two units of four cycles' latency busy
-# Cycles of a load: one element for all lanes, a vector (which may lie across two cache lines), one element of many.
-LOAD_CYCLES = (0.5, 1.5, 1.0)
-STORE_CYCLES = 2  # of a vector of accumulators, with its load when the next run begins, and of an element by itself
+# Loads that one counts as: one element for all lanes, a vector (which may lie across two cache lines), one element of many.
+LOADS = (1.0, 3.0, 2.0)
+# Stores that one counts as: of a vector of accumulators, with its load when the next run begins, and of an element by itself.
+STORES = 2
 # Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors again.
 TRANSPOSED_RUN = 4
 # Vectors that the next level delivers a cycle: into L1, into L2, into L3.
@@ -35,17 +34,17 @@ ROOFLINE_FIELDS = ("compute_cycles", "load_cycles", "store_cycles", "memory_cycl
 @feature_group("roofline", ROOFLINE_FIELDS)
 def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Cycles of all iterations on one core by resource, and of the statement on the cores in use."""
-    share = vector_share(statement, target)
+    core, share = target.core, vector_share(statement, target)
     depth = statement.reduction_depth
     waiting = np.ones(statement.programs)
     if depth is not None:
-        waiting = np.maximum(LATENCY_VECTORS / (statement.inner[depth] * share), 1.0)
+        waiting = np.maximum(core.latency * core.vector_units / (statement.inner[depth] * share), 1.0)
     cycles = np.empty((4, statement.programs))
-    cycles[0] = statement.inner[0] * share * operation_weight(statement.operations) / PER_CYCLE * waiting
-    cycles[1] = (loads_by_kind(statement, target) * np.array(LOAD_CYCLES)[:, None]).sum(axis=0)
+    cycles[0] = statement.inner[0] * share * operation_weight(statement.operations) / core.vector_units * waiting
+    cycles[1] = (loads_by_kind(statement, target) * np.array(LOADS)[:, None]).sum(axis=0) / core.loads
     vectors, elements = stores(statement, target)
     transposed = (elements > 0) & (statement.runs[0, statement.tile_depth] >= TRANSPOSED_RUN)
-    cycles[2] = STORE_CYCLES * (vectors + np.where(transposed, vectors, elements))
+    cycles[2] = STORES / core.stores * (vectors + np.where(transposed, vectors, elements))
     rates = np.array(DELIVERED_VECTORS)[:, None] * target.vector_bytes
     cycles[3] = (cache_traffic(statement, target) / rates).max(axis=0)
     chunks = parallel_chunks(statement)

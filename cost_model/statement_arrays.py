@@ -1,4 +1,4 @@
-"""One statement over a population: loop extents, index coefficients and touched regions as dense arrays.
+"""One statement over a population: loop extents, index coefficients and footprints as dense arrays.
 
 This is where the loop nest of a template becomes numbers (design, Idea 2). Axis names below: L loops that enclose the
 statement, outermost first; D = L + 1 depths, where depth d means that the d outermost loops stand still and the others
@@ -6,7 +6,7 @@ run; B buffers (the stored one first); n programs. All arrays are float64, exact
 
     bounds = infer_bounds(template, sketch.holes, genes)
     arrays = [statement_arrays(...) for each stage]          # see features.py, which also links them
-    arrays[0].touched[b, d]                                  # elements of buffer b touched inside depth d
+    arrays[0].footprint[b, d]                                # elements of buffer b touched inside depth d
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds
 from ansor_py.lower.register_tile import StageTile
 from ansor_py.schedule.state import Annotation, State
 from ansor_py.te.expr import DTYPE_BYTES, Reduce
-from ansor_py.te.tensor import Placeholder, Tensor
+from ansor_py.te.tensor import Tensor
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -47,8 +47,8 @@ class BufferUse:
 
 # Fields with one entry a program, along their last axis.
 PROGRAM_ARRAYS = (
-    *("extents", "inner", "strides", "touched", "runs", "parallel", "unroll_limit", "allocated"),
-    *("body_bytes", "sharers", "shared_touched"),
+    *("extents", "inner", "strides", "footprint", "runs", "parallel", "unroll_limit", "allocated"),
+    *("body_bytes", "sharers", "shared_footprint"),
 )
 
 
@@ -68,7 +68,7 @@ class StatementArrays:
     inner: Floats  # [D, n] iterations of the loops that run at a depth
     buffers: tuple[BufferUse, ...]
     strides: Floats  # [B, L, n] elements between consecutive iterations of a loop
-    touched: Floats  # [B, D, n] elements
+    footprint: Floats  # [B, D, n] elements touched inside a depth
     runs: Floats  # [B, D, n] consecutive elements touched inside a depth
     parallel: Flags  # [L, n]
     unroll_limit: Floats  # [n]
@@ -79,7 +79,7 @@ class StatementArrays:
     prepared: bool  # computed from constants alone, once and not in every call
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
     sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D, n] statements using a buffer
-    shared_touched: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
+    shared_footprint: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
     kept: dict[str, Floats] = field(default_factory=dict)  # what several groups read and is computed once
 
     @property
@@ -177,21 +177,6 @@ def stage_of(loop: LoopBounds) -> str:
     return loop.variable[: -len(loop.name) - 1]
 
 
-def prepared_stages(state: State, bounds: Bounds) -> frozenset[str]:
-    """Stages whose region (a stage at root with all that is attached below it) reads constants alone and stores no output."""
-    regions: dict[str, list[StageBounds]] = {}
-    for name, b in bounds.items():
-        regions.setdefault(stage_of(b.enclosing[0]) if b.enclosing else name, []).append(b)
-    prepared: set[str] = set()
-    for host in (name for name in bounds if name in regions):
-        members = regions[host]
-        names = {b.stage.name for b in members}
-        read = {tensor.name: tensor for b in members for tensor in (r.tensor for r in b.reads) if tensor.name not in names}
-        if all((isinstance(t.op, Placeholder) and t.op.constant) or t.name in prepared for t in read.values()):
-            prepared |= set() if any(state.is_output(name) for name in names) else names
-    return frozenset(prepared)
-
-
 def statement_arrays(
     state: State,
     b: StageBounds,
@@ -199,7 +184,6 @@ def statement_arrays(
     uses: tuple[BufferUse, ...],
     parallel: Flags,
     unroll_limit: Number,
-    prepared: bool,
     chunk: slice,
     programs: int,
 ) -> StatementArrays:
@@ -211,7 +195,7 @@ def statement_arrays(
     inner = np.ones((len(loops) + 1, programs))
     for position in reversed(range(len(loops))):
         np.multiply(inner[position + 1], extents[position], out=inner[position])
-    strides, touched, runs = _access_arrays(uses, loops, extents, chunk)
+    strides, footprint, runs = _access_arrays(uses, loops, extents, chunk)
     allocated = None
     if not state.is_output(b.stage.name):
         allocated = np.ones(programs)
@@ -229,7 +213,7 @@ def statement_arrays(
         inner=inner,
         buffers=uses,
         strides=strides,
-        touched=touched,
+        footprint=footprint,
         runs=runs,
         parallel=parallel,
         unroll_limit=limit,
@@ -237,7 +221,7 @@ def statement_arrays(
         allocated=allocated,
         allocation_depth=len(b.enclosing),
         work=work,
-        prepared=prepared,
+        prepared=b.stage.name in state.prepacked,
     )
 
 
@@ -249,7 +233,7 @@ def part(value: Number, chunk: slice) -> int | NDArray[np.int64]:
 def _access_arrays(
     uses: Sequence[BufferUse], loops: Sequence[LoopBounds], extents: Floats, chunk: slice
 ) -> tuple[Floats, Floats, Floats]:
-    """Strides [B, L, n], touched [B, D, n] and runs [B, D, n] of all buffers of a statement."""
+    """Strides [B, L, n], footprint [B, D, n] and runs [B, D, n] of all buffers of a statement."""
     table = IndexTable(loops, extents, chunk)
     rank, programs = max(1, *(len(use.shape) for use in uses)), extents.shape[1]
     # Buffers of fewer dimensions have leading ones of size 1, so that all buffers are worked on at once.
@@ -269,7 +253,7 @@ def _access_arrays(
     for number, start, accesses in others:
         width[number, start:] = _hull(uses[number], accesses, widths, sizes[number, start:], chunk)
     np.minimum(width, sizes, out=width)
-    touched = np.multiply.reduce(width, axis=1)
+    footprint = np.multiply.reduce(width, axis=1)
     runs = width[:, -1]
     whole: Flags = np.asarray(True)
     pitches = np.ones_like(sizes)
@@ -283,7 +267,7 @@ def _access_arrays(
         for access in accesses[1:]:
             steps = np.abs(np.einsum("dln,din->ln", growth[access], pitches[number, start:]))
             np.minimum(strides[number], steps, out=strides[number])
-    return strides, touched, runs
+    return strides, footprint, runs
 
 
 def _hull(use: BufferUse, rows: Sequence[Sequence[int]], widths: Floats, sizes: Floats, chunk: slice) -> Floats:

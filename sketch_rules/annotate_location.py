@@ -46,7 +46,7 @@ def annotate_location(sketch: PartialSketch) -> PartialSketch:
 def _is_movable(sketch: PartialSketch, stage: Stage) -> bool:
     """Whether the rules left it to this annotation where the stage is computed."""
     at_root = isinstance(stage.location, Root) and not sketch.state.is_output(stage.name)
-    return at_root and stage.name not in sketch.levels and not sketch.state.is_prepared(stage.name)
+    return at_root and stage.name not in sketch.levels and stage.name not in sketch.state.prepacked
 
 
 def _places(sketch: PartialSketch, stage: Stage, found: dict[str, list[Place]]) -> list[Place]:

@@ -22,7 +22,7 @@ def annotate_parallel(sketch: PartialSketch) -> PartialSketch:
     extents = sampled_extents(sketch)
     movable = {hole.stage for hole in sketch.holes if hole.kind == "location"}
     for stage in sketch.state.stages:
-        if (not isinstance(stage.location, Root) and stage.name not in movable) or sketch.state.is_prepared(stage.name):
+        if (not isinstance(stage.location, Root) and stage.name not in movable) or stage.name in sketch.state.prepacked:
             continue
         loops = _outer_loops(sketch, stage)
         counts = [number for number, loop in enumerate(loops, 1) if extents.get((stage.name, loop), 1) > 1]

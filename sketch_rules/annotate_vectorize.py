@@ -28,7 +28,7 @@ def annotate_vectorize(sketch: PartialSketch) -> PartialSketch:
     """The sketch with a vector loop in every stage that is computed and has an axis longer than 1."""
     for stage in sketch.state.stages:
         vectorised = any(item.annotation == "vectorize" for item in stage.iterators)
-        if not vectorised and not isinstance(stage.location, Inlined) and not sketch.state.is_prepared(stage.name):
+        if not vectorised and not isinstance(stage.location, Inlined) and stage.name not in sketch.state.prepacked:
             sketch = _vectorise(sketch, stage)
     return sketch
 

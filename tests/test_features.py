@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, Columns, feature_group, feature_names
 from ansor_py.cost_model.features import extract_features
-from ansor_py.cost_model.oracle import oracle_features
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.lower.affine import Affine, Number
 from ansor_py.lower.bounds import infer_bounds
@@ -22,7 +22,7 @@ from ansor_py.lower.nest import Statement, scheduled_nest, statements
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import ComputeAt, ComputeInline, Fuse, Parallel, Reorder, Split, Step, Vectorize
+from ansor_py.schedule.steps import ComputeAt, ComputeInline, Fuse, Parallel, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
@@ -31,6 +31,7 @@ from ansor_py.target import Target
 from ansor_py.te.expr import Binary, Const, Expr, Var, call, cast, equal, logical_not, reads_of, select
 from ansor_py.te.ops.registry import from_spec
 from ansor_py.te.tensor import Tensor, compute, placeholder, reduce_axis, reduce_max, reduce_sum
+from feature_oracle import oracle_features
 from sketch_examples import EXAMPLES, is_legal, legal_population, matmul_dag, random_population
 from targets import structure_targets
 
@@ -63,6 +64,21 @@ def assert_rows_equal(rows: np.ndarray, expected: list[dict[str, float]]) -> Non
         wanted = np.array([fields[name] for name in FEATURE_NAMES])
         wrong = np.flatnonzero(~np.isclose(row, wanted, rtol=2e-6, atol=2e-6))
         assert not len(wrong), {FEATURE_NAMES[c]: (float(row[c]), float(wanted[c])) for c in wrong}
+
+
+def test_the_oracle_shares_no_function_with_the_batched_path() -> None:
+    def imported(path: Path) -> set[tuple[str, str]]:
+        nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+        own = (node for node in nodes if (node.module or "").startswith("ansor_py"))
+        return {(node.module or "", alias.name) for node in own for alias in node.names}
+
+    tests = Path(__file__).parent
+    ours = set().union(*(imported(tests / name) for name in ("feature_oracle.py", "feature_oracle_uses.py")))
+    theirs = set().union(*(imported(path) for path in (tests.parent / "cost_model").glob("*.py")))
+    assert ("ansor_py.lower.nest", "scheduled_nest") in ours
+    assert ("ansor_py.lower.bounds", "infer_bounds") in theirs
+    assert not {module for module, _ in ours if module.startswith("ansor_py.cost_model")}
+    assert not [name for _, name in ours & theirs if name[0].islower()]
 
 
 @on_four_targets
@@ -224,7 +240,8 @@ def test_reference_values_of_ansors_unit_test(target: Target) -> None:
 @on_four_targets
 def test_lane_utilisation_and_register_tile(target: Target) -> None:
     order, lanes = ("i.0", "j.0", "k", "i.1", "j.1"), target.lanes("float32")
-    steps = (Split("C", "i", (6,)), Split("C", "j", (lanes * 3 // 2,)), Reorder("C", order), Vectorize("C", "j.1"))
+    tile = RegisterTile("C", ("i.1", "j.1"), "float32 outer product")
+    steps = (Split("C", "i", (6,)), Split("C", "j", (lanes * 3 // 2,)), Reorder("C", order), tile, Vectorize("C", "j.1"))
     (row,) = features_of(matmul_dag(12, 48, 5).outputs[0], target, steps)
     assert row["lane_utilisation"] == pytest.approx(3 / 4, rel=1e-5)
     assert row["tile_vectors"] == pytest.approx(6 * 2, rel=1e-5)

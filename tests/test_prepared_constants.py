@@ -11,7 +11,8 @@ from ansor_py.codegen.memory import aligned_array, buffer_table
 from ansor_py.codegen.timing import time_kernel
 from ansor_py.schedule.access import has_reduction
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.schedule.steps import CacheRead, Reorder, Split, Step, TransformLayout, Vectorize
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import CacheRead, ComputeAt, Reorder, Split, Step, TransformLayout, Vectorize
 from ansor_py.target import Target
 from targets import executed_targets
 from te_interpreter import evaluate, random_feeds
@@ -61,3 +62,17 @@ def test_a_run_does_not_look_at_constants_that_were_prepared(target: Target) -> 
     workspace = aligned_array((max(1, kernel.compiled.workspace_bytes),), "uint8")
     time_kernel(kernel.address, table.ctypes.data, workspace.ctypes.data)
     np.testing.assert_allclose(arrays[-1], evaluate(dag.outputs[0], feeds, widen=True), rtol=1e-4, atol=1e-5)
+
+
+@on_executed_targets
+def test_a_nest_of_constants_is_prepacked_with_all_that_is_computed_in_it(target: Target) -> None:
+    data, weight = te.placeholder((6, 8), name="data"), te.placeholder((8, 4), name="weight", constant=True)
+    scaled = te.compute((8, 4), lambda i, j: weight[i, j] * 2.0, name="scaled")
+    packed = te.compute((8, 4), lambda i, j: scaled[i, j] + 1.0, name="packed")
+    k = te.reduce_axis(8, "k")
+    dag = ComputeDAG.from_outputs(te.compute((6, 4), lambda i, j: te.reduce_sum(data[i, k] * packed[k, j], k), name="out"))
+    inside, apart = (ComputeAt("scaled", "packed", "i"),), (ComputeAt("packed", "out", "i"),)
+    assert State.initial(dag).replay(inside).prepacked == {"scaled", "packed"}
+    assert State.initial(dag).replay(apart).prepacked == {"scaled"}
+    assert [spec.name for spec in build_kernel(dag, inside, target, threads=1).prepared] == ["packed"]
+    assert [spec.name for spec in build_kernel(dag, apart, target, threads=1).prepared] == ["scaled"]

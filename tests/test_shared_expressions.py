@@ -201,7 +201,7 @@ def test_all_that_is_inlined_by_hand_is_shared() -> None:
     assert len(list(walk(body))) == 2 * DEPTH + 3
     assert len(reads_of(body)) == 1
     assert [stage.name for stage in state.consumers(dag.computed[0].name)] == [dag.outputs[0].name]
-    assert not state.is_prepared(dag.outputs[0].name)
+    assert dag.outputs[0].name not in state.prepacked
     table = te.placeholder((7,), dtype=INDEX, name="table")
     order = te.compute((7,), lambda i: table[6 - i], name="order")
     moved = te.compute((7,), lambda i: te.placeholder((7,), name="z")[order[i]], name="moved")

@@ -215,7 +215,7 @@ class _Builder:
         if self.state.is_output(stage.name) or not consumers or any(c.name not in candidates for c in consumers):
             return
         places = {self._root(consumer) for consumer in consumers}
-        if len(places) != 1 or self.state.is_prepared(stage.name):
+        if len(places) != 1 or stage.name in self.state.prepacked:
             return
         host = self.state.stage(places.pop())
         shared = min(common_outer_axes(self.state.whole(consumer.name), stage.tensor) for consumer in (host, *consumers))

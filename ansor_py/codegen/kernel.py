@@ -25,7 +25,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import Step
 from ansor_py.target import Target
-from ansor_py.te.tensor import Placeholder, Tensor
+from ansor_py.te.tensor import Tensor
 
 Role = Literal["input", "constant", "output", "prepared"]
 
@@ -72,7 +72,7 @@ def buffer_specs(dag: ComputeDAG) -> tuple[BufferSpec, ...]:
     def spec(tensor: Tensor, role: Role) -> BufferSpec:
         return BufferSpec(tensor.name, tensor.shape, tensor.dtype, role)
 
-    inputs = (spec(t, "constant" if isinstance(t.op, Placeholder) and t.op.constant else "input") for t in dag.inputs)
+    inputs = (spec(t, "constant" if t.is_constant else "input") for t in dag.inputs)
     return (*inputs, *(spec(t, "output") for t in dag.outputs))
 
 

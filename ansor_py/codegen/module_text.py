@@ -64,7 +64,7 @@ class _Layout:
 
 def module_text(program: Program, buffers: Sequence[str], target: Target, threads: int, symbol: str) -> ModuleText:
     """The LLVM IR of a program whose ABI buffers are `buffers` in order."""
-    regions = _prepared_regions(program)
+    regions = [number for number, region in enumerate(program.regions) if region.prepacked]
     prepared = _prepared_tensors(program, regions)
     layout = _layout(program, {tensor.name for tensor in prepared})
     table = [*buffers, *(tensor.name for tensor in prepared)]
@@ -90,19 +90,6 @@ def module_text(program: Program, buffers: Sequence[str], target: Target, thread
     unread = frozenset(name for name, place in program.buffers.items() if place.scope == "constant" and name not in read)
     workspace_bytes = layout.shared_bytes + threads * layout.private_bytes
     return ModuleText(text, workspace_bytes, prepared, prepare_symbol if regions else "", unread)
-
-
-def _prepared_regions(program: Program) -> list[int]:
-    """Numbers of the regions that read nothing but constants and what such regions wrote, and that write no output."""
-    known = {name for name, place in program.buffers.items() if place.scope == "constant"}
-    numbers: list[int] = []
-    for number, region in enumerate(program.regions):
-        written = {tile.buffer.name for tile in tiles_of(region.body)}
-        scopes = {program.buffers[name].scope for name in written}
-        if set(_used_buffers(region.body)) - written <= known and "output" not in scopes:
-            numbers.append(number)
-            known |= written
-    return numbers
 
 
 def _prepared_tensors(program: Program, regions: Sequence[int]) -> tuple[Tensor, ...]:

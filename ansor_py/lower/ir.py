@@ -114,11 +114,15 @@ Node = Union[For, If, Statement, Tile]
 
 @dataclass(frozen=True)
 class Region:
-    """The nest of one stage at root: `parallel` (variable, extent) loops, collapsed into one, around `body`."""
+    """The nest of one stage at root: `parallel` (variable, extent) loops, collapsed into one, around `body`.
+
+    A `prepacked` one depends on constants alone and runs once, before any call.
+    """
 
     stage: str
     parallel: tuple[tuple[str, int], ...]
     body: tuple[Node, ...]
+    prepacked: bool
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def scheduled_program(state: State, target: Target) -> Program:
         if isinstance(node, Loop):
             ranges[node.variable] = (0, node.extent - 1)
             pending.extend(node.body)
-    regions = tuple(Region(_stage(node), (), _loops(node)) for node in nest.body if _runs(node))
+    running = [(_stage(node), node) for node in nest.body if _runs(node)]
+    regions = tuple(Region(name, (), _loops(node), name in state.prepacked) for name, node in running)
     return Program(regions, nest.buffers, ranges, target)
 
 

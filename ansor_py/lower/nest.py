@@ -123,8 +123,7 @@ def to_expr(value: Affine) -> Expr:
 def _buffers(state: State, bounds: Bounds) -> dict[str, BufferPlace]:
     places: dict[str, BufferPlace] = {}
     for tensor in state.dag.inputs:
-        constant = getattr(tensor.op, "constant", False)
-        places[tensor.name] = BufferPlace(tensor, "constant" if constant else "input", None)
+        places[tensor.name] = BufferPlace(tensor, "constant" if tensor.is_constant else "input", None)
     for name, b in bounds.items():
         tensor = replace(b.stage.tensor, shape=tuple(int(extent) for extent in b.region))
         if state.is_output(name):

@@ -39,7 +39,7 @@ def shared_storage(state: State, bounds: Bounds) -> dict[str, str]:
 
 def _may_share(state: State, guest: StageBounds, host: StageBounds) -> bool:
     tensor, name = guest.stage.tensor, guest.stage.name
-    if state.is_output(name) or has_reduction(tensor) or tensor.dtype != host.stage.tensor.dtype or state.is_prepared(name):
+    if state.is_output(name) or has_reduction(tensor) or tensor.dtype != host.stage.tensor.dtype or name in state.prepacked:
         return False
     return is_elementwise_read(state.whole(host.stage.name), tensor)
 

@@ -4,7 +4,8 @@ For every access and every level of the loops around it: how many distinct lines
 touches stays in a cache that is large enough, so the next iteration fetches only what is new; from a smaller cache
 everything is fetched again, as a cache that replaces the line used least recently does.
 
-    lines = access_lines(access, site, simplifier, line_bytes=64)       # float64[loops + 1], innermost first
+    [touched] = touched_lines(site, [access], simplifier, target)
+    touched.lines                                                     # float64[loops + 1], innermost first
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.measure.cpu_loops import LoopLevel, TileSite
+from ansor_py.target import Target
 from ansor_py.te.expr import DTYPE_BYTES, Binary, Const, Expr, Var, variables_of
 from ansor_py.te.simplify import Linear, Simplifier
 from ansor_py.te.tensor import Tensor
 
 Levels = NDArray[np.float64]
 
-# Addresses that differ by a multiple of this many bytes compete for the same few lines of the first cache.
-SET_SPAN = 4096
 # Up to this part of its size a cache holds all that is used in turn; from the other one on it holds nothing of it.
 FITS, OVERFLOWS = 0.7, 1.5
 
@@ -70,10 +70,10 @@ class Cache:
     crowded: bool = False
 
 
-def touched_lines(site: TileSite, accesses: Sequence[Access], simplifier: Simplifier, line_bytes: int) -> list[Touched]:
+def touched_lines(site: TileSite, accesses: Sequence[Access], simplifier: Simplifier, target: Target) -> list[Touched]:
     """The lines of every access of a tile."""
     reaches = _Reaches(site, simplifier)
-    return [Touched(access, site, *reaches.lines(access, line_bytes)) for access in accesses]
+    return [Touched(access, site, *reaches.lines(access, target)) for access in accesses]
 
 
 def fetch_cycles(regions: Sequence[Sequence[Touched]], cache: Cache) -> dict[TileSite, float]:
@@ -173,12 +173,14 @@ class _Reaches:
             self._trips[loop.variable] = reach
         self._none = np.zeros(self._levels)
 
-    def lines(self, access: Access, line_bytes: int) -> tuple[Levels, Levels]:
+    def lines(self, access: Access, target: Target) -> tuple[Levels, Levels]:
         """Distinct lines of an access: runs of neighbouring elements, a line or more each, of which neighbours share some.
 
         And that number times how unevenly they lie in the sets of the first cache.
         """
-        size = DTYPE_BYTES[access.tensor.dtype]
+        size, line_bytes = DTYPE_BYTES[access.tensor.dtype], target.cache_line_bytes
+        # Addresses that differ by a multiple of this many bytes compete for the same few lines of the first cache.
+        span_of_sets = target.l1 // target.core.first_ways
         run, runs, span = np.ones(self._levels), np.ones(self._levels), np.ones(self._levels)
         whole = np.ones(self._levels, dtype=np.bool_)  # whether all inner dimensions are covered
         places = np.ones(self._levels)  # of the starts of runs, modulo the span of the sets
@@ -190,14 +192,14 @@ class _Reaches:
             dense = whole & (count >= reach + 1.0)
             run = np.where(dense, run * count, run)
             runs = np.where(dense, runs, runs * count)
-            places = np.where(dense, places, places * np.minimum(count, SET_SPAN / gcd(SET_SPAN, stride * size)))
+            places = np.where(dense, places, places * np.minimum(count, span_of_sets / gcd(span_of_sets, stride * size)))
             whole = dense & (count >= extent)
             span = span + reach * stride
             stride *= extent
         lines = runs * (1.0 + (run - 1.0) * size / line_bytes)
         lines = np.minimum(np.minimum(lines, runs * run), 1.0 + (span - 1.0) * size / line_bytes)
         lines = np.maximum.accumulate(lines)
-        sets = SET_SPAN / line_bytes
+        sets = span_of_sets / line_bytes
         used = np.minimum(places * np.ceil(run * size / line_bytes), sets)
         return lines, np.maximum(lines, (lines - used) * sets / used)
 

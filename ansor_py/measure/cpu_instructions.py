@@ -42,7 +42,7 @@ ROOT_SLOTS = 24
 DIVISION_SLOTS = 16
 INTEGER_DIVISION_SLOTS = 4  # by a constant: a multiplication and shifts
 EXTREME_SLOTS = 4  # two comparisons and two blends, so that NaN wins
-EXTREME_LATENCY, SUM_LATENCY = 7.0, 4.0  # cycles from one step of an accumulator to the next
+EXTREME_LATENCY = 7.0  # cycles from one step of an accumulator to the next
 ACROSS_LANES_SLOTS = 12
 GATHER_SLOTS = 8
 MASK_SLOTS = 2
@@ -117,7 +117,7 @@ class _TileCount:
             self._operation(operand)
         extreme = combiner in ("max", "min")
         demand.arithmetic += self._points * self._steps * (EXTREME_SLOTS if extreme else 1)
-        demand.latency = self._steps * (EXTREME_LATENCY if extreme else SUM_LATENCY)
+        demand.latency = self._steps * (EXTREME_LATENCY if extreme else self._target.core.latency)
         taken = self._tile.kernel.registers(self._points // self._vectors, self._vectors)
         spilled = max(taken - self._target.vector_registers, 0)
         demand.loads += spilled * self._steps

@@ -69,9 +69,9 @@ class RegionSites:
     sites: tuple[TileSite, ...]
 
 
-def region_sites(program: Program, threads: int, without: Sequence[int] = ()) -> list[RegionSites]:
-    """The regions in order, except those whose numbers are in `without`."""
-    return [_Walk(region, threads).result() for number, region in enumerate(program.regions) if number not in without]
+def region_sites(program: Program, threads: int) -> list[RegionSites]:
+    """The regions of a call in order, without those that are prepacked."""
+    return [_Walk(region, threads).result() for region in program.regions if not region.prepacked]
 
 
 def evaluate(expr: Expr, values: Mapping[str, Values]) -> Values | float:

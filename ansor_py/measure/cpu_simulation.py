@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansor_py.lower.ir import Program, tiles_of
+from ansor_py.lower.ir import Program
 from ansor_py.lower.lower import lower
 from ansor_py.measure.cpu_caches import Cache, fetch_cycles, touched_lines
 from ansor_py.measure.cpu_instructions import Demand, tile_demand
@@ -21,22 +21,14 @@ from ansor_py.measure.cpu_loops import TileSite, region_sites
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import Step
-from ansor_py.target import Target
-from ansor_py.te.expr import reads_of
+from ansor_py.target import NOMINAL_HERTZ, Core, Target
 from ansor_py.te.simplify import Simplifier
 
-HERTZ = 3.5e9
-VECTOR_UNITS, LOAD_UNITS, STORE_UNITS, ISSUE_WIDTH = 2.0, 2.0, 1.0, 5.0
-IN_FLIGHT = 400.0  # instructions that a core looks ahead, over which short chains overlap
-DECODED_INSTRUCTIONS = 3000.0  # a longer loop body is decoded in every iteration
-DECODE_WIDTH = 2.5
 LOOP_CYCLES = 1.0  # an iteration of a loop outside of tiles
 RESULT_CYCLES = 60.0  # until what waits for the result of a reduction over lanes can go on
 EXIT_CYCLES = 6.0  # leaving a reduction loop: the branch is mispredicted now and then
 REGION_SECONDS = 1.5e-6  # starting and joining threads
 CALL_SECONDS = 2e-7
-# Cycles to bring a line to a core from the second and third cache and from memory, one of many in a row.
-SECOND_CYCLES, THIRD_CYCLES, MEMORY_CYCLES = 1.5, 4.0, 18.0
 
 
 def simulate(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> float:
@@ -45,14 +37,13 @@ def simulate(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: in
 
 
 def program_seconds(program: Program, target: Target, threads: int) -> float:
-    """Seconds per call of a lowered program; regions that depend on constants alone are prepared once and take none."""
+    """Seconds per call of a lowered program; prepacked regions, which run once, take none."""
     simplifier = Simplifier(program.ranges)
-    regions = region_sites(program, threads, _prepared(program))
+    regions = region_sites(program, threads)
     demands = {site: tile_demand(site, simplifier, target) for region in regions for site in region.sites}
     waits = dict.fromkeys(demands, 0.0)
     touched = [
-        [t for site in r.sites for t in touched_lines(site, demands[site].accesses, simplifier, target.cache_line_bytes)]
-        for r in regions
+        [t for site in r.sites for t in touched_lines(site, demands[site].accesses, simplifier, target)] for r in regions
     ]
     for cache in _caches(target, threads):
         for site, cycles in fetch_cycles(touched, cache).items():
@@ -61,40 +52,26 @@ def program_seconds(program: Program, target: Target, threads: int) -> float:
     for region in regions:
         cycles = region.iterations * LOOP_CYCLES
         for site in region.sites:
-            cycles += _tile_cycles(site, demands[site], waits[site])
+            cycles += _tile_cycles(site, demands[site], waits[site], target.core)
             if site.tile.reduces_lanes and program.buffers[site.tile.buffer.name].allocated_in is not None:
                 cycles += RESULT_CYCLES * site.executions
-        seconds += cycles / HERTZ + (REGION_SECONDS if region.threads > 1 else 0.0)
+        seconds += cycles / NOMINAL_HERTZ + (REGION_SECONDS if region.threads > 1 else 0.0)
     return seconds
 
 
 def _caches(target: Target, threads: int) -> list[Cache]:
     """The caches as one thread sees them; those beyond the second are shared."""
-    line = target.cache_line_bytes
+    line, core = target.cache_line_bytes, target.core
     third = max(target.l3 / threads, target.l2)
-    first = Cache(target.l1, line, SECOND_CYCLES, crowded=True)
-    return [first, Cache(target.l2, line, THIRD_CYCLES), Cache(third, line, MEMORY_CYCLES)]
+    first = Cache(target.l1, line, line / core.second_bytes, crowded=True)
+    return [first, Cache(target.l2, line, line / core.third_bytes), Cache(third, line, line / core.memory_bytes)]
 
 
-def _tile_cycles(site: TileSite, demand: Demand, waiting: float) -> float:
+def _tile_cycles(site: TileSite, demand: Demand, waiting: float, core: Core) -> float:
     """Cycles of all executions of a tile, `waiting` for lines included."""
-    width = ISSUE_WIDTH if demand.code <= DECODED_INSTRUCTIONS else DECODE_WIDTH
-    chain = demand.latency / (1.0 + IN_FLIGHT / max(demand.slots, 1.0))
+    width = core.width if demand.code <= core.kept_instructions else core.decoded
+    chain = demand.latency / (1.0 + core.in_flight / max(demand.slots, 1.0))
     exits = EXIT_CYCLES * sum(loop.trips > 1 for loop in site.reduction)
-    busy = max(demand.arithmetic / VECTOR_UNITS, demand.slots / width, chain) + exits
-    moving = max(demand.loads / LOAD_UNITS, demand.stores / STORE_UNITS)
+    busy = max(demand.arithmetic / core.vector_units, demand.slots / width, chain) + exits
+    moving = max(demand.loads / core.loads, demand.stores / core.stores)
     return max(busy * site.executions, moving * site.executions + waiting)
-
-
-def _prepared(program: Program) -> list[int]:
-    """Regions that read nothing but constants and what such regions wrote, and that write no output."""
-    known = {name for name, place in program.buffers.items() if place.scope == "constant"}
-    numbers: list[int] = []
-    for number, region in enumerate(program.regions):
-        tiles = list(tiles_of(region.body))
-        written = {tile.buffer.name for tile in tiles}
-        read = {read.tensor.name for tile in tiles for expr in (tile.value, *tile.indices) for read in reads_of(expr)}
-        if read - written <= known and all(program.buffers[name].scope != "output" for name in written):
-            numbers.append(number)
-            known |= written
-    return numbers

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ansor_py.target import Target
 
 SCHEMA: Literal[2] = 2
-# A program does at most this many times the operations that its target's multiply-add units can do at this clock. It cannot be
-# less: Winograd's algorithm multiplies four times less than the definition says, and caches deliver more than memory.
-MOST_TIMES_PEAK, HERTZ = 10.0, 6e9
+# A program does at most this many times the operations that its target's multiply-add units can do. It cannot be less:
+# Winograd's algorithm multiplies four times less than the definition says, and caches deliver more than memory.
+MOST_TIMES_PEAK = 10.0
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,7 +221,7 @@ def credible_records(
 
     `flops` are the operations of the tasks by workload key; a record of another task is not judged.
     """
-    rate = MOST_TIMES_PEAK * target.nominal_flops(threads, HERTZ)
+    rate = MOST_TIMES_PEAK * target.most_flops(threads)
     kept: list[Record] = []
     doubts: list[str] = []
     for record in records:

@@ -164,12 +164,12 @@ def _unique(name: str, taken: dict[str, int]) -> str:
 
 def _renamed(tensor: Tensor, name: str, renamed: dict[int, Tensor]) -> Tensor:
     if isinstance(tensor.op, Placeholder):
-        return tensor if name == tensor.name else Tensor(name, tensor.shape, tensor.dtype, tensor.op, tensor.attributes)
+        return tensor if name == tensor.name else Tensor(name, tensor.shape, tensor.dtype, tensor.op)
     sources = producers(tensor)
     if name == tensor.name and all(renamed[id(source)] is source for source in sources):
         return tensor
     body = redirect_reads(tensor.op.body, {id(source): renamed[id(source)] for source in sources})
-    return Tensor(name, tensor.shape, tensor.dtype, Compute(tensor.op.axes, tensor.op.reduce_axes, body), tensor.attributes)
+    return Tensor(name, tensor.shape, tensor.dtype, Compute(tensor.op.axes, tensor.op.reduce_axes, body))
 
 
 def redirect_reads(body: Expr, replacement: dict[int, Tensor]) -> Expr:
@@ -185,8 +185,7 @@ def redirect_reads(body: Expr, replacement: dict[int, Tensor]) -> Expr:
 
 def _definition(tensor: Tensor) -> str:
     if isinstance(tensor.op, Placeholder):
-        return f"{tensor} = {'constant' if tensor.op.constant else 'placeholder'}"
+        return f"{tensor} = {'constant' if tensor.is_constant else 'placeholder'}"
     axes = ", ".join(axis.name for axis in tensor.op.axes)
     reduce = "".join(f" {axis.name}<{axis.extent}" for axis in tensor.op.reduce_axes)
-    attributes = "".join(f" {key}={value}" for key, value in sorted(tensor.attributes.items()))
-    return f"{tensor}[{axes}]{reduce} = {tensor.op.body}{attributes}"
+    return f"{tensor}[{axes}]{reduce} = {tensor.op.body}"

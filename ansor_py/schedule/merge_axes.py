@@ -69,8 +69,7 @@ def _without_unit_reductions(dag: ComputeDAG) -> ComputeDAG:
                 kept = tuple(axis for axis in body.axes if axis.extent > 1)
                 source = substitute(body.source, unit)
                 body = Reduce(body.combiner, source, kept) if kept else source
-            rebuilt = tensor_from_body(tensor.name, tensor.op.axes, body)
-            new[tensor.name] = Tensor(tensor.name, rebuilt.shape, rebuilt.dtype, rebuilt.op, tensor.attributes)
+            new[tensor.name] = tensor_from_body(tensor.name, tensor.op.axes, body)
         redirected[id(tensor)] = new[tensor.name]
     return ComputeDAG.from_outputs([new[t.name] for t in dag.outputs], inputs=[new[t.name] for t in dag.inputs])
 
@@ -160,7 +159,7 @@ def _merged_tensor(tensor: Tensor, pairs: set[Pair], merged: dict[str, Tensor]) 
     runs = _runs(0, len(tensor.shape), tensor.name, pairs)
     shape = tuple(_product([tensor.shape[p] for p in run]) for run in runs)
     if not isinstance(tensor.op, Compute):
-        return Tensor(tensor.name, shape, tensor.dtype, tensor.op, tensor.attributes)
+        return Tensor(tensor.name, shape, tensor.dtype, tensor.op)
     old = _axes(tensor)
     reduce_runs = _runs(len(tensor.shape), len(tensor.op.reduce_axes), tensor.name, pairs)
     new: dict[int, Axis] = {}
@@ -193,5 +192,4 @@ def _merged_tensor(tensor: Tensor, pairs: set[Pair], merged: dict[str, Tensor]) 
     source = transform(source, lambda node: first_of.get(node.name) if isinstance(node, Var) else None)
     if isinstance(body, Reduce):
         source = Reduce(body.combiner, source, tuple(new[run[0]] for run in reduce_runs))
-    result = tensor_from_body(tensor.name, tuple(new[run[0]] for run in runs), source)
-    return Tensor(result.name, result.shape, result.dtype, result.op, tensor.attributes)
+    return tensor_from_body(tensor.name, tuple(new[run[0]] for run in runs), source)

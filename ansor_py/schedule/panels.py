@@ -15,7 +15,6 @@ from math import prod
 from ansor_py.schedule.state import Root, Stage, State
 from ansor_py.schedule.steps import CacheOperand, CacheRead, Step, TransformLayout
 from ansor_py.te.expr import Const, Read, Var, reads_of, variables_of
-from ansor_py.te.tensor import Placeholder
 
 # A copy over the reader's axes may hold elements several times, and zeros: at most this many times the operand.
 MOST_GROWTH = 2
@@ -36,7 +35,7 @@ class Panels:
     @property
     def is_constant(self) -> bool:
         """Whether the operand is a constant, which is packed once, before any run."""
-        return isinstance(self.read.tensor.op, Placeholder) and self.read.tensor.op.constant
+        return self.read.tensor.is_constant
 
 
 def possible_panels(stage: Stage, width: int) -> list[Panels]:
@@ -63,8 +62,7 @@ def _is_plain(read: Read) -> bool:
 def _may_be_gathered(stage: Stage, read: Read) -> bool:
     used = set().union(*(variables_of(index) for index in read.indices))
     elements = prod(axis.extent for axis in (*stage.op.axes, *stage.op.reduce_axes) if axis.name in used)
-    constant = isinstance(read.tensor.op, Placeholder) and read.tensor.op.constant
-    return constant and elements <= MOST_GROWTH * read.tensor.size
+    return read.tensor.is_constant and elements <= MOST_GROWTH * read.tensor.size
 
 
 def is_worth_copying(state: State, stage: Stage, panels: Panels) -> bool:

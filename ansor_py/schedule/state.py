@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from ansor_py.errors import ScheduleError
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.te.expr import AxisKind, Expr, Read, reads_of, shared, substitute, transform
-from ansor_py.te.tensor import Compute, Placeholder, Tensor
+from ansor_py.te.tensor import Compute, Tensor
 
 if TYPE_CHECKING:
     from ansor_py.schedule.steps.base import Step
@@ -232,21 +232,31 @@ class State:
                 found.append(reader)
         return found
 
-    def is_prepared(self, name: str) -> bool:
-        """Whether the stage depends on constants alone and stands at root: it is computed once, not in every run."""
-        pending, seen = [name], set[str]()
-        while pending:
-            stage = self.stage(pending.pop())
-            if self.is_output(stage.name) or not isinstance(stage.location, Root):
-                return False
-            for tensor in (read.tensor for read in self.reads(stage.name)):
-                if not self.has_stage(tensor.name):
-                    if not (isinstance(tensor.op, Placeholder) and tensor.op.constant):
-                        return False
-                elif tensor.name not in seen:
-                    seen.add(tensor.name)
-                    pending.append(tensor.name)
-        return True
+    @cached_property
+    def nests(self) -> dict[str, list[str]]:
+        """The stages that are not inlined by the stage at root whose nest holds them, in producer order."""
+        found: dict[str, list[str]] = {stage.name: [] for stage in self.stages if isinstance(stage.location, Root)}
+        for stage in self.stages:
+            host = stage
+            while isinstance(host.location, At):
+                host = self.stage(host.location.stage)
+            if not isinstance(host.location, Inlined):
+                found[host.name].append(stage.name)
+        return found
+
+    @cached_property
+    def prepacked(self) -> frozenset[str]:
+        """Stages that are computed once, when the constants are known, and not in every run, as a packed weight is.
+
+        They are those of whole nests that read nothing but constants and what such nests computed, and store no output.
+        """
+        found: set[str] = set()
+        for names in self.nests.values():
+            read = {read.tensor.name: read.tensor for name in names for read in self.reads(name)}
+            known = all(tensor.is_constant or name in found or name in names for name, tensor in read.items())
+            if known and not any(map(self.is_output, names)):
+                found.update(names)
+        return frozenset(found)
 
     def body(self, name: str) -> Expr:
         """The formula of a stage with all inlined producers substituted; what it uses several times is one node."""
@@ -353,10 +363,12 @@ class State:
         lengths = _part_lengths(stage)
         if stage.unroll_limit:
             yield f"{indent}pragma {stage.name} auto_unroll_max_step = {stage.unroll_limit}"
-        if stage.register_tile is not None:
-            loops = ", ".join(stage.register_tile.loops)
-            yield f"{indent}register tile {stage.name}: {loops} by {stage.register_tile.micro_kernel}"
+        if stage.storage_align is not None:
+            yield f"{indent}storage_align {stage.name} factor = {stage.storage_align[0]}, offset = {stage.storage_align[1]}"
         for iterator in stage.iterators:
+            if stage.register_tile is not None and iterator.name == stage.register_tile.loops[0]:
+                yield f"{indent}register tile by {stage.register_tile.micro_kernel}:"
+                indent += "  "
             word = "for" if iterator.annotation == "none" else iterator.annotation
             yield f"{indent}{word} {iterator.name} in {lengths[iterator.name]}:"
             indent += "  "

@@ -14,7 +14,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from ansor_py.errors import ExpressionError, SizeError
@@ -58,7 +58,6 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: str
     op: Placeholder | Compute
-    attributes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.shape) > MOST_DIMENSIONS:
@@ -87,6 +86,11 @@ class Tensor:
     def bytes(self) -> int:
         """Number of bytes."""
         return self.size * DTYPE_BYTES[self.dtype]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is an input that has the same value in every call."""
+        return isinstance(self.op, Placeholder) and self.op.constant
 
     @property
     def iterations(self) -> int:

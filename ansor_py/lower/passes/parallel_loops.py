@@ -38,7 +38,7 @@ def _outlined(region: Region, simplifier: Simplifier) -> Region:
     condition = _exists({loop.variable for loop in loops}, node, simplifier)
     if condition is not None:
         body = (If(condition, body),)
-    return Region(region.stage, tuple((loop.variable, loop.trips) for loop in loops), body)
+    return replace(region, parallel=tuple((loop.variable, loop.trips) for loop in loops), body=body)
 
 
 def _exists(names: set[str], statement: Statement, simplifier: Simplifier) -> Expr | None:

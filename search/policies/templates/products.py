@@ -33,7 +33,7 @@ class Product:
 
 def product_of(partial: PartialSketch) -> Product | None:
     """The product that a DAG computes, or None if it computes something else, or more than one reduction."""
-    stages = [stage for stage in partial.state.stages if stage.op.reduce_axes and not partial.state.is_prepared(stage.name)]
+    stages = [stage for stage in partial.state.stages if stage.op.reduce_axes and stage.name not in partial.state.prepacked]
     if len(stages) != 1 or not stages[0].is_unscheduled or not reuses_data(stages[0]):
         return None
     [stage] = stages

@@ -81,7 +81,7 @@ def _finished(partial: PartialSketch) -> Sketch:
 def _parallel_loops(partial: PartialSketch, stage: Stage) -> tuple[str, ...]:
     """The outermost tile loops, or the outer loops of a stage without tiles; none if it is small or not at root."""
     small = max(tensor_flops(stage.tensor), stage.tensor.size) < partial.options.serial_operations
-    if partial.target.cores == 1 or not isinstance(stage.location, Root) or partial.state.is_prepared(stage.name):
+    if partial.target.cores == 1 or not isinstance(stage.location, Root) or stage.name in partial.state.prepacked:
         return ()
     if stage.name in partial.levels:
         return partial.levels[stage.name][0]

@@ -52,7 +52,7 @@ def _parts(partial: PartialSketch) -> _Parts | None:
     """The stages of a softmax, if that is what the DAG computes besides producers of its input."""
     state = partial.state
     stages = [stage for stage in state.stages if not isinstance(stage.location, Inlined)]
-    reductions = [stage for stage in stages if stage.op.reduce_axes and not state.is_prepared(stage.name)]
+    reductions = [stage for stage in stages if stage.op.reduce_axes and stage.name not in state.prepacked]
     if [_combiner(stage) for stage in reductions] != ["max", "sum"] or len(partial.dag.outputs) != 1:
         return None
     largest, total = reductions

@@ -108,6 +108,6 @@ def with_inputs_in_tiles(partial: PartialSketch, name: str) -> PartialSketch:
     for stage in partial.state.stages:
         readers = [consumer.name for consumer in partial.state.consumers(stage.name)]
         free = isinstance(stage.location, Root) and not partial.state.is_output(stage.name)
-        if free and readers == [name] and not partial.state.is_prepared(stage.name):
+        if free and readers == [name] and stage.name not in partial.state.prepacked:
             partial = partial.apply(ComputeAt(stage.name, name, partial.levels[name][0][-1]))
     return partial
