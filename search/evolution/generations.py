@@ -167,7 +167,7 @@ def selection_weights(scores: Scores, pressure: float) -> Scores:
     weights = np.zeros(len(scores))
     finite = np.isfinite(scores)
     weights[finite] = ranks(scores[finite]) ** pressure
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def _children(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.random.Generator, allowed: Mask) -> Individuals:
