@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansor_py.errors import RecordError
@@ -193,6 +193,7 @@ def test_costs_below_what_the_machine_can_do_are_left_out() -> None:
     assert len(credible_records(records, flops, target, 4)[0]) == 4  # more threads do more
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(_records)
 def test_json_round_trip(original: Record) -> None:
     assert Record.from_json(json.loads(json.dumps(original.to_json()))) == original
