@@ -38,7 +38,6 @@ class MultiLevelTiling(Rule):
               C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
 
         tile(C)
-        register tile C: i.3, j.3 by float32 outer product
         for i.0 in rest:
           for j.0 in rest:
             for i.1 in gene1.1:
@@ -47,9 +46,10 @@ class MultiLevelTiling(Rule):
                   for i.2 in gene1.0:
                     for j.2 in gene2.0:
                       for k.1 in gene3.0:
-                        for i.3 in gene0.0:
-                          vectorize j.3 in gene0.1:
-                            C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+                        register tile by float32 outer product:
+                          for i.3 in gene0.0:
+                            vectorize j.3 in gene0.1:
+                              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
     """
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
@@ -121,7 +121,7 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
         register.index(axes.vector) if axes.vector is not None else None,
         sketch.target.lanes(*sketch.state.dtypes(name)),
         kernel,
-        sketch.target.vector_registers,
+        sketch.target,
         sketch.panels[name][1] if name in sketch.panels else None,  # a row of the register tile is a row of the panel
         sketch.options,
     )

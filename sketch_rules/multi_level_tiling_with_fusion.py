@@ -30,7 +30,6 @@ class MultiLevelTilingWithFusion(Rule):
         fuse(C->D level 1)
         for i.0 in rest:
           for j.0 in rest:
-            register tile C: i.3, j.3 by float32 outer product
             for i.0 in rest:
               for j.0 in rest:
                 for i.1 in gene1.1:
@@ -39,9 +38,10 @@ class MultiLevelTilingWithFusion(Rule):
                       for i.2 in gene1.0:
                         for j.2 in gene2.0:
                           for k.1 in gene3.0:
-                            for i.3 in gene0.0:
-                              vectorize j.3 in gene0.1:
-                                C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+                            register tile by float32 outer product:
+                              for i.3 in gene0.0:
+                                vectorize j.3 in gene0.1:
+                                  C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
             for i.1 in gene0.0*gene1.0*gene1.1:
               for j.1 in gene0.1*gene2.0*gene2.1:
                 D[i, j] = max(C[i, j], 0)
@@ -51,7 +51,6 @@ class MultiLevelTilingWithFusion(Rule):
           for j.0 in rest:
             for i.1 in gene1.1:
               for j.1 in gene2.1:
-                register tile C: i.3, j.3 by float32 outer product
                 for i.0 in rest:
                   for j.0 in rest:
                     for i.1 in gene1.1:
@@ -60,9 +59,10 @@ class MultiLevelTilingWithFusion(Rule):
                           for i.2 in gene1.0:
                             for j.2 in gene2.0:
                               for k.1 in gene3.0:
-                                for i.3 in gene0.0:
-                                  vectorize j.3 in gene0.1:
-                                    C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+                                register tile by float32 outer product:
+                                  for i.3 in gene0.0:
+                                    vectorize j.3 in gene0.1:
+                                      C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
                 for i.2 in gene0.0*gene1.0:
                   for j.2 in gene0.1*gene2.0:
                     D[i, j] = max(C[i, j], 0)

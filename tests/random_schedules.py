@@ -5,11 +5,15 @@ What remains is legal by the project's own judgement, and then has to compute th
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ansor_py.errors import ScheduleError
 from ansor_py.lower.bounds import infer_bounds
+from ansor_py.lower.register_tile import MAX_TILE_VECTORS
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.micro_kernels import FORMULA
 from ansor_py.schedule.state import Inlined, State
 from ansor_py.schedule.steps import (
     CacheOperand,
@@ -20,6 +24,7 @@ from ansor_py.schedule.steps import (
     Fuse,
     Parallel,
     Pragma,
+    RegisterTile,
     Reorder,
     Rfactor,
     Split,
@@ -114,12 +119,25 @@ def _location(state: State, name: str, rng: np.random.Generator) -> State:
     return _tried(state, ComputeAt(name, consumer.name, iterator.name))
 
 
+def _register_tile(state: State, name: str, rng: np.random.Generator) -> State:
+    """Of up to three innermost loops, where that is not more than can be emitted."""
+    chosen = state.stage(name).iterators[-int(rng.integers(1, 4)) :]
+    if chosen[-1].kind == "reduction" and chosen[-1].annotation != "vectorize":
+        return state
+    loops = [item.name for item in chosen]
+    extents = infer_bounds(state)[name].extents
+    few = math.prod(int(extents[loop]) for loop in loops) <= MAX_TILE_VECTORS
+    return _tried(state, RegisterTile(name, tuple(loops), FORMULA.name)) if few else state
+
+
 def _annotations(state: State, name: str, rng: np.random.Generator) -> State:
     iterators = state.stage(name).iterators
     if not iterators:
         return state
     if rng.random() < 0.7:
         state = _tried(state, Vectorize(name, iterators[-1].name))
+    if rng.random() < 0.3:
+        state = _register_tile(state, name, rng)
     if rng.random() < 0.7:
         state = _tried(state, Parallel(name, iterators[0].name))
     if rng.random() < 0.3:

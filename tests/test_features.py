@@ -22,7 +22,7 @@ from ansor_py.lower.nest import Statement, scheduled_nest, statements
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import ComputeAt, ComputeInline, Fuse, Parallel, Reorder, Split, Step, Vectorize
+from ansor_py.schedule.steps import ComputeAt, ComputeInline, Fuse, Parallel, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
@@ -240,7 +240,8 @@ def test_reference_values_of_ansors_unit_test(target: Target) -> None:
 @on_four_targets
 def test_lane_utilisation_and_register_tile(target: Target) -> None:
     order, lanes = ("i.0", "j.0", "k", "i.1", "j.1"), target.lanes("float32")
-    steps = (Split("C", "i", (6,)), Split("C", "j", (lanes * 3 // 2,)), Reorder("C", order), Vectorize("C", "j.1"))
+    tile = RegisterTile("C", ("i.1", "j.1"), "float32 outer product")
+    steps = (Split("C", "i", (6,)), Split("C", "j", (lanes * 3 // 2,)), Reorder("C", order), tile, Vectorize("C", "j.1"))
     (row,) = features_of(matmul_dag(12, 48, 5).outputs[0], target, steps)
     assert row["lane_utilisation"] == pytest.approx(3 / 4, rel=1e-5)
     assert row["tile_vectors"] == pytest.approx(6 * 2, rel=1e-5)

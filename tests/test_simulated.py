@@ -24,7 +24,7 @@ from ansor_py.measure.cpu_loops import region_sites
 from ansor_py.measure.cpu_simulation import simulate
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import Fuse, Parallel, Reorder, Split, Step, Vectorize
+from ansor_py.schedule.steps import Fuse, Parallel, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.search.__main__ import main
 from ansor_py.search.loop.run_directory import read_curve
 from ansor_py.target import Target
@@ -46,6 +46,9 @@ def quick(target: Target) -> list[str]:
     return ["--target", str(target), "--threads", "2", "--search", "population=64", "--search", "iterations=1"]
 
 
+REGISTER_TILE = RegisterTile("C", ("i.1", "j.1"), "float32 outer product")
+
+
 def tiled(target: Target, rows: int, vectors: int, depth: int = 64, vectorized: bool = True) -> list[Step]:
     """A matrix product in tiles with `rows` times `vectors` accumulators, over panels of `depth`."""
     steps: list[Step] = [
@@ -53,6 +56,7 @@ def tiled(target: Target, rows: int, vectors: int, depth: int = 64, vectorized: 
         Split("C", "j", (vectors * target.lanes("float32"),)),
         Split("C", "k", (depth,)),
         Reorder("C", ("i.0", "j.0", "k.0", "k.1", "i.1", "j.1")),
+        REGISTER_TILE,
     ]
     return [*steps, Vectorize("C", "j.1")] if vectorized else steps
 
@@ -149,8 +153,8 @@ def test_tiles_that_leave_the_cache_are_slower_and_a_larger_cache_helps(target: 
 def test_panels_that_fit_the_first_cache_beat_streaming(target: Target) -> None:
     dag, far = matmul(512, 1024, 2048), replace(target, l2=64 << 10, l3=0)
     panels = [Split("C", "i", (2,)), Split("C", "j", (2 * target.lanes("float32"),)), Split("C", "k", (64,))]
-    blocked = [*panels, Reorder("C", ("k.0", "j.0", "i.0", "k.1", "i.1", "j.1")), Vectorize("C", "j.1")]
-    streaming = [*panels, Reorder("C", ("k.0", "i.0", "j.0", "k.1", "i.1", "j.1")), Vectorize("C", "j.1")]
+    blocked = [*panels, Reorder("C", ("k.0", "j.0", "i.0", "k.1", "i.1", "j.1")), REGISTER_TILE, Vectorize("C", "j.1")]
+    streaming = [*panels, Reorder("C", ("k.0", "i.0", "j.0", "k.1", "i.1", "j.1")), REGISTER_TILE, Vectorize("C", "j.1")]
     assert simulate(dag, blocked, far, 1) < 0.7 * simulate(dag, streaming, far, 1)
 
 

@@ -75,6 +75,12 @@ def register_tile(b: StageBounds, target: Target) -> StageTile:
         )
     if vector is not None and vector != stated.loops[-1]:
         raise LoweringError(
-            f"register tile of stage '{b.stage.name}': its last loop is '{stated.loops[-1]}', not '{vector}' of the lanes"
+            f"register tile of stage '{b.stage.name}': its last loop is '{stated.loops[-1]}', but '{vector}' runs in lanes"
+        )
+    last = b.loops[names.index(stated.loops[-1])]
+    if last.kind == "reduction" and vector is None:
+        raise LoweringError(
+            f"register tile of stage '{b.stage.name}': reduction loop '{last.name}' is in it but not in lanes; "
+            "vectorise it or leave it out"
         )
     return StageTile(stated.loops, names.index(stated.loops[0]), vector, lanes, kernel, stated=True)

@@ -118,7 +118,7 @@ class _TileCount:
         extreme = combiner in ("max", "min")
         demand.arithmetic += self._points * self._steps * (EXTREME_SLOTS if extreme else 1)
         demand.latency = self._steps * (EXTREME_LATENCY if extreme else self._target.core.latency)
-        taken = self._tile.kernel.registers(self._points // self._vectors, self._vectors)
+        taken = self._tile.kernel.registers(self._points // self._vectors, self._vectors, self._target)
         spilled = max(taken - self._target.vector_registers, 0)
         demand.loads += spilled * self._steps
         demand.stores += spilled * self._steps

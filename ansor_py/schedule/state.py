@@ -365,10 +365,10 @@ class State:
             yield f"{indent}pragma {stage.name} auto_unroll_max_step = {stage.unroll_limit}"
         if stage.storage_align is not None:
             yield f"{indent}storage_align {stage.name} factor = {stage.storage_align[0]}, offset = {stage.storage_align[1]}"
-        if stage.register_tile is not None:
-            loops = ", ".join(stage.register_tile.loops)
-            yield f"{indent}register tile {stage.name}: {loops} by {stage.register_tile.micro_kernel}"
         for iterator in stage.iterators:
+            if stage.register_tile is not None and iterator.name == stage.register_tile.loops[0]:
+                yield f"{indent}register tile by {stage.register_tile.micro_kernel}:"
+                indent += "  "
             word = "for" if iterator.annotation == "none" else iterator.annotation
             yield f"{indent}{word} {iterator.name} in {lengths[iterator.name]}:"
             indent += "  "

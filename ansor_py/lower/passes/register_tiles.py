@@ -103,17 +103,14 @@ def _parts(chain: Chain) -> _Parts:
     """The loops of a stage by what they become. Raises LoweringError for a tile with loops between, or too large a one."""
     tile, stage, loops = _tile_of(chain), chain.statement.stage, chain.loops
     named = {f"{stage}/{name}" for name in tile.loops}
-    is_inside = [loop.variable in named or loop.annotation == "vectorize" for loop in loops]
+    # A vector loop that was cut into steps has another name.
+    is_inside = [loop.variable in named or (loop is loops[-1] and loop.annotation == "vectorize") for loop in loops]
     start = is_inside.index(True) if any(is_inside) else len(loops)
     for loop, inside in zip(loops[start:], is_inside[start:], strict=True):
         if not inside:
             raise LoweringError(
-                f"register tile of stage '{stage}': loop '{loop.variable}' of {loop.trips} iterations lies inside it"
-            )
-    for loop in loops[start:]:
-        if loop.kind == "reduction" and loop.annotation != "vectorize":
-            raise LoweringError(
-                f"register tile of stage '{stage}': reduction loop '{loop.variable}' does not run in lanes; vectorize it"
+                f"register tile of stage '{stage}': loop '{loop.variable}' of {loop.trips} iterations lies inside it; "
+                "name it, too, or reorder"
             )
     first = start
     while first > 0 and loops[first - 1].kind == "reduction":
@@ -122,7 +119,8 @@ def _parts(chain: Chain) -> _Parts:
     accumulators = prod(-(-loop.trips // (tile.lanes if loop is parts.vector else 1)) for loop in parts.tile)
     if tile.stated and accumulators > MAX_TILE_VECTORS:
         raise LoweringError(
-            f"register tile of stage '{stage}': {accumulators} accumulators; at most {MAX_TILE_VECTORS} are emitted"
+            f"register tile of stage '{stage}': it has {accumulators} accumulators, and {MAX_TILE_VECTORS} are the most; "
+            "take shorter lengths"
         )
     return parts
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ansor_py.schedule.state import Annotation, State
 from ansor_py.schedule.steps.base import Step, step
+from ansor_py.schedule.steps.register_tile import check_untiled
 
 
 def _annotate(step_: Step, state: State, iterator: str, annotation: Annotation) -> State:
@@ -46,6 +47,7 @@ class Parallel(Step):
             raise self.error("it is a reduction loop; use rfactor to make it parallel")
         if position != 0:
             raise self.error("it is not the outermost loop; reorder or fuse first")
+        check_untiled(self, stage, [self.iterator])
         return _annotate(self, state, self.iterator, "parallel")
 
 

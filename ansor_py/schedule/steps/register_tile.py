@@ -29,13 +29,13 @@ class RegisterTile(Step):
                 vectorize j.1 in 6:
                   C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
 
-        register tile C: i.1, j.1 by float32 outer product
         for i.0 in 5:
           for j.0 in 2:
             for k in 16:
-              for i.1 in 4:
-                vectorize j.1 in 6:
-                  C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+              register tile by float32 outer product:
+                for i.1 in 4:
+                  vectorize j.1 in 6:
+                    C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
     """
 
     iterators: tuple[str, ...]
