@@ -91,7 +91,9 @@ def _statements(
     shapes = buffer_shapes(template, bounds)
     uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
     members = statements_by_depth(bounds)
-    parallel, limits = _value_holes(sketch, bounds, genes)
+    parallel = sketch.stage_values("parallel_loops", genes)
+    limits: dict[str, Number] = {name: b.stage.unroll_limit for name, b in bounds.items()}
+    limits |= sketch.stage_values("unroll_limit", genes)
     for start in range(0, len(genes), CHUNK):
         chunk = slice(start, min(start + CHUNK, len(genes)))
         size = chunk.stop - chunk.start
@@ -119,20 +121,6 @@ def _columns(statement: StatementArrays, target: Target, count: int) -> NDArray[
         raise PlugInError(f"feature '{feature_names()[wrong]}' is not a finite number of at least 0 for some program")
     columns += 1
     return np.log2(columns, out=columns)
-
-
-def _value_holes(sketch: Sketch, bounds: Bounds, genes: Genes) -> tuple[dict[str, NDArray[np.int64]], dict[str, Number]]:
-    """The number of parallel iterators of stages that have such a hole, and the unroll limit of every stage."""
-    parallel: dict[str, NDArray[np.int64]] = {}
-    limits: dict[str, Number] = {name: b.stage.unroll_limit for name, b in bounds.items()}
-    for column, hole in enumerate(sketch.holes):
-        if hole.stage in bounds and hole.kind in ("parallel", "unroll"):
-            chosen = hole.table[genes[:, column], 0]
-            if hole.kind == "parallel":
-                parallel[hole.stage] = chosen
-            else:
-                limits[hole.stage] = chosen
-    return parallel, limits
 
 
 def _parallel_flags(b: StageBounds, parallel: Mapping[str, NDArray[np.int64]], chunk: slice, programs: int) -> Flags:

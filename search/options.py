@@ -1,7 +1,7 @@
 """All constants of the search in one frozen dataclass, each with its meaning; the defaults are Ansor's unless it says why not.
 
 options = SearchOptions(population=512, space=SpaceOptions(unroll_limits=(0, 64)))
-options.mutation_weights["tile_neighbour"]
+options.mutation_weights["nearest_choice"]
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # three here: a step to a neighbouring size, a fresh size, and another register tile under the same cache tiles.
 MUTATION_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
-        "tile_neighbour": 0.40,
-        "tile_random": 0.25,
+        "nearest_choice": 0.40,
+        "other_choice": 0.25,
         "register_tile": 0.15,
         "parallel": 0.05,
         "location": 0.06,
@@ -55,7 +55,7 @@ class SearchOptions:
             what remains is copied.
         crossover_probability: share of the children that are not mutated which are made from two parents.
         mutation_weights: weight of every mutation operator; a registered operator that is missing has weight 0.
-        nearest_lengths: neighbours of a tile among which mutation `tile_neighbour` draws.
+        nearest_lengths: neighbours of a choice among which mutation `nearest_choice` draws.
         measured_share: largest share of the first generation that are the best measured programs.
         best_kept: programs kept over all generations; at least twice the measured batch.
         eps_greedy: share of random programs in a measured batch.

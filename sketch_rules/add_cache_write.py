@@ -5,11 +5,10 @@ The compute half is then tiled and fused into the copy; accumulators that do not
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ansor_py.schedule.state import Root
 from ansor_py.schedule.steps import CacheWrite
 from ansor_py.sketch_rules.fusible import fusible_consumer, reuses_data
+from ansor_py.sketch_rules.notes import ComputedForCopy, PackedOperand
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
@@ -43,7 +42,6 @@ class AddCacheWrite(Rule):
 
     def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
         name = sketch.stage(number).name
-        cached = sketch.apply(CacheWrite(name)).with_label(f"cache({name})")
-        local = f"{name}.local"
-        panels = {**cached.panels, local: cached.panels[name]} if name in cached.panels else cached.panels
-        return [(replace(cached, cached=cached.cached | {local}, panels=panels), number)]
+        packed = sketch.note(name, PackedOperand)
+        sketch = sketch.apply(CacheWrite(name)).with_label(f"cache({name})").with_note(f"{name}.local", ComputedForCopy())
+        return [(sketch.with_note(f"{name}.local", packed) if packed else sketch, number)]

@@ -16,6 +16,7 @@ from dataclasses import replace
 from ansor_py.schedule.panels import Panels, filling, is_worth_copying, panel_steps, possible_panels
 from ansor_py.schedule.state import Stage
 from ansor_py.sketch_rules.fusible import reuses_data
+from ansor_py.sketch_rules.notes import ComputedForCopy, PackedOperand
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
@@ -45,7 +46,7 @@ class AddPacking(Rule):
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)
         fits = reuses_data(stage) and bool(stage.op.reduce_axes) and stage.is_unscheduled
-        if not fits or stage.name in sketch.panels or stage.name in sketch.cached:
+        if not fits or any(sketch.note(stage.name, kind) for kind in (PackedOperand, ComputedForCopy)):
             return "skip"
         return "apply" if worthwhile_panels(sketch, stage) else "skip"
 
@@ -57,7 +58,7 @@ class AddPacking(Rule):
 def _packed(sketch: PartialSketch, stage: Stage, panels: Panels) -> PartialSketch:
     packed = sketch.apply(*panel_steps(sketch.state, stage, panels))
     packed = packed.with_label(f"pack({panels.read.tensor.name} {panels.axis} {panels.width})")
-    return replace(packed, panels={**packed.panels, stage.name: (panels.axis, panels.width)})
+    return packed.with_note(stage.name, PackedOperand(panels.axis, panels.width))
 
 
 def worthwhile_panels(sketch: PartialSketch, stage: Stage) -> list[Panels]:

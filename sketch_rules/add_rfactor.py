@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.hole_kinds import FactorHole
 from ansor_py.schedule.state import Stage
-from ansor_py.schedule.steps import Fuse, Reorder, Rfactor, Split, Step, Vectorize
+from ansor_py.schedule.steps import Fuse, Reorder, Vectorize
 from ansor_py.sketch_rules.fusible import reuses_data
+from ansor_py.sketch_rules.notes import ComputedForCopy
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 from ansor_py.sketch_rules.space_options import SpaceOptions
@@ -54,7 +55,7 @@ class AddRfactor(Rule):
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)
-        if not stage.op.reduce_axes or not stage.is_unscheduled or stage.name in sketch.cached:
+        if not stage.op.reduce_axes or not stage.is_unscheduled or sketch.note(stage.name, ComputedForCopy) is not None:
             return "skip"
         return "apply" if self.needs_rfactor(stage, sketch.target.cores, sketch.options) else "skip"
 
@@ -131,12 +132,10 @@ def _factored(sketch: PartialSketch, stage: Stage, variant: Variant) -> PartialS
     _, reduction = _sizes(stage)
     lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
     lengths = factor_lengths(reduction, variant, lanes, sketch.target.cores, sketch.options)
-    sketch, hole = sketch.with_hole(Hole(f"rfactor {name}", "rfactor", name, lengths))
-    factored = f"{fused}.{0 if variant == 'outer' else 1}"
-    steps: list[tuple[Step, ...]] = [(Split(name, fused, (length,)), Rfactor(name, factored, -1)) for length in lengths]
-    sketch = sketch.choose(hole, steps).with_label(f"rfactor({name} {variant})")
+    hole = FactorHole(f"rfactor {name}", name, lengths, fused, 0 if variant == "outer" else 1)
+    sketch = sketch.choose(hole).with_label(f"rfactor({name} {variant})")
     if variant == "outer":
         return sketch
-    partial = f"{name}.rf"
+    partial, factored = f"{name}.rf", f"{fused}.{hole.part}"
     order = [item.name for item in sketch.state.stage(partial).iterators if item.name != factored]
     return sketch.apply(Reorder(partial, (*order, factored)), Vectorize(partial, factored))

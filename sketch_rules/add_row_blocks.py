@@ -9,7 +9,7 @@ tiled within a block by the rules that come later; the variant without blocks st
 from __future__ import annotations
 
 from ansor_py.schedule.access import common_outer_axes
-from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.hole_kinds import TileHole
 from ansor_py.schedule.state import Gene, Root, Stage
 from ansor_py.schedule.steps import ComputeAt, Split
 from ansor_py.sketch_rules.fusible import reuses_data
@@ -59,7 +59,7 @@ class AddRowBlocks(Rule):
         inside = row_stages(sketch, stage)
         row = stage.op.axes[_shared_rows(sketch, stage, inside) - 1]
         sizes = tuple((size,) for size in level_sizes(row.extent, sketch.options.largest_block, sketch.options))
-        sketch, hole = sketch.with_hole(Hole(f"rows {stage.name}.{row.name}", "tile", stage.name, sizes))
+        sketch, hole = sketch.with_hole(TileHole(f"rows {stage.name}.{row.name}", stage.name, sizes))
         sketch = sketch.apply(Split(stage.name, row.name, (Gene(hole),)))
         placed = [ComputeAt(item.name, stage.name, f"{row.name}.0") for item in inside]
         return [(sketch.apply(*placed).with_label(f"rows({stage.name})"), number - 1)]

@@ -14,13 +14,13 @@ import numpy as np
 from ansor_py.errors import ScheduleError
 from ansor_py.lower.bounds import Bounds, infer_bounds
 from ansor_py.schedule.access import common_outer_axes
-from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.hole_kinds import LocationHole
+from ansor_py.schedule.hole_kinds.structure import Place
 from ansor_py.schedule.state import At, Root, Stage
-from ansor_py.schedule.steps import ComputeAt, Step
+from ansor_py.schedule.steps import ComputeAt
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.te.expr import reads_of, variables_of
-
-Place = tuple[str, str]  # stage, iterator
 
 # Of a long chain of stages only the first ones are looked at: few of them can have a hole, whose choices multiply.
 MOST_MOVABLE = 16
@@ -37,16 +37,14 @@ def annotate_location(sketch: PartialSketch) -> PartialSketch:
         if places:
             found[stage.name] = places
     for name, places in _bounded(sketch, found).items():
-        sketch, hole = sketch.with_hole(Hole(f"location {name}", "location", name, (None, *places)))
-        steps: list[tuple[Step, ...]] = [(), *((ComputeAt(name, *place),) for place in places)]
-        sketch = sketch.choose(hole, steps)
+        sketch = sketch.choose(LocationHole(f"location {name}", name, (None, *places)))
     return sketch
 
 
 def _is_movable(sketch: PartialSketch, stage: Stage) -> bool:
     """Whether the rules left it to this annotation where the stage is computed."""
     at_root = isinstance(stage.location, Root) and not sketch.state.is_output(stage.name)
-    return at_root and stage.name not in sketch.levels and stage.name not in sketch.state.prepacked
+    return at_root and sketch.note(stage.name, TileLevels) is None and stage.name not in sketch.state.prepacked
 
 
 def _places(sketch: PartialSketch, stage: Stage, found: dict[str, list[Place]]) -> list[Place]:
@@ -69,9 +67,9 @@ def _places(sketch: PartialSketch, stage: Stage, found: dict[str, list[Place]]) 
 
 def _places_in(sketch: PartialSketch, stage: Stage, host: Stage, until: str | None = None) -> list[Place]:
     """Candidate loops of one host; `until` is the loop at which the actual consumer is attached (and beyond which it ends)."""
-    levels = sketch.levels.get(host.name)
+    levels = sketch.note(host.name, TileLevels)
     if levels is not None:
-        ends = [level[-1] for level in levels[: sketch.options.location_levels] if level]
+        ends = [level[-1] for level in levels.loops[: sketch.options.location_levels] if level]
     else:
         ends = _shared_loops(sketch, stage, host)
     places: list[Place] = []
@@ -111,7 +109,6 @@ def sampled_extents(sketch: PartialSketch) -> dict[Place, int]:
     """The largest extent that each loop reaches over a fixed sample of genes; loops that never run twice host nothing."""
     rng = np.random.default_rng(0)
     genes = rng.integers(0, [len(hole.choices) for hole in sketch.holes], (64, len(sketch.holes))).astype(np.int32)
-    genes[:, [hole.kind == "rfactor" for hole in sketch.holes]] = 0  # the template holds the first alternative
     bounds: Bounds = infer_bounds(sketch.state, sketch.holes, genes)
     return {
         (name, iterator.name): int(np.max(b.extents[iterator.name]))
@@ -136,7 +133,7 @@ def _is_legal(sketch: PartialSketch, name: str, place: Place, found: dict[str, l
 
 def _bounded(sketch: PartialSketch, found: dict[str, list[Place]]) -> dict[str, list[Place]]:
     """The places, the innermost ones of the longest lists dropped until the sketch has few enough structures."""
-    structural = math.prod(len(hole.choices) for hole in sketch.holes if hole.kind == "rfactor")
+    structural = math.prod(len(hole.choices) for hole in sketch.structural)
     kept = {name: list(places) for name, places in found.items()}
     while structural * math.prod(1 + len(places) for places in kept.values()) > sketch.options.location_structures:
         longest = max(kept, key=lambda name: len(kept[name]))

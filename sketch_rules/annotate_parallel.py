@@ -8,10 +8,11 @@ search's validity check rejects or mends the combination.
 from __future__ import annotations
 
 from ansor_py.schedule.dag import tensor_flops
-from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.hole_kinds import ParallelHole
 from ansor_py.schedule.state import At, Root, Stage
-from ansor_py.schedule.steps import Fuse, Parallel, Step
+from ansor_py.schedule.steps import ComputeAt
 from ansor_py.sketch_rules.annotate_location import sampled_extents
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 
 
@@ -20,7 +21,8 @@ def annotate_parallel(sketch: PartialSketch) -> PartialSketch:
     if sketch.target.cores == 1:
         return sketch
     extents = sampled_extents(sketch)
-    movable = {hole.stage for hole in sketch.holes if hole.kind == "location"}
+    moves = [step for hole in sketch.structural for choice in hole.choices for step in hole.steps(choice)]
+    movable = {step.stage for step in moves if isinstance(step, ComputeAt)}
     for stage in sketch.state.stages:
         if (not isinstance(stage.location, Root) and stage.name not in movable) or stage.name in sketch.state.prepacked:
             continue
@@ -29,10 +31,10 @@ def annotate_parallel(sketch: PartialSketch) -> PartialSketch:
         counts = _at_level_ends(sketch, stage, counts)
         if not counts:
             continue
-        if stage.name in movable or max(tensor_flops(stage.tensor), stage.tensor.size) < sketch.options.serial_operations:
+        small = max(tensor_flops(stage.tensor), stage.tensor.size) < sketch.options.serial_operations
+        if stage.name in movable or small:
             counts = [0, *counts]
-        sketch, hole = sketch.with_hole(Hole(f"parallel {stage.name}", "parallel", stage.name, tuple(counts)))
-        sketch = sketch.choose(hole, [_steps(stage.name, loops[:count]) for count in counts])
+        sketch = sketch.choose(ParallelHole(f"parallel {stage.name}", stage.name, tuple(counts), tuple(loops), small))
     return sketch
 
 
@@ -48,15 +50,9 @@ def _outer_loops(sketch: PartialSketch, stage: Stage) -> list[str]:
 
 def _at_level_ends(sketch: PartialSketch, stage: Stage, counts: list[int]) -> list[int]:
     """Of a tiled stage: any number of loops of the outermost level, or all of the two outermost levels."""
-    levels = sketch.levels.get(stage.name)
+    levels = sketch.note(stage.name, TileLevels)
     if levels is None:
         return counts[: sketch.options.most_parallel_loops]
-    first = len(levels[0])
-    second = first + len(levels[1])
+    first = len(levels.loops[0])
+    second = first + len(levels.loops[1])
     return [count for count in counts if count <= first or count == second]
-
-
-def _steps(stage: str, loops: list[str]) -> tuple[Step, ...]:
-    if len(loops) < 2:
-        return tuple(Parallel(stage, loop) for loop in loops)
-    return (Fuse(stage, tuple(loops)), Parallel(stage, "".join(f"{loop}@" for loop in loops)))

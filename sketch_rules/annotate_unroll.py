@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.hole_kinds import UnrollHole
 from ansor_py.schedule.state import Inlined
-from ansor_py.schedule.steps import Pragma
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 
 
@@ -14,6 +13,5 @@ def annotate_unroll(sketch: PartialSketch) -> PartialSketch:
     for stage in sketch.state.stages:
         if isinstance(stage.location, Inlined) or not any(item.kind == "reduction" for item in stage.iterators):
             continue
-        sketch, hole = sketch.with_hole(Hole(f"unroll {stage.name}", "unroll", stage.name, limits))
-        sketch = sketch.choose(hole, [(Pragma(stage.name, limit),) if limit else () for limit in limits])
+        sketch = sketch.choose(UnrollHole(f"unroll {stage.name}", stage.name, limits))
     return sketch

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from ansor_py.codegen.default_tile import transposed_row
 from ansor_py.lower.register_tile import MAX_TILE_VECTORS
 from ansor_py.schedule.access import element_stride
+from ansor_py.schedule.hole_kinds import RegisterTileHole, TileHole, VectorHole
 from ansor_py.schedule.micro_kernels import micro_kernel_for
-from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import Gene, Inlined, Stage
 from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Vectorize
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch, innermost_part, moved_last
 from ansor_py.sketch_rules.tile_sizes import level_sizes
 from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, vector_axis
@@ -38,26 +39,26 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     axis = vector_axis(stage, body)
     if axis is None:
         return sketch
-    row = None if stage.relations or stage.name in sketch.levels else transposed_row(reads_of(body), stage)
+    levels = sketch.note(stage.name, TileLevels)
+    row = None if stage.relations or levels else transposed_row(reads_of(body), stage)
     if row is not None and not sketch.state.attached_to(stage.name):
         return _transposed(sketch, stage, row, axis)
     loop = innermost_part(stage, axis.name)
     if sketch.state.attached_to(stage.name, loop):
         return sketch
     lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
-    sums_rows = stage.op.reduce_axes and axis in stage.op.axes and stage.name not in sketch.levels
+    sums_rows = stage.op.reduce_axes and axis in stage.op.axes and levels is None
     vectors = sketch.options.wide_vectors if sums_rows else sketch.options.vectors
     choices = vector_choices(axis.extent, lanes, _is_contiguous(body, axis), vectors)
-    sketch, hole = sketch.with_hole(Hole(f"vectorize {stage.name}", "vectorize", stage.name, choices))
+    sketch, hole = sketch.with_hole(VectorHole(f"vectorize {stage.name}", stage.name, choices))
     sketch = sketch.apply(Split(stage.name, loop, (Gene(hole),)))
     inner = f"{loop}.1"
     order = moved_last(sketch.state.stage(stage.name), inner)
     if order[-2:] != (f"{loop}.0", inner):
         sketch = sketch.apply(Reorder(stage.name, order))
-    levels = sketch.levels.get(stage.name)
     if levels is not None:
-        parts = tuple(tuple(f"{item}.0" if item == loop else item for item in level) for level in levels)
-        sketch = sketch.with_levels(stage.name, (*parts, (inner,)))
+        parts = tuple(tuple(f"{item}.0" if item == loop else item for item in level) for level in levels.loops)
+        sketch = sketch.with_note(stage.name, TileLevels((*parts, (inner,))))
     return sketch.apply(Vectorize(stage.name, inner))
 
 
@@ -66,10 +67,10 @@ def _transposed(sketch: PartialSketch, stage: Stage, row: Axis, axis: Axis) -> P
     lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
     tiles = transposed_tiles(row.extent, axis.extent, lanes, sketch.options.vectors)
     name = stage.name
-    sketch, tile = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
+    sketch, tile = sketch.with_hole(RegisterTileHole(f"register tile {name}", name, tiles))
     most = -(-row.extent // min(rows for rows, _ in tiles))
     blocks = tuple((size,) for size in level_sizes(most, row.extent, sketch.options))
-    sketch, block = sketch.with_hole(Hole(f"tile {name}.{row.name}", "tile", name, blocks))
+    sketch, block = sketch.with_hole(TileHole(f"tile {name}.{row.name}", name, blocks))
     outer = [item.name for item in stage.op.axes if item not in (row, axis)]
     order = (*outer, f"{row.name}.0", f"{axis.name}.0", f"{row.name}.1", f"{row.name}.2", f"{axis.name}.1")
     return sketch.apply(

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ansor_py.lower.bounds import infer_bounds
+from ansor_py.schedule.hole_kinds import RegisterTileHole, TileHole
 from ansor_py.schedule.micro_kernels import micro_kernel_for
-from ansor_py.schedule.sketch import Hole
 from ansor_py.schedule.state import At, Gene, Stage
 from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.sketch_rules.fusible import reuses_data
+from ansor_py.sketch_rules.notes import PackedOperand, TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.register_tile import register_tiles
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
@@ -103,8 +104,9 @@ def computed_extents(sketch: PartialSketch, stage: Stage) -> tuple[int, ...]:
 
 def _vector_axis(sketch: PartialSketch, stage: Stage) -> Axis | None:
     """The axis of an operand's panels, if it has any."""
-    if stage.name in sketch.panels:
-        return next(axis for axis in stage.op.axes if axis.name == sketch.panels[stage.name][0])
+    packed = sketch.note(stage.name, PackedOperand)
+    if packed is not None:
+        return next(axis for axis in stage.op.axes if axis.name == packed.axis)
     return vector_axis(stage, sketch.state.body(stage.name))
 
 
@@ -116,34 +118,35 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
     register = axes.register_axes
     extents = {axis: axis.extent for axis in axes.reduction}
     extents |= dict(zip(stage.op.axes, computed_extents(sketch, stage), strict=True))
+    packed = sketch.note(name, PackedOperand)
     tiles = register_tiles(
         tuple(extents[axis] for axis in register),
         register.index(axes.vector) if axes.vector is not None else None,
         sketch.target.lanes(*sketch.state.dtypes(name)),
         kernel,
         sketch.target,
-        sketch.panels[name][1] if name in sketch.panels else None,  # a row of the register tile is a row of the panel
+        packed.width if packed is not None else None,  # a row of the register tile is a row of the panel
         sketch.options,
     )
-    sketch, register_hole = sketch.with_hole(Hole(f"register tile {name}", "register_tile", name, tiles))
+    sketch, register_hole = sketch.with_hole(RegisterTileHole(f"register tile {name}", name, tiles))
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):
         smallest = min(choice[position] for choice in tiles)
-        hole = Hole(f"tile {name}.{axis.name}", "tile", name, tile_pairs(extents[axis], smallest, sketch.options))
+        hole = TileHole(f"tile {name}.{axis.name}", name, tile_pairs(extents[axis], smallest, sketch.options))
         sketch, number = sketch.with_hole(hole)
         splits.append(Split(name, axis.name, (Gene(register_hole, position), Gene(number, 0), Gene(number, 1))))
     for axis in axes.reduction:
         inner = reduction_lengths(axis.extent, sketch.options)
-        sketch, number = sketch.with_hole(Hole(f"tile {name}.{axis.name}", "tile", name, inner))
+        sketch, number = sketch.with_hole(TileHole(f"tile {name}.{axis.name}", name, inner))
         lengths = (Gene(register_hole, len(axes.spatial)), Gene(number)) if axis is axes.vector else (Gene(number),)
         splits.append(Split(name, axis.name, lengths))
     levels = _levels(axes)
-    order = tuple(loop for level in levels for loop in level)
-    sketch = sketch.apply(*splits, Reorder(name, order), RegisterTile(name, levels[-1], kernel.name)).with_levels(name, levels)
-    return sketch.apply(Vectorize(name, order[-1])) if axes.vector is not None else sketch
+    tile = RegisterTile(name, levels.loops[-1], kernel.name)
+    sketch = sketch.apply(*splits, Reorder(name, levels.order), tile).with_note(name, levels)
+    return sketch.apply(Vectorize(name, levels.order[-1])) if axes.vector is not None else sketch
 
 
-def _levels(axes: TiledAxes) -> tuple[tuple[str, ...], ...]:
+def _levels(axes: TiledAxes) -> TileLevels:
     def parts(group: tuple[Axis, ...], part: int) -> tuple[str, ...]:
         return tuple(f"{axis.name}.{part}" for axis in group)
 
@@ -151,11 +154,13 @@ def _levels(axes: TiledAxes) -> tuple[tuple[str, ...], ...]:
     vector: tuple[str, ...] = ()
     if axes.vector is not None:
         vector = (f"{axes.vector.name}.{3 if axes.vector in axes.spatial else 2}",)
-    return (
-        (*(axis.name for axis in axes.unit_spatial), *parts(axes.spatial, 0)),
-        parts(axes.spatial, 1),
-        (*(axis.name for axis in axes.unit_reduction), *parts(axes.reduction, 0)),
-        parts(axes.spatial, 2),
-        parts(axes.reduction, 1),
-        (*parts(tuple(innermost), 3), *vector),
+    return TileLevels(
+        (
+            (*(axis.name for axis in axes.unit_spatial), *parts(axes.spatial, 0)),
+            parts(axes.spatial, 1),
+            (*(axis.name for axis in axes.unit_reduction), *parts(axes.reduction, 0)),
+            parts(axes.spatial, 2),
+            parts(axes.reduction, 1),
+            (*parts(tuple(innermost), 3), *vector),
+        )
     )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from ansor_py.schedule.steps import ComputeAt, FollowSplit, Reorder
 from ansor_py.sketch_rules.fusible import fusible_consumer, reuses_data
 from ansor_py.sketch_rules.multi_level_tiling import tile, tiled_axes
-from ansor_py.sketch_rules.partial_sketch import Levels, PartialSketch
+from ansor_py.sketch_rules.notes import ComputedForCopy, TileLevels
+from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
 
@@ -72,7 +73,7 @@ class MultiLevelTilingWithFusion(Rule):
         stage = sketch.stage(number)
         if not reuses_data(stage) or not stage.is_unscheduled or fusible_consumer(sketch, stage.name) is None:
             return "skip"
-        return "apply_and_stop" if stage.name in sketch.cached else "apply"
+        return "apply_and_stop" if sketch.note(stage.name, ComputedForCopy) else "apply"
 
     def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
         name = sketch.stage(number).name
@@ -89,12 +90,11 @@ def _fused(sketch: PartialSketch, name: str, level: int) -> PartialSketch:
     split = [(mine, theirs) for mine, theirs in pairs if theirs in axes.spatial]
     sketch = sketch.apply(*(FollowSplit(consumer.name, mine.name, name, theirs.name, level + 1) for mine, theirs in split))
     whole = tuple(mine.name for mine, theirs in pairs if theirs not in axes.spatial)
-    levels: Levels = tuple(
-        (*(whole if part == 0 else ()), *(f"{mine.name}.{part}" for mine, _ in split)) for part in range(level + 1)
+    levels = TileLevels(
+        tuple((*(whole if part == 0 else ()), *(f"{mine.name}.{part}" for mine, _ in split)) for part in range(level + 1))
     )
-    order = tuple(loop for group in levels for loop in group)
     return (
-        sketch.apply(Reorder(consumer.name, order), ComputeAt(name, consumer.name, levels[level - 1][-1]))
-        .with_levels(consumer.name, levels)
+        sketch.apply(Reorder(consumer.name, levels.order), ComputeAt(name, consumer.name, levels.loops[level - 1][-1]))
+        .with_note(consumer.name, levels)
         .with_label(f"fuse({name}->{consumer.name} level {level})")
     )

@@ -2,33 +2,34 @@
 
 Rules are functions on it: every method returns a new partial sketch.
 
-    partial, hole = partial.with_hole(Hole("tile C.i", "tile", "C", choices))
+    partial, hole = partial.with_hole(TileHole("tile C.i", "C", choices))
     partial = partial.apply(Split("C", "i", (Gene(hole, 0), Gene(hole, 1))))
+    partial = partial.choose(UnrollHole("unroll C", "C", (0, 64)))
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.schedule.sketch import VALUE_KINDS, Alternatives, Hole, Sketch
+from ansor_py.schedule.hole import Hole
+from ansor_py.schedule.sketch import Alternatives, Sketch
 from ansor_py.schedule.state import SplitRelation, Stage, State
 from ansor_py.schedule.steps import Step
 from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 from ansor_py.target import Target
 
-# The loops of a tiled stage by tile level, outermost level first.
-Levels = tuple[tuple[str, ...], ...]
+NoteType = TypeVar("NoteType")
 
 
 @dataclass(frozen=True, eq=False)
 class PartialSketch:
     """Steps, holes, and what later rules and annotations need to know of them.
 
-    `state` is the template after `steps` with the first alternative of every structural hole. `levels` holds the tile
-    levels of stages that were tiled or follow a tiled one, `cached` the names of compute halves of a cache write, `panels`
-    the axis and width of packed operands by the stage that reads them, `label` the words that make up the sketch's name.
+    `state` is the template after `steps` with the first alternative of every structural hole. `notes`
+    holds what rules noted of stages (`ansor_py.sketch_rules.notes`), `label` the words that make up the sketch's name.
     `options` are the constants of the rules.
     """
 
@@ -37,9 +38,7 @@ class PartialSketch:
     state: State
     steps: tuple[Step | Alternatives, ...] = ()
     holes: tuple[Hole, ...] = ()
-    levels: dict[str, Levels] = field(default_factory=dict)
-    cached: frozenset[str] = frozenset()
-    panels: dict[str, tuple[str, int]] = field(default_factory=dict)
+    notes: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     label: tuple[str, ...] = ()
     options: SpaceOptions = DEFAULT_SPACE
 
@@ -53,19 +52,27 @@ class PartialSketch:
         return replace(self, steps=(*self.steps, *steps), state=self.state.replay(steps))
 
     def with_hole(self, hole: Hole) -> tuple[PartialSketch, int]:
-        """With one more hole, and its number."""
+        """With one more hole whose choices are lengths, and the number by which steps refer to it (`Gene`)."""
         return replace(self, holes=(*self.holes, hole)), len(self.holes)
 
-    def choose(self, hole: int, steps_of_choice: Sequence[tuple[Step, ...]]) -> PartialSketch:
-        """With steps that depend on a hole. Later steps must be legal after each of the alternatives."""
-        state = self.state
-        if self.holes[hole].kind not in VALUE_KINDS:
-            state = state.replay(steps_of_choice[0])
-        return replace(self, steps=(*self.steps, Alternatives(hole, tuple(steps_of_choice))), state=state)
+    def choose(self, hole: Hole) -> PartialSketch:
+        """With one more hole, whose choices stand for steps. Later steps must be legal after those of each choice."""
+        state = self.state if hole.sets else self.state.replay(hole.steps(hole.choices[0]))
+        return replace(self, holes=(*self.holes, hole), steps=(*self.steps, Alternatives(len(self.holes))), state=state)
 
-    def with_levels(self, stage: str, levels: Levels) -> PartialSketch:
-        """With the tile levels of a stage noted."""
-        return replace(self, levels={**self.levels, stage: levels})
+    @property
+    def structural(self) -> list[Hole]:
+        """The holes so far that choose the template."""
+        chosen = [self.holes[item.hole] for item in self.steps if isinstance(item, Alternatives)]
+        return [hole for hole in chosen if hole.sets is None]
+
+    def with_note(self, stage: str, note: object) -> PartialSketch:
+        """With something noted of a stage, in the place of an earlier note of that class."""
+        return replace(self, notes={**self.notes, stage: (note, *self.notes.get(stage, ()))})
+
+    def note(self, stage: str, kind: type[NoteType]) -> NoteType | None:
+        """What was noted of a stage by an object of a class; None if nothing was."""
+        return next((note for note in self.notes.get(stage, ()) if isinstance(note, kind)), None)
 
     def with_label(self, word: str) -> PartialSketch:
         """With one more word in the name."""

@@ -31,6 +31,7 @@ class SpaceOptions:
         panel_vectors: vectors in a row of a packed operand, the first that fits. Two leave room for 14 rows of accumulators
             in 32 registers, the best ratio of work to loads.
         most_filling: the zeros that fill the last panel may add at most this share to the axis.
+        cache_levels: levels of cache tiles of a spatial axis, between its outermost loop and its register tile: 1 or 2.
         fusion_levels: tile levels of a consumer (1 the outermost) inside which the product that it reads may be computed.
         largest_block: most rows in a block of row-wise stages; larger ones hardly reuse more and leave the first-level cache.
         unroll_limits: up to how many vector instructions the loops inside a reduction are unrolled, register tiles included.
@@ -55,6 +56,7 @@ class SpaceOptions:
     wide_vectors: tuple[int, ...] = (1, 2, 4, 8, 16)
     panel_vectors: tuple[int, ...] = (2, 3, 1)
     most_filling: float = 0.25
+    cache_levels: int = 2
     fusion_levels: tuple[int, ...] = (1, 2)
     largest_block: int = 64
     unroll_limits: tuple[int, ...] = (0, 16, 64, 128, 512)
@@ -76,13 +78,14 @@ class SpaceOptions:
         for name, value in vars(self).items():
             if isinstance(value, tuple) and name != "panel_vectors" and list(value) != sorted(set(value)):
                 raise OptionError(f"search option 'space.{name}' must ascend, and {_text(value)} does not")
-        if max(self.fusion_levels) > MOST_FUSION_LEVELS:
-            raise OptionError(f"search option 'space.fusion_levels' can name 1 and 2, not {_text(self.fusion_levels)}")
+        for name, levels in (("fusion_levels", self.fusion_levels), ("cache_levels", (self.cache_levels,))):
+            if max(levels) > MOST_LEVELS:
+                raise OptionError(f"search option 'space.{name}' can name 1 and 2, not {_text(levels)}")
 
 
 # The other options are at least 1.
 MAY_BE_ZERO = ("spare_registers", "most_filling", "small_extent", "unroll_limits", "location_levels", "serial_operations")
-MOST_FUSION_LEVELS = 2  # a product has two levels of spatial tiles around its reduction
+MOST_LEVELS = 2  # a product has two levels of spatial tiles around its reduction
 
 DEFAULT_SPACE = SpaceOptions()
 

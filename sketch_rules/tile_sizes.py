@@ -41,7 +41,8 @@ def tile_pairs(extent: int, smallest_register_tile: int, options: SpaceOptions =
     """
     tiles = -(-extent // smallest_register_tile)
     sizes = level_sizes(tiles, options.round_sizes[-1], options)
-    return tuple((inner, outer) for inner in sizes for outer in sizes if inner * outer <= tiles)
+    outer_sizes = sizes if options.cache_levels > 1 else [1]
+    return tuple((inner, outer) for inner in sizes for outer in outer_sizes if inner * outer <= tiles)
 
 
 @cache

@@ -335,7 +335,7 @@ _BATCH: dict[str, Any] = {
         "population": 16,
         "iterations": 1,
         "eps_greedy": 0.1,
-        "mutation_weights": {"tile_random": 0.5},
+        "mutation_weights": {"other_choice": 0.5},
         "space": {"unroll_limits": [0, 64]},
         "model": {"trees": 5},
     },

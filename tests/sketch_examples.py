@@ -1,6 +1,6 @@
 """Hand-made sketches for tests: tiled matmul, fused convolution with padding, softmax, and a few odd ones.
 
-They use the public `Sketch`, `Hole` and `Alternatives` only, with lengths that do not divide, structural location
+They use the public `Sketch`, `Alternatives` and kinds of holes only, with lengths that do not divide, structural location
 holes, parallel and unroll holes, so that everything which works on populations can be tested without derivation rules.
 
     sketch = matmul_cached()
@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.schedule.sketch import Alternatives, Hole, Population, Sketch
+from ansor_py.schedule.hole import Hole, hole_kind
+from ansor_py.schedule.hole_kinds import LocationHole, ParallelHole, RegisterTileHole, TileHole, UnrollHole
+from ansor_py.schedule.sketch import Alternatives, Population, Sketch
 from ansor_py.schedule.state import Gene
 from ansor_py.schedule.steps import (
     CacheRead,
@@ -23,9 +26,6 @@ from ansor_py.schedule.steps import (
     ComputeAt,
     ComputeInline,
     FollowSplit,
-    Fuse,
-    Parallel,
-    Pragma,
     Reorder,
     Split,
     Step,
@@ -47,21 +47,15 @@ def random_population(sketch: Sketch, programs: int, rng: np.random.Generator) -
 
 def tile_hole(stage: str, axis: str, parts: int, lengths: Sequence[int] = LENGTHS) -> Hole:
     """All tuples of the given lengths."""
-    return Hole(f"tile {stage}.{axis}", "tile", stage, tuple(itertools.product(lengths, repeat=parts)))
+    return TileHole(f"tile {stage}.{axis}", stage, tuple(itertools.product(lengths, repeat=parts)))
 
 
-def parallel_steps(stage: str, iterators: Sequence[str], most: int) -> tuple[tuple[Step, ...], ...]:
-    """Steps for 0 to `most` outermost iterators in parallel."""
-    steps: list[tuple[Step, ...]] = [(), (Parallel(stage, iterators[0]),)]
-    for count in range(2, most + 1):
-        fused = "".join(f"{name}@" for name in iterators[:count])
-        steps.append((Fuse(stage, tuple(iterators[:count])), Parallel(stage, fused)))
-    return tuple(steps)
+@hole_kind("location or inlined")
+class PlaceHole(LocationHole):
+    """A location that may also be no place at all: the formula replaces every read."""
 
-
-def unroll_steps(stage: str) -> tuple[tuple[Step, ...], ...]:
-    """One pragma for each unroll limit."""
-    return tuple((Pragma(stage, limit),) for limit in UNROLL_LIMITS)
+    def steps(self, choice: Any) -> tuple[Step, ...]:
+        return (ComputeInline(self.stage),) if choice == "inline" else super().steps(choice)
 
 
 def matmul_dag(n: int = 24, m: int = 30, k: int = 17) -> ComputeDAG:
@@ -77,7 +71,7 @@ REGISTER_TILES = ((4, 8), (2, 16), (3, 7), (1, 1))
 def _matmul_tiling(stage: str) -> tuple[tuple[Step, ...], tuple[Hole, ...], tuple[str, ...]]:
     """SSRSRS: steps for holes 0 to 3, the holes, and the order of loops."""
     holes = (
-        Hole(f"register tile {stage}", "register_tile", stage, REGISTER_TILES),
+        RegisterTileHole(f"register tile {stage}", stage, REGISTER_TILES),
         tile_hole(stage, "i", 2),
         tile_hole(stage, "j", 2),
         tile_hole(stage, "k", 1),
@@ -96,12 +90,12 @@ def _matmul_tiling(stage: str) -> tuple[tuple[Step, ...], tuple[Hole, ...], tupl
 def matmul_tiled(dag: ComputeDAG | None = None) -> Sketch:
     """Multi-level tiling alone."""
     steps, holes, order = _matmul_tiling("C")
-    parallel = Hole("parallel C", "parallel", "C", (0, 1, 2, 3))
-    unroll = Hole("unroll C", "unroll", "C", UNROLL_LIMITS)
+    parallel = ParallelHole("parallel C", "C", (0, 1, 2, 3), order)
+    unroll = UnrollHole("unroll C", "C", UNROLL_LIMITS)
     return Sketch(
         "tiled",
         dag or matmul_dag(),
-        (*steps, Alternatives(5, unroll_steps("C")), Alternatives(4, parallel_steps("C", order, 3))),
+        (*steps, Alternatives(5), Alternatives(4)),
         (*holes, parallel, unroll),
     )
 
@@ -110,7 +104,6 @@ def matmul_cached(dag: ComputeDAG | None = None) -> Sketch:
     """A cache-write stage, computed inside its copy at one of two levels or at root."""
     steps, holes, _ = _matmul_tiling("C.local")
     levels = (("C", "j.0"), ("C", "j.1"), None)
-    places = tuple((ComputeAt("C.local", *level),) if level else () for level in levels)
     copy = ("i.0", "j.0", "i.1", "j.1", "i.2", "j.2")
     return Sketch(
         "cached",
@@ -121,16 +114,16 @@ def matmul_cached(dag: ComputeDAG | None = None) -> Sketch:
             FollowSplit("C", "i", "C.local", "i", 3),
             FollowSplit("C", "j", "C.local", "j", 3),
             Reorder("C", copy),
-            Alternatives(4, places),
+            Alternatives(4),
             Vectorize("C", "j.2"),
-            Alternatives(6, unroll_steps("C.local")),
-            Alternatives(5, parallel_steps("C", copy, 2)[:1] + parallel_steps("C", copy, 2)[2:]),
+            Alternatives(6),
+            Alternatives(5),
         ),
         (
             *holes,
-            Hole("location C.local", "location", "C.local", levels),
-            Hole("parallel C", "parallel", "C", (0, 2)),
-            Hole("unroll C.local", "unroll", "C.local", UNROLL_LIMITS),
+            LocationHole("location C.local", "C.local", levels),
+            ParallelHole("parallel C", "C", (0, 2), copy),
+            UnrollHole("unroll C.local", "C.local", UNROLL_LIMITS),
         ),
     )
 
@@ -147,10 +140,10 @@ def matmul_packed() -> Sketch:
             TransformLayout("B.cache", (("i1", 4),), ("i1.outer", "i0", "i1.inner")),
             StorageAlign("B.cache", 16, 3),
             *steps,
-            Alternatives(4, tuple((ComputeAt("B.cache", *level),) if level else () for level in levels)),
-            Alternatives(5, parallel_steps("C", order, 1)),
+            Alternatives(4),
+            Alternatives(5),
         ),
-        (*holes, Hole("location B.cache", "location", "B.cache", levels), Hole("parallel C", "parallel", "C", (0, 1))),
+        (*holes, LocationHole("location B.cache", "B.cache", levels), ParallelHole("parallel C", "C", (0, 1), order)),
     )
 
 
@@ -189,14 +182,9 @@ def conv_fused(stride: int = 1) -> Sketch:
         tile_hole("conv", "y", 3, (1, 2, 4)),
         tile_hole("conv", "z", 2, (1, 3, 4)),
         tile_hole("conv", "rc", 1, (1, 2)),
-        Hole("location pad", "location", "pad", (*levels, "inline")),
-        Hole("parallel relu", "parallel", "relu", (0, 3, 4)),
-        Hole("unroll conv", "unroll", "conv", UNROLL_LIMITS),
-    )
-    fused = parallel_steps("relu", outer, 4)
-    pad_steps: tuple[tuple[Step, ...], ...] = (
-        *((ComputeAt("pad", *level),) if level else () for level in levels),
-        (ComputeInline("pad"),),
+        PlaceHole("location pad", "pad", (*levels, "inline")),
+        ParallelHole("parallel relu", "relu", (0, 3, 4), outer),
+        UnrollHole("unroll conv", "conv", UNROLL_LIMITS),
     )
     return Sketch(
         "fused",
@@ -215,9 +203,9 @@ def conv_fused(stride: int = 1) -> Sketch:
             ComputeAt("conv", "relu", "z.0"),
             Vectorize("conv", "z.2"),
             Vectorize("relu", "z.1"),
-            Alternatives(6, unroll_steps("conv")),
-            Alternatives(4, pad_steps),
-            Alternatives(5, (fused[0], fused[3], fused[4])),
+            Alternatives(6),
+            Alternatives(4),
+            Alternatives(5),
         ),
         holes,
     )
@@ -237,9 +225,6 @@ def softmax_located() -> Sketch:
     """The rows of the result tiled, each producer at root or inside the rows; the exponentials read twice."""
     levels = (("softmax", "i.0"), ("softmax", "i.1"), None)
 
-    def places(stage: str) -> tuple[tuple[Step, ...], ...]:
-        return tuple((ComputeAt(stage, *level),) if level else () for level in levels)
-
     return Sketch(
         "located",
         softmax_dag(),
@@ -248,19 +233,19 @@ def softmax_located() -> Sketch:
             Split("softmax", "j", (Gene(1),)),
             Split("total", "s", (Gene(2),)),
             Vectorize("softmax", "j.1"),
-            Alternatives(3, places("largest")),
-            Alternatives(4, places("power")),
-            Alternatives(5, places("total")),
-            Alternatives(6, parallel_steps("softmax", ("i.0",), 1)),
+            Alternatives(3),
+            Alternatives(4),
+            Alternatives(5),
+            Alternatives(6),
         ),
         (
             tile_hole("softmax", "i", 1),
             tile_hole("softmax", "j", 1),
             tile_hole("total", "s", 1),
-            Hole("location largest", "location", "largest", levels),
-            Hole("location power", "location", "power", levels),
-            Hole("location total", "location", "total", levels),
-            Hole("parallel softmax", "parallel", "softmax", (0, 1)),
+            LocationHole("location largest", "largest", levels),
+            LocationHole("location power", "power", levels),
+            LocationHole("location total", "total", levels),
+            ParallelHole("parallel softmax", "softmax", (0, 1), ("i.0",)),
         ),
     )
 

@@ -315,6 +315,7 @@ def test_levels_of_fusion_and_blocks_of_rows_follow_their_constants(target: Targ
         ({"round_sizes": (8, 1)}, "'space.round_sizes' must ascend, and 8, 1 does not"),
         ({"register_sizes": (2, 4)}, "'space.register_sizes' must contain 1"),
         ({"fusion_levels": (1, 3)}, "'space.fusion_levels' can name 1 and 2, not 1, 3"),
+        ({"cache_levels": 3}, "'space.cache_levels' can name 1 and 2, not 3"),
     ],
 )
 def test_constants_of_the_rules_that_make_no_sense_are_refused(constants: dict[str, Any], words: str) -> None:

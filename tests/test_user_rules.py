@@ -23,8 +23,9 @@ TASK = Task.from_spec("reduce_sum:24,600,axis=0", TARGET)
 
 RULE = """
 from dataclasses import dataclass, replace
-from ansor_py import te; from ansor_py.schedule.dag import ComputeDAG; from ansor_py.schedule.sketch import Hole
-from ansor_py.sketch_rules import Rule, rule
+from ansor_py import te; from ansor_py.schedule.dag import ComputeDAG; from ansor_py.schedule.hole import Hole
+from ansor_py.schedule.hole_kinds import TileHole
+from ansor_py.sketch_rules import Rule, rule; from ansor_py.sketch_rules.notes import TileLevels
 
 @rule("{name}")
 class Own(Rule):
@@ -128,11 +129,11 @@ def test_an_unknown_preset_is_refused() -> None:
 @pytest.mark.parametrize(
     ("verdict", "derived", "words"),
     [
-        ("1 / 0", "[]", r"own_rules.py, line 9: sketch rule 'own' failed on stage 'reduce_sum': ZeroDivisionError"),
+        ("1 / 0", "[]", r"own_rules.py, line 10: sketch rule 'own' failed on stage 'reduce_sum': ZeroDivisionError"),
         ("'perhaps'", "[]", r"own_rules.py: sketch rule 'own' failed .* condition gave 'perhaps'"),
-        ("'apply'", "[sketch.nothing]", r"own_rules.py, line 12: .*AttributeError"),
+        ("'apply'", "[sketch.nothing]", r"own_rules.py, line 13: .*AttributeError"),
         ("'apply'", "None", r"own_rules.py: .*TypeError"),
-        ("__import__('sys').exit(0)", "[]", r"own_rules.py, line 9: sketch rule 'own' failed .* SystemExit: 0"),
+        ("__import__('sys').exit(0)", "[]", r"own_rules.py, line 10: sketch rule 'own' failed .* SystemExit: 0"),
         ("'apply'", "[(sketch, 99)]", r"own_rules.py: .*apply gave 99 as the stage to go on with; there are stages 0 to 0"),
         ("'apply'", "[(sketch, -99)]", r"own_rules.py: .*apply gave -99 .* and -1 says that the sketch is complete"),
         ("'apply'", "[(sketch, 0.0)]", r"own_rules.py: .*it must give pairs of a PartialSketch and the number of the stage"),
@@ -145,18 +146,18 @@ def test_an_unknown_preset_is_refused() -> None:
         ),
         (
             "'apply'",
-            "[(replace(sketch, levels={'reduce_sum': ()}), -1)]",
+            "[(sketch.with_note('reduce_sum', TileLevels(())), -1)]",
             r"completion of sketch '' of sketch rules 'own' .*own_rules.py",
         ),
         (
             "'apply'",
-            "[(sketch.with_hole(Hole('h', 'tile', 'reduce_sum', ()))[0], -1)]",
-            r"line 12: .* hole 'h' has the choices \(\)",
+            "[(sketch.with_hole(TileHole('h', 'reduce_sum', ()))[0], -1)]",
+            r"line 13: .* hole 'h' has the choices \(\)",
         ),
         (
             "'apply'",
-            "[(sketch.with_hole(Hole('h', 'odd', 'reduce_sum', (1,)))[0], -1)]",
-            r"line 12: .* hole 'h' is of kind 'odd'; known are tile",
+            "[(sketch.with_hole(Hole('h', 'reduce_sum', (1,)))[0], -1)]",
+            r"line 13: .* hole 'h': write @hole_kind",
         ),
         ("'apply'", "[(sketch, number)]", r"own.* come to no end at stage 'reduce_sum'"),
     ],

@@ -21,6 +21,7 @@ from ansor_py.codegen.addresses import Coordinate
 from ansor_py.codegen.denormals import flush_denormals, restore_denormals
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
+from ansor_py.codegen.memory import ALIGNMENT, aligned
 from ansor_py.codegen.parallel_runtime import PARALLEL
 from ansor_py.codegen.tiles import TileEmitter
 from ansor_py.lower.ir import For, If, Node, Program, Region, Tile, tiles_of
@@ -30,7 +31,6 @@ from ansor_py.te.expr import Const, Expr, reads_of
 from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Tensor
 
-ALIGNMENT = 64
 # Temporaries up to this many bytes live on the stack of the function, where LLVM sees all of their uses.
 STACK_BUFFER_BYTES = 16 * 1024
 STACK_TOTAL_BYTES = 64 * 1024
@@ -98,10 +98,6 @@ def _prepacked_tensors(program: Program, regions: Sequence[int]) -> tuple[Tensor
     return tuple(program.buffers[name].tensor for name in names if program.buffers[name].allocated_in is None)
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
 def _alignment(place: BufferPlace) -> int:
     """The alignment in bytes that a buffer has: the caller's arrays are read and written where they are."""
     return np.dtype(place.tensor.dtype).itemsize if place.scope in ("input", "output") else ALIGNMENT
@@ -115,7 +111,7 @@ def _layout(program: Program, prepacked: set[str]) -> _Layout:
     for name, place in program.buffers.items():
         if place.scope != "workspace" or name in prepacked:
             continue
-        size = _aligned(max(1, place.tensor.bytes))
+        size = aligned(max(1, place.tensor.bytes))
         if place.allocated_in is None:
             shared[name], shared_bytes = shared_bytes, shared_bytes + size
         elif size <= STACK_BUFFER_BYTES and stack_bytes + size <= STACK_TOTAL_BYTES:
@@ -146,7 +142,7 @@ def _nest_function(
     parameters: list[str] = []
     for name in used:
         if name in layout.stack:
-            size = _aligned(max(1, program.buffers[name].tensor.bytes))
+            size = aligned(max(1, program.buffers[name].tensor.bytes))
             text.lines.append(f"  {pointers[name]} = alloca [{size} x i8], align {ALIGNMENT}")
         else:
             parameters.append(f"ptr noalias nonnull align {_alignment(program.buffers[name])} {pointers[name]}")

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.codegen.kernel import LoadedKernel
-from ansor_py.codegen.memory import aligned_array
+from ansor_py.codegen.memory import aligned, aligned_array
 from ansor_py.graph.execution_order import execution_order, reads, writes
 from ansor_py.graph.ir import Graph
-from ansor_py.graph.memory import Buffer, aligned, largest_live_set, plan_memory
+from ansor_py.graph.memory import Buffer, largest_live_set, plan_memory
 from ansor_py.graph.partition import Partition, Subgraph
 from ansor_py.graph.plan import Call, Copy, Fallback, FallbackNode, Location, Plan, Port, Slot, Work
 

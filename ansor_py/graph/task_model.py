@@ -18,10 +18,9 @@ import numpy as np
 
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.codegen.machine_memory import require_memory
-from ansor_py.codegen.memory import aligned_array
+from ansor_py.codegen.memory import aligned, aligned_array
 from ansor_py.errors import TargetError
 from ansor_py.graph.compiled import CompiledModel
-from ansor_py.graph.memory import aligned
 from ansor_py.graph.partition import TaskUnit
 from ansor_py.graph.plan import Call, Location, Plan, Port, Work
 from ansor_py.graph.run_function import run_function_ir

@@ -33,7 +33,8 @@ from ansor_py.lower.affine import (
     smaller,
     variable,
 )
-from ansor_py.schedule.sketch import Genes, Hole, length_values
+from ansor_py.schedule.hole import Genes, Hole
+from ansor_py.schedule.sketch import length_values
 from ansor_py.schedule.state import Annotation, At, FuseRelation, Inlined, SplitRelation, Stage, State
 from ansor_py.schedule.steps import ComputeAt
 from ansor_py.te.expr import AxisKind, Expr, Read

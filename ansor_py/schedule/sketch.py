@@ -1,74 +1,42 @@
 """Sketches: transform steps with holes, and populations: a sketch with an integer matrix (design, Idea 1).
 
-A hole is a decision with a finite, ordered, stored table of choices; a gene is an index into it. A program is a
-sketch and one gene for every hole. Sampling, mutation and crossover therefore work on the matrix of a population;
-`Sketch.concretise` makes concrete steps of the few programs that are measured.
+A hole (`ansor_py.schedule.hole`) is a decision with a finite, ordered, stored table of choices; a gene is an index into it.
+A program is a sketch and one gene for every hole. Sampling, mutation and crossover therefore work on the matrix of a
+population; `Sketch.concretise` makes concrete steps of the few programs that are measured.
 
-Two kinds of holes are told apart. Where a choice changes the structure of the loops (where a stage is computed, how a
-reduction is factored), the sketch has `Alternatives`; each combination of structural choices has a template `State`,
-made once. All other choices are numbers (tile lengths, how many loops run in parallel, the unroll limit), which a
-batched analysis takes as arrays.
+Where a choice changes the structure of the loops (where a stage is computed, how a reduction is factored), each combination
+of structural choices has a template `State`, made once. All other choices are numbers (tile lengths, how many loops run in
+parallel, the unroll limit), which a batched analysis takes as arrays.
 
-    sketch.holes[0]                 # Hole(name='tile C.i', kind='tile', stage='C', choices=((1, 1), (1, 2), ...))
+    sketch.holes[0]                 # TileHole(name='tile C.i', stage='C', choices=((1, 1), (1, 2), ...))
     steps = sketch.concretise([3, 0, 7])
     template = sketch.structure([3, 0, 7])   # cached by the structural genes alone
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.errors import ScheduleError
+from ansor_py.errors import ScheduleError, plug_in
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.hole import Genes as Genes
+from ansor_py.schedule.hole import Hole, StageValue
 from ansor_py.schedule.state import Gene, Length, Product, State
 from ansor_py.schedule.steps import Split, Step
-
-HoleKind = Literal["tile", "register_tile", "location", "rfactor", "parallel", "unroll", "vectorize"]
-# Choices that are masks or values over the loops of a template, not a different template.
-VALUE_KINDS: tuple[HoleKind, ...] = ("parallel", "unroll")
-
-Genes = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Hole:
-    """One decision.
-
-    The meaning of `choices` goes with the kind: `tile` and `register_tile` a tuple of lengths each (read by part number
-    through `Gene`); `parallel` the number of outermost loops that run in parallel (0: none); `unroll` the limit in
-    emitted instructions; `location` a pair (stage, iterator) or None for root; `rfactor` the factor (0: none). Raises
-    ScheduleError for an unknown kind and where there is nothing to choose.
-    """
-
-    name: str
-    kind: HoleKind
-    stage: str
-    choices: tuple[Any, ...]
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(HoleKind):
-            raise ScheduleError(f"hole '{self.name}' is of kind {self.kind!r:.40}; known are {', '.join(get_args(HoleKind))}")
-        if not isinstance(self.choices, tuple) or not self.choices:
-            raise ScheduleError(f"hole '{self.name}' has the choices {self.choices!r:.40}; it needs a tuple of at least one")
-
-    @cached_property
-    def table(self) -> NDArray[np.int64]:
-        """The choices as numbers, [choices, parts]; only for holes whose choices are numbers or tuples of numbers."""
-        return np.array([choice if isinstance(choice, tuple) else (choice,) for choice in self.choices], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Alternatives:
-    """Steps that depend on a hole: `steps_of_choice[gene]` are inserted here."""
+    """The steps that a hole's choice stands for are inserted here."""
 
     hole: int
-    steps_of_choice: tuple[tuple[Step, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +52,6 @@ class Sketch:
         for item in self.steps:
             if isinstance(item, Alternatives) and not 0 <= item.hole < len(self.holes):
                 raise ScheduleError(f"sketch '{self.name}' has alternatives of hole {item.hole}, and {len(self.holes)} holes")
-            if isinstance(item, Alternatives) and len(item.steps_of_choice) != len(self.holes[item.hole].choices):
-                raise ScheduleError(
-                    f"sketch '{self.name}': hole '{self.holes[item.hole].name}' has {len(self.holes[item.hole].choices)} "
-                    f"choices but {len(item.steps_of_choice)} alternatives"
-                )
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
@@ -97,9 +60,40 @@ class Sketch:
 
     @cached_property
     def structural(self) -> NDArray[np.int64]:
-        """Columns of the holes that have alternatives and are not mere values: they choose the template."""
+        """Columns of the holes whose choices are steps and not mere values: they choose the template."""
         columns = {item.hole for item in self.steps if isinstance(item, Alternatives)}
-        return np.array(sorted(c for c in columns if self.holes[c].kind not in VALUE_KINDS), dtype=np.int64)
+        return np.array(sorted(c for c in columns if self.holes[c].sets is None), dtype=np.int64)
+
+    @cached_property
+    def structure_rows(self) -> Genes:
+        """A row for every combination of structural choices, in the order of their keys; other genes are 0."""
+        combinations = list(itertools.product(*map(range, self.sizes[self.structural])))
+        rows = np.zeros((len(combinations), len(self.holes)), dtype=np.int32)
+        rows[:, self.structural] = np.array(combinations, dtype=np.int32).reshape(len(rows), -1)
+        return rows
+
+    def structure_keys(self, genes: Genes) -> NDArray[np.int64]:
+        """The structural genes of every row as one number."""
+        key = np.zeros(len(genes), dtype=np.int64)
+        for column in self.structural:
+            key = key * self.sizes[column] + genes[:, column]
+        return key
+
+    @cached_property
+    def templates(self) -> tuple[State | None, ...]:
+        """The template of every structure key; None where its steps cannot be applied."""
+        found: list[State | None] = []
+        for row in self.structure_rows:
+            try:
+                found.append(self.structure(row))
+            except ScheduleError:
+                found.append(None)
+        return tuple(found)
+
+    def stage_values(self, value: StageValue, genes: Genes) -> dict[str, NDArray[np.int64]]:
+        """What holes set of their stages: int64[programs] by stage."""
+        holes = enumerate(self.holes)
+        return {hole.stage: hole.table[genes[:, column], 0] for column, hole in holes if hole.sets == value}
 
     def concretise(self, row: Sequence[int] | NDArray[Any]) -> tuple[Step, ...]:
         """The concrete steps of one program."""
@@ -123,8 +117,10 @@ class Sketch:
         for item in self.steps:
             if isinstance(item, Step):
                 chosen.append(item)
-            elif values or self.holes[item.hole].kind not in VALUE_KINDS:
-                chosen.extend(item.steps_of_choice[int(row[item.hole])])
+            elif values or self.holes[item.hole].sets is None:
+                hole = self.holes[item.hole]
+                with plug_in(hole.title, ScheduleError):
+                    chosen.extend(hole.steps(hole.choices[int(row[item.hole])]))
         return chosen
 
 
@@ -150,32 +146,19 @@ class Population:
         return [(self.sketch.structure(self.genes[row]), np.flatnonzero(group == g)) for g, row in enumerate(first)]
 
 
-def resolve_length(length: Length, holes: Sequence[Hole], row: Sequence[int] | NDArray[Any]) -> int:
-    """The number that a length stands for in one program."""
-    if isinstance(length, int):
-        return length
-    if isinstance(length, Gene):
-        choice = holes[length.hole].choices[int(row[length.hole])]
-        return int(choice[length.part] if isinstance(choice, tuple) else choice)
-    product = 1
-    for factor in length.factors:
-        product *= resolve_length(factor, holes, row)
-    return product
-
-
 def resolve_step(step: Step, holes: Sequence[Hole], row: Sequence[int] | NDArray[Any]) -> Step:
     """The step with every open length replaced by its number."""
     if isinstance(step, Split):
-        return replace(step, lengths=tuple(resolve_length(length, holes, row) for length in step.lengths))
+        return replace(step, lengths=tuple(int(length_values(length, holes, np.asarray(row))) for length in step.lengths))
     return step
 
 
-def length_values(length: Length, holes: Sequence[Hole], genes: Genes) -> int | NDArray[np.int64]:
-    """A length over a population: int64[programs], or an int where it is the same for all."""
+def length_values(length: Length, holes: Sequence[Hole], genes: NDArray[Any]) -> int | NDArray[np.int64]:
+    """A length over a population: int64[programs], or an int where it is the same for all. A row of genes gives one number."""
     if isinstance(length, int):
         return length
     if isinstance(length, Gene):
-        return np.asarray(holes[length.hole].table[genes[:, length.hole], length.part])
+        return np.asarray(holes[length.hole].table[genes[..., length.hole], length.part])
     assert isinstance(length, Product)
     product: int | NDArray[np.int64] = 1
     for factor in length.factors:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import Inlined
 from ansor_py.search.evolution.scores import StatementScores
 from ansor_py.search.sampling.space import Space, node_of
-from ansor_py.search.sampling.validity import Mask
 
 Shares = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def crossover(space: Space, first: Genes, second: Genes, shares: Shares, rng: np
     for number, columns in enumerate(space.nodes.values()):
         rows = np.flatnonzero(from_first[:, number])
         children[np.ix_(rows, columns)] = first[np.ix_(rows, columns)]
-    torn = np.flatnonzero(~allowed[space.structure_keys(children)])
+    torn = np.flatnonzero(~allowed[space.sketch.structure_keys(children)])
     columns = space.sketch.structural
     children[np.ix_(torn, columns)] = first[np.ix_(torn, columns)]
     return children

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.search.evolution.crossover import crossover, guided_shares, node_scores
 from ansor_py.search.evolution.mutation import MUTATIONS, mutate
@@ -22,7 +23,7 @@ from ansor_py.search.evolution.scores import ScoreFunction, StatementScoreFuncti
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.candidates import Candidate, Keys, row_keys
 from ansor_py.search.sampling.space import Space
-from ansor_py.search.sampling.validity import Mask, plausible, repair, within_bounds
+from ansor_py.search.sampling.validity import plausible, repair, within_bounds
 
 Scores = NDArray[np.float64]
 NO_PARENT = -1

@@ -4,20 +4,22 @@
     def my_operator(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
         ...
 
-An operator returns None for a sketch in which it has nothing to change. Results are repaired and checked by the caller.
+An operator returns None for a sketch in which it has nothing to change. Results are repaired and checked by the caller. Which
+operators change a hole, its kind says (`Hole.moves`).
 Weights are in `SearchOptions.mutation_weights`, by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.errors import PlugInError, plug_in
-from ansor_py.schedule.sketch import Genes, HoleKind
+from ansor_py.schedule.sketch import Genes
 from ansor_py.schedule.state import Gene
 from ansor_py.search.sampling.space import Space
 
@@ -61,70 +63,25 @@ def mutate(space: Space, name: str, genes: Genes, rng: np.random.Generator) -> G
         return changed.astype(np.int32, copy=False)
 
 
-@mutation("tile_neighbour")
-def tile_neighbour(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
-    """One tile hole takes one of the choices nearest to its own: a size next to it, or a factor moved between levels."""
-    columns = space.columns("tile", "register_tile")
+@mutation("nearest_choice")
+def nearest_choice(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
+    """One hole takes one of the choices nearest to its own: a size next to it, or a factor moved between levels."""
+    columns = space.columns("nearest_choice")
     if not len(columns):
         return None
     children = genes.copy()
     chosen = columns[rng.integers(0, len(columns), len(genes))]
     for column in columns:
         rows = np.flatnonzero(chosen == column)
-        near = space.neighbours(int(column))
+        near = space.sketch.holes[column].neighbours(space.options.nearest_lengths)
         children[rows, column] = near[genes[rows, column], rng.integers(0, near.shape[1], len(rows))]
     return children
 
 
-@mutation("tile_random")
-def tile_random(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
-    """One tile hole takes any other choice."""
-    return _another_choice(space, genes, rng, ("tile", "register_tile"))
-
-
-@mutation("register_tile")
-def register_tile(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
-    """Another register tile; the level above is scaled so that the cache tiles stay about as large as they were."""
-    columns = space.columns("register_tile")
-    if not len(columns):
-        return None
-    children = _another_choice(space, genes, rng, ("register_tile",))
-    assert children is not None
-    for axis in space.tiled_axes:
-        if len(axis.lengths) > 1 and axis.lengths[0].hole in columns and axis.lengths[1].hole not in columns:
-            register, inner = axis.lengths[0], axis.lengths[1]
-            wanted = space.values(inner, genes) * space.values(register, genes) / space.values(register, children)
-            children[:, inner.hole] = _nearest_choice(space, inner, genes, wanted)
-    return children
-
-
-@mutation("parallel")
-def parallel(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
-    """Another number of loops is fused and run in parallel."""
-    return _another_choice(space, genes, rng, ("parallel",))
-
-
-@mutation("location")
-def location(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
-    """A stage is computed elsewhere, or a reduction is factored by another length."""
-    return _another_choice(space, genes, rng, ("location", "rfactor"))
-
-
-@mutation("unroll")
-def unroll(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
-    """Another unroll limit."""
-    return _another_choice(space, genes, rng, ("unroll",))
-
-
-@mutation("vectorize")
-def vectorize(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
-    """Another length of a vector loop outside the register tile."""
-    return _another_choice(space, genes, rng, ("vectorize",))
-
-
-def _another_choice(space: Space, genes: Genes, rng: np.random.Generator, kinds: tuple[HoleKind, ...]) -> Genes | None:
-    """One hole of the kinds takes a choice other than its own, uniformly."""
-    columns = space.columns(*kinds)
+@mutation("other_choice")
+def other_choice(space: Space, genes: Genes, rng: np.random.Generator, move: str = "other_choice") -> Genes | None:
+    """One hole takes any other choice, uniformly: one of those that name the move."""
+    columns = space.columns(move)
     if not len(columns):
         return None
     children = genes.copy()
@@ -133,6 +90,26 @@ def _another_choice(space: Space, genes: Genes, rng: np.random.Generator, kinds:
     sizes = space.sketch.sizes[chosen]
     children[rows, chosen] = (genes[rows, chosen] + rng.integers(1, sizes)) % sizes
     return children
+
+
+@mutation("register_tile")
+def register_tile(space: Space, genes: Genes, rng: np.random.Generator) -> Genes | None:
+    """Another register tile; the level above is scaled so that the cache tiles stay about as large as they were."""
+    children = other_choice(space, genes, rng, "register_tile")
+    if children is None:
+        return None
+    columns = space.columns("register_tile")
+    for axis in space.tiled_axes:
+        if len(axis.lengths) > 1 and axis.lengths[0].hole in columns and axis.lengths[1].hole not in columns:
+            register, inner = axis.lengths[0], axis.lengths[1]
+            wanted = space.values(inner, genes) * space.values(register, genes) / space.values(register, children)
+            children[:, inner.hole] = _nearest_choice(space, inner, genes, wanted)
+    return children
+
+
+# Decisions of other kinds are changed in the same way; a name of their own gives each a weight of its own.
+for _move in ("parallel", "location", "unroll", "vectorize"):
+    mutation(_move)(partial(other_choice, move=_move))
 
 
 def _nearest_choice(space: Space, gene: Gene, genes: Genes, wanted: NDArray[np.float64]) -> NDArray[np.int64]:

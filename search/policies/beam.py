@@ -70,4 +70,4 @@ class BeamPolicy(ProgramSampler):
 
 def undecided(sketch: Sketch) -> Genes:
     """The genes of the program in which nothing is decided: first choices (lengths of 1, root, no unrolling), all parallel."""
-    return np.array([len(hole.choices) - 1 if hole.kind == "parallel" else 0 for hole in sketch.holes], dtype=np.int32)
+    return np.array([hole.undecided for hole in sketch.holes], dtype=np.int32)

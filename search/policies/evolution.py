@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ansor_py.schedule.hole import Mask
 from ansor_py.search.evolution.generations import Breed, breed, evolve, join
 from ansor_py.search.policies.policy import policy
 from ansor_py.search.policies.sampler import ProgramSampler
 from ansor_py.search.sampling.candidates import Candidate
-from ansor_py.search.sampling.validity import Mask, accepts
+from ansor_py.search.sampling.validity import accepts
 
 
 @policy("evolution")
@@ -34,7 +35,7 @@ class EvolutionPolicy(ProgramSampler):
 
     def _best_structures(self) -> list[tuple[int, int]]:
         """The structures of the measured programs, best first."""
-        return [(sketch, int(self.spaces[sketch].structure_keys(genes[None, :])[0])) for _, _, sketch, genes in self.measured]
+        return [(sketch, int(self.sketches[sketch].structure_keys(genes[None, :])[0])) for _, _, sketch, genes in self.measured]
 
     def _best_measured(self, structures: Sequence[Mask], count: int) -> list[Breed]:
         """The `count` best measured programs by sketch, as parents that name their trials."""

@@ -11,11 +11,10 @@ everywhere, so that what differs is the search space and not the code generator'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.schedule.sketch import Alternatives, Hole, Sketch
+from ansor_py.schedule.sketch import Sketch
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.evolution import EvolutionPolicy
 from ansor_py.search.policies.policy import policy
@@ -26,38 +25,11 @@ LIMITED_RULES = ("always_inline", "add_packing", "multi_level_tiling", "skip")
 
 
 def limited_sketches(dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
-    """The sketches of the limited rules (not those of the options), with the choices that the limits leave."""
-    space = replace(options.space, unroll_limits=(options.limited_unroll,))
-    sketches = generate_sketches(dag, target, LIMITED_RULES, space)
-    return [narrowed(sketch, {n: _kept_choices(hole) for n, hole in enumerate(sketch.holes)}) for sketch in sketches]
+    """The sketches of the limited rules (not those of the options), under the limits: every stage at root, one tile level."""
+    limits = replace(options.space, unroll_limits=(options.limited_unroll,), location_structures=1, cache_levels=1)
+    return generate_sketches(dag, target, LIMITED_RULES, limits)
 
 
 @policy("limited", sketches=limited_sketches)
 class LimitedPolicy(EvolutionPolicy):
     """The default policy; only its space is limited."""
-
-
-def _kept_choices(hole: Hole) -> list[int]:
-    """Of locations root, of pairs of tile lengths those whose outer one is 1; else all."""
-    match hole.kind:
-        case "location":
-            return [number for number, choice in enumerate(hole.choices) if choice is None]
-        case "tile":
-            return [number for number, choice in enumerate(hole.choices) if all(length == 1 for length in choice[1:])]
-        case _:
-            return list(range(len(hole.choices)))
-
-
-def narrowed(sketch: Sketch, kept: Mapping[int, Sequence[int]]) -> Sketch:
-    """The sketch with some of the choices of some holes: `kept` maps the number of a hole to those that stay, in order."""
-    holes = tuple(
-        replace(hole, choices=tuple(hole.choices[choice] for choice in kept[number])) if number in kept else hole
-        for number, hole in enumerate(sketch.holes)
-    )
-    steps = tuple(
-        replace(item, steps_of_choice=tuple(item.steps_of_choice[choice] for choice in kept[item.hole]))
-        if isinstance(item, Alternatives) and item.hole in kept
-        else item
-        for item in sketch.steps
-    )
-    return Sketch(sketch.name, sketch.dag, steps, holes)

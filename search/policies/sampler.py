@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes, Population, Sketch
 from ansor_py.search.evolution.generations import Breed, breed
 from ansor_py.search.evolution.scores import ScoreFunction
@@ -21,7 +22,6 @@ from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.candidates import Candidate, Keys, Observation, row_keys
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
-from ansor_py.search.sampling.validity import Mask
 from ansor_py.target import Target
 
 # Random programs drawn for every one that is wanted, as some were measured before.

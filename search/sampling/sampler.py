@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes
 from ansor_py.search.sampling.space import Space
-from ansor_py.search.sampling.validity import Mask, plausible, repair, within_bounds
+from ansor_py.search.sampling.validity import plausible, repair, within_bounds
 
 # Rows drawn at a time for each row that is still wanted, and at least.
 OVERSAMPLING = 4
@@ -46,17 +47,15 @@ def _plausible_rows(space: Space, count: int, rng: np.random.Generator, structur
 def draw(space: Space, count: int, rng: np.random.Generator, structures: Mask | None = None) -> Genes:
     """Random genes, structures uniform over the legal ones; not yet checked otherwise.
 
-    How plain a row is varies: a row's probability of taking a tile hole's plain choice, else any of its choices, is itself
+    How plain a row is varies: a row's probability of taking the plain choice of a tile, else any of its choices, is itself
     drawn uniformly. So programs with few loops, which uniform genes hardly ever give, stand beside deeply tiled ones.
     """
     sizes = space.sketch.sizes
     genes = rng.integers(0, sizes, (count, len(sizes))).astype(np.int32)
     is_plain = rng.random((count, len(sizes))) < rng.random((count, 1))
-    genes = np.where(is_plain & (space.plain >= 0), space.plain, genes).astype(np.int32)
+    genes = np.where(is_plain & space.often_plain, space.plain, genes).astype(np.int32)
     legal = np.flatnonzero(space.legal_structures if structures is None else structures)
     if len(space.sketch.structural) and len(legal):
-        key = rng.choice(legal, count)
-        for column in reversed(space.sketch.structural):
-            genes[:, column] = key % sizes[column]
-            key = key // sizes[column]
+        columns = space.sketch.structural
+        genes[:, columns] = space.sketch.structure_rows[rng.choice(legal, count)][:, columns]
     return genes

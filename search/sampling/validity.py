@@ -1,6 +1,6 @@
 """Batched checks: which rows of a genes matrix are programs worth scoring, and the repair of those that nearly are.
 
-`repair` makes parallel genes agree with locations. `accepts` rejects rows whose locations contradict each other, whose
+`repair` makes genes agree that must, such as parallel loops with locations. `accepts` rejects rows in which they do not, whose
 tiles waste too many iterations or repeat another row (a length beyond what is left is clamped), whose local buffers are
 too large, or whose module would have too many instructions. All of it is arithmetic on columns.
 
@@ -13,45 +13,31 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.errors import PlugInError, plug_in
 from ansor_py.lower.affine import Number, choose, larger, smaller
 from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
 from ansor_py.lower.register_tile import StageTile, register_tile
 from ansor_py.schedule.access import formula_instructions
+from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import Gene, SplitRelation
 from ansor_py.search.sampling.space import Space
 from ansor_py.te.expr import DTYPE_BYTES
 
-Mask = NDArray[np.bool_]
-
 
 def repair(space: Space, genes: Genes, rng: np.random.Generator) -> Genes:
-    """The rows with parallel genes that fit the locations: a copy, int32[n, holes].
+    """The rows with genes that agree with each other, as far as the kinds of their holes can see to that: a copy.
 
-    A stage inside another one is not parallel itself; a stage at root is, unless it is tiny; and no more loops are fused
-    than lie outside the things computed within them.
+    Raises PlugInError for a kind that fails or makes genes of no choice.
     """
     genes = genes.copy()
-    for column, hole in enumerate(space.sketch.holes):
-        if hole.kind != "parallel":
-            continue
-        counts = hole.table[:, 0]
-        if 0 in counts and len(counts) > 1:
-            serial = int(np.flatnonzero(counts == 0)[0])
-            location = space.own_location.get(column)
-            at_root = np.ones(len(genes), dtype=np.bool_)
-            if location is not None:
-                at_root = np.array([c is None for c in space.sketch.holes[location].choices])[genes[:, location]]
-                genes[~at_root, column] = serial
-            if not space.may_be_serial[column]:
-                idle = at_root & (genes[:, column] == serial)
-                parallel = np.flatnonzero(counts != 0)
-                genes[idle, column] = rng.choice(parallel, int(idle.sum()))
-        for limit in space.parallel_limits:
-            if limit.parallel == column:
-                most = limit.most[genes[:, limit.location]]
-                allowed = np.where(counts[None, :] <= most[:, None], counts[None, :], -1).argmax(axis=1)
-                genes[:, column] = np.where(counts[genes[:, column]] > most, allowed, genes[:, column])
+    for column, agreement in space.agreements.items():
+        hole = space.sketch.holes[column]
+        with plug_in(hole.title):
+            agreement.repair(genes, rng)
+        wrong = (genes[:, column] < 0) | (genes[:, column] >= len(hole.choices))
+        if wrong.any():
+            raise PlugInError(f"{hole.title}: repair gave gene {genes[wrong, column][0]} of {len(hole.choices)} choices")
     return genes
 
 
@@ -64,13 +50,16 @@ def accepts(space: Space, genes: Genes, structures: Mask | None = None) -> Mask:
 
 
 def plausible(space: Space, genes: Genes, structures: Mask | None = None) -> Mask:
-    """The cheap checks, which look at single columns: locations and parallel loops agree, tiles waste little. bool[n].
+    """The cheap checks, which look at single columns: structure, what kinds of holes ask for, tiles waste little. bool[n].
 
     `structures` says which structures may occur (by structure key); all legal ones by default.
     """
     allowed = space.legal_structures if structures is None else structures
-    structure = allowed[space.structure_keys(genes)]
-    return np.asarray(structure & _parallel_fits(space, genes) & _tiles_fit(space, genes))
+    fits = allowed[space.sketch.structure_keys(genes)] & _tiles_fit(space, genes)
+    for column, agreement in space.agreements.items():
+        with plug_in(space.sketch.holes[column].title):
+            fits &= agreement.fits(genes)
+    return np.asarray(fits)
 
 
 def within_bounds(space: Space, genes: Genes) -> Mask:
@@ -86,17 +75,6 @@ def within_bounds(space: Space, genes: Genes) -> Mask:
     return valid
 
 
-def _parallel_fits(space: Space, genes: Genes) -> Mask:
-    fits = np.ones(len(genes), dtype=np.bool_)
-    for limit in space.parallel_limits:
-        counts = space.sketch.holes[limit.parallel].table[:, 0]
-        fits &= counts[genes[:, limit.parallel]] <= limit.most[genes[:, limit.location]]
-    for column, location in space.own_location.items():
-        inside = np.array([choice is not None for choice in space.sketch.holes[location].choices])[genes[:, location]]
-        fits &= ~inside | (space.sketch.holes[column].table[:, 0][genes[:, column]] == 0)
-    return fits
-
-
 def _tiles_fit(space: Space, genes: Genes) -> Mask:
     """Tiles waste at most a share of their iterations, and no length could be replaced by the next smaller one unnoticed."""
     fits = np.ones(len(genes), dtype=np.bool_)
@@ -106,7 +84,7 @@ def _tiles_fit(space: Space, genes: Genes) -> Mask:
         covered = np.ones(len(genes), dtype=np.int64)
         for gene in axis.lengths:
             length = space.values(gene, genes)
-            fits &= space.previous(gene)[genes[:, gene.hole]] < rest
+            fits &= space.smaller(gene, genes) < rest
             covered *= np.minimum(length, rest)
             rest = -(-rest // length)
         iterations *= covered * rest / axis.extent
@@ -127,8 +105,8 @@ def _lengths_fit(space: Space, bounds: Bounds, genes: Genes) -> Mask:
             for gene in relation.lengths:
                 if not isinstance(gene, Gene):
                     break
-                if b.enclosing or space.sketch.holes[gene.hole].kind == "vectorize":
-                    fits &= space.previous(gene)[genes[:, gene.hole]] < rest
+                if b.enclosing or gene not in space.tile_genes:
+                    fits &= space.smaller(gene, genes) < rest
                 rest = -(-rest // space.values(gene, genes))
     return fits
 
@@ -152,12 +130,10 @@ def _instructions_fit(space: Space, bounds: Bounds, genes: Genes) -> Mask:
 
 def module_instructions(space: Space, bounds: Bounds, genes: Genes) -> NDArray[np.int64]:
     """Estimated vector instructions that are emitted for every program, int64[n]."""
-    limits = {hole.stage: column for column, hole in enumerate(space.sketch.holes) if hole.kind == "unroll"}
+    limits = space.sketch.stage_values("unroll_limit", genes)
     total = np.zeros(len(genes), dtype=np.int64)
     for name, b in bounds.items():
-        limit: Number = b.stage.unroll_limit
-        if name in limits:
-            limit = space.sketch.holes[limits[name]].table[:, 0][genes[:, limits[name]]]
+        limit = limits.get(name, b.stage.unroll_limit)
         total += np.asarray(stage_instructions(b, register_tile(b, space.target), limit))
     return total
 

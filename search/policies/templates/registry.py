@@ -18,12 +18,13 @@ from collections.abc import Callable
 
 from ansor_py.errors import NoSpaceError, plug_in
 from ansor_py.schedule.dag import ComputeDAG, tensor_flops
-from ansor_py.schedule.sketch import Hole, Sketch
+from ansor_py.schedule.hole_kinds import ParallelHole
+from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.state import Root, Stage
-from ansor_py.schedule.steps import Fuse, Parallel, Step
 from ansor_py.sketch_rules.always_inline import AlwaysInline
 from ansor_py.sketch_rules.annotate_unroll import annotate_unroll
 from ansor_py.sketch_rules.annotate_vectorize import annotate_vectorize
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 from ansor_py.target import Target
@@ -73,8 +74,7 @@ def _finished(partial: PartialSketch) -> Sketch:
         loops = _parallel_loops(partial, stage)
         if loops:
             # A hole of one choice: where stages have no such hole, analyses and checks take them for serial.
-            partial, hole = partial.with_hole(Hole(f"parallel {stage.name}", "parallel", stage.name, (len(loops),)))
-            partial = partial.choose(hole, [_parallel_steps(stage.name, loops)])
+            partial = partial.choose(ParallelHole(f"parallel {stage.name}", stage.name, (len(loops),), loops))
     return annotate_unroll(partial).finish()
 
 
@@ -83,8 +83,8 @@ def _parallel_loops(partial: PartialSketch, stage: Stage) -> tuple[str, ...]:
     small = max(tensor_flops(stage.tensor), stage.tensor.size) < partial.options.serial_operations
     if partial.target.cores == 1 or not isinstance(stage.location, Root) or stage.name in partial.state.prepacked:
         return ()
-    if stage.name in partial.levels:
-        return partial.levels[stage.name][0]
+    if levels := partial.note(stage.name, TileLevels):
+        return levels.loops[0]
     extents = {axis.name: axis.extent for axis in stage.op.axes}
     loops: list[str] = []
     chunks = 1
@@ -95,9 +95,3 @@ def _parallel_loops(partial: PartialSketch, stage: Stage) -> tuple[str, ...]:
         loops.append(iterator.name)
         chunks *= extents[iterator.name]
     return tuple(loops)
-
-
-def _parallel_steps(stage: str, loops: tuple[str, ...]) -> tuple[Step, ...]:
-    if len(loops) == 1:
-        return (Parallel(stage, loops[0]),)
-    return Fuse(stage, loops), Parallel(stage, "".join(f"{loop}@" for loop in loops))

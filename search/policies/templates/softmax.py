@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ansor_py.schedule.sketch import Hole
+from ansor_py.schedule.hole_kinds import TileHole
 from ansor_py.schedule.state import Gene, Inlined, Stage
 from ansor_py.schedule.steps import ComputeAt, Reorder, Split
 from ansor_py.search.policies.templates.registry import template
+from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.tile_sizes import level_sizes
 from ansor_py.te.expr import Call, Reduce, Var, reads_of, walk
@@ -38,14 +39,14 @@ def softmax(partial: PartialSketch) -> list[PartialSketch]:
     block = parts.rows[-1]
     extent = next(axis.extent for axis in output.op.axes if axis.name == block)
     sizes = tuple((size,) for size in level_sizes(extent, partial.options.largest_block, partial.options))
-    partial, hole = partial.with_hole(Hole(f"tile {output.name}.{block}", "tile", output.name, sizes))
+    partial, hole = partial.with_hole(TileHole(f"tile {output.name}.{block}", output.name, sizes))
     outer = (*parts.rows[:-1], f"{block}.0")
     inner = tuple(f"{axis.name}.1" if axis.name == block else axis.name for axis in output.op.axes)
     order = (*outer, *(loop for loop in inner if loop not in outer))
     partial = partial.apply(Split(output.name, block, (Gene(hole),)), Reorder(output.name, order))
     for stage in reversed(producers):
         partial = partial.apply(ComputeAt(stage.name, output.name, outer[-1]))
-    return [partial.with_levels(output.name, (outer, order[len(outer) :]))]
+    return [partial.with_note(output.name, TileLevels((outer, order[len(outer) :])))]
 
 
 def _parts(partial: PartialSketch) -> _Parts | None:
