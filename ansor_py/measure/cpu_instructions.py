@@ -38,8 +38,6 @@ from ansor_py.te.tensor import Tensor
 
 # Slots of the two vector units; vectors of any width take the same number, except where a unit is narrow.
 SIMPLE_FUNCTION_SLOTS = 2  # abs, floor, ceil, round
-ROOT_SLOTS = 24
-DIVISION_SLOTS = 16
 INTEGER_DIVISION_SLOTS = 4  # by a constant: a multiplication and shifts
 EXTREME_SLOTS = 4  # two comparisons and two blends, so that NaN wins
 EXTREME_LATENCY = 7.0  # cycles from one step of an accumulator to the next
@@ -196,14 +194,15 @@ class _TileCount:
         operands = (expr, *expr.operands)
         return any(node.dtype == INDEX for node in operands) and self._lanes * DTYPE_BYTES[INDEX] > self._target.vector_bytes
 
-    def _slots(self, expr: Expr) -> int:
+    def _slots(self, expr: Expr) -> float:
+        core = self._target.core
         match expr:
             case Call():
                 if expr.function in ("sqrt", "rsqrt"):
-                    return ROOT_SLOTS
+                    return core.root * core.vector_units
                 return max(instructions_of(expr), SIMPLE_FUNCTION_SLOTS)
             case Binary(op="div"):
-                return DIVISION_SLOTS
+                return core.division * core.vector_units
             case Binary(op="pow"):
                 return instructions_of(expr)
             case Binary(op="floordiv" | "mod"):
