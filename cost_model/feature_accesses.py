@@ -44,11 +44,11 @@ def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
         return statement.kept["loads"]
     lanes = statement.tile.lanes
     inside, strides = statement.tile_depth, lane_strides(statement)
-    touched, strides = statement.touched[1:, inside], strides[1:]
+    footprint, strides = statement.footprint[1:, inside], strides[1:]
     loads = np.empty((3, statement.programs))
-    loads[0] = (touched * (strides == 0)).sum(axis=0)
-    loads[1] = (np.ceil(touched / lanes) * (strides == 1)).sum(axis=0)
-    loads[2] = (touched * (strides > 1)).sum(axis=0)
+    loads[0] = (footprint * (strides == 0)).sum(axis=0)
+    loads[1] = (np.ceil(footprint / lanes) * (strides == 1)).sum(axis=0)
+    loads[2] = (footprint * (strides > 1)).sum(axis=0)
     loads *= statement.inner[0] / statement.inner[inside]
     statement.kept["loads"] = loads
     return loads

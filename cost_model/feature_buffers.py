@@ -45,7 +45,7 @@ def buffers(statement: StatementArrays, target: Target, out: Columns) -> None:
     for column, kind in enumerate(_KINDS):
         table[column] = np.array([[use.kind == kind] for use in statement.buffers])
     table[3] = statement.inner[0] * sizes
-    table[4] = statement.touched[:, 0] * sizes
+    table[4] = statement.footprint[:, 0] * sizes
     moves = (statement.strides != 0) & (statement.extents > 1)
     table[5] = _lines(statement, moves, sizes / line)
     table[6] = np.maximum(table[4] / np.minimum(statement.runs[:, 0] * sizes, line), 1)
@@ -104,7 +104,7 @@ def _reuse(statement: StatementArrays, moves: Flags) -> _Reuse:
     programs = statement.everyone
     iterations = statement.inner[safe, programs]
     repeats = statement.extents[np.maximum(depth - 1, 0), programs] if statement.loops else iterations
-    least = _at_loop(statement, statement.shared_touched, depth)
+    least = _at_loop(statement, statement.shared_footprint, depth)
     return _Reuse(
         kind=by_loop * 1 + by_statement * 2,
         iterations=np.where(by_loop, iterations, np.where(by_statement, least, 0.0)),

@@ -33,9 +33,9 @@ def intensity(statement: StatementArrays, target: Target, out: Columns) -> None:
 def statement_bytes(statement: StatementArrays) -> Floats:
     """Bytes [D, n] that the statement alone touches inside each depth."""
     if "bytes" not in statement.kept:
-        total = statement.touched[0] * statement.buffers[0].element_bytes
-        for touched, use in zip(statement.touched[1:], statement.buffers[1:], strict=True):
-            total += touched * use.element_bytes
+        total = statement.footprint[0] * statement.buffers[0].element_bytes
+        for footprint, use in zip(statement.footprint[1:], statement.buffers[1:], strict=True):
+            total += footprint * use.element_bytes
         statement.kept["bytes"] = total
     return statement.kept["bytes"]
 
@@ -62,7 +62,7 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
     fits = statement.body_bytes <= capacities[:, None, None]
     fits[:, -1] = True  # a single iteration moves what it touches
     outermost, programs = fits.argmax(axis=1), statement.everyone
-    touched = statement_bytes(statement)[outermost, programs]
-    into: Floats = statement.inner[0] / statement.inner[outermost, programs] * touched
+    footprint = statement_bytes(statement)[outermost, programs]
+    into: Floats = statement.inner[0] / statement.inner[outermost, programs] * footprint
     statement.kept["cache_traffic"] = into
     return into

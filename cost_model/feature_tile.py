@@ -39,9 +39,9 @@ def loads_of_step(statement: StatementArrays, depth: int, target: Target) -> Flo
     lanes = statement.tile.lanes
     vectorised = statement.annotated["vectorize"]
     total = np.zeros(statement.programs)
-    for touched, strides in zip(statement.touched[1:, depth], statement.strides[1:], strict=True):
+    for footprint, strides in zip(statement.footprint[1:, depth], statement.strides[1:], strict=True):
         moved = (strides[vectorised] != 0).any(axis=0) if len(vectorised) else np.zeros(statement.programs, dtype=np.bool_)
-        total += np.where(moved, np.ceil(touched / lanes), touched)
+        total += np.where(moved, np.ceil(footprint / lanes), footprint)
     return total
 
 

@@ -6,7 +6,7 @@ over statements, buffers and loop levels, never over programs, and no `State` is
 and buffers in several structures is worked on once for all of them.
 
 Features are defined on the scheduled nest (`ansor_py.lower.nest`): every loop at full extent, fused loops as their
-components, before any simplification. `docs/features.md` lists them; `oracle.py` computes the same the slow way.
+components, before any simplification. `docs/features.md` lists them; `tests/feature_oracle.py` computes the same the slow way.
 
     batch = extract_features(population, target)
     batch.rows.shape          # (rows, len(feature_names())): one row a statement
@@ -155,8 +155,8 @@ def link(arrays: Mapping[str, StatementArrays], members: Members) -> None:
     """Fill what a statement shares with others: bytes touched inside each depth, and who else uses its buffers."""
     for statement in arrays.values():
         statement.body_bytes = statement_bytes(statement).copy()
-        statement.sharers = np.ones(statement.touched.shape, dtype=np.int64)
-        statement.shared_touched = statement.touched.copy()
+        statement.sharers = np.ones(statement.footprint.shape, dtype=np.int64)
+        statement.shared_footprint = statement.footprint.copy()
     for depth, names in members.values():
         if len(names) > 1:
             _link_body(depth, [arrays[name] for name in names])
@@ -169,14 +169,14 @@ def _link_body(depth: int, statements: Sequence[StatementArrays]) -> None:
             users.setdefault(use.name, []).append((statement, number, use))
     total = np.zeros(statements[0].programs)
     for items in users.values():
-        most = least = items[0][0].touched[items[0][1], depth]
+        most = least = items[0][0].footprint[items[0][1], depth]
         for statement, number, _ in items[1:]:
-            most = np.maximum(most, statement.touched[number, depth])
-            least = np.minimum(least, statement.touched[number, depth])
+            most = np.maximum(most, statement.footprint[number, depth])
+            least = np.minimum(least, statement.footprint[number, depth])
         total += most * items[0][2].element_bytes
         if len(items) > 1:
             for statement, number, _ in items:
                 statement.sharers[number, depth] = len(items)
-                statement.shared_touched[number, depth] = least
+                statement.shared_footprint[number, depth] = least
     for statement in statements:
         statement.body_bytes[depth] = total

@@ -1,4 +1,4 @@
-"""One statement over a population: loop extents, index coefficients and touched regions as dense arrays.
+"""One statement over a population: loop extents, index coefficients and footprints as dense arrays.
 
 This is where the loop nest of a template becomes numbers (design, Idea 2). Axis names below: L loops that enclose the
 statement, outermost first; D = L + 1 depths, where depth d means that the d outermost loops stand still and the others
@@ -6,7 +6,7 @@ run; B buffers (the stored one first); n programs. All arrays are float64, exact
 
     bounds = infer_bounds(template, sketch.holes, genes)
     arrays = [statement_arrays(...) for each stage]          # see features.py, which also links them
-    arrays[0].touched[b, d]                                  # elements of buffer b touched inside depth d
+    arrays[0].footprint[b, d]                                # elements of buffer b touched inside depth d
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class BufferUse:
 
 # Fields with one entry a program, along their last axis.
 PROGRAM_ARRAYS = (
-    *("extents", "inner", "strides", "touched", "runs", "parallel", "unroll_limit", "allocated"),
-    *("body_bytes", "sharers", "shared_touched"),
+    *("extents", "inner", "strides", "footprint", "runs", "parallel", "unroll_limit", "allocated"),
+    *("body_bytes", "sharers", "shared_footprint"),
 )
 
 
@@ -68,7 +68,7 @@ class StatementArrays:
     inner: Floats  # [D, n] iterations of the loops that run at a depth
     buffers: tuple[BufferUse, ...]
     strides: Floats  # [B, L, n] elements between consecutive iterations of a loop
-    touched: Floats  # [B, D, n] elements
+    footprint: Floats  # [B, D, n] elements touched inside a depth
     runs: Floats  # [B, D, n] consecutive elements touched inside a depth
     parallel: Flags  # [L, n]
     unroll_limit: Floats  # [n]
@@ -79,7 +79,7 @@ class StatementArrays:
     prepared: bool  # computed from constants alone, once and not in every call
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
     sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D, n] statements using a buffer
-    shared_touched: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
+    shared_footprint: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
     kept: dict[str, Floats] = field(default_factory=dict)  # what several groups read and is computed once
 
     @property
@@ -195,7 +195,7 @@ def statement_arrays(
     inner = np.ones((len(loops) + 1, programs))
     for position in reversed(range(len(loops))):
         np.multiply(inner[position + 1], extents[position], out=inner[position])
-    strides, touched, runs = _access_arrays(uses, loops, extents, chunk)
+    strides, footprint, runs = _access_arrays(uses, loops, extents, chunk)
     allocated = None
     if not state.is_output(b.stage.name):
         allocated = np.ones(programs)
@@ -213,7 +213,7 @@ def statement_arrays(
         inner=inner,
         buffers=uses,
         strides=strides,
-        touched=touched,
+        footprint=footprint,
         runs=runs,
         parallel=parallel,
         unroll_limit=limit,
@@ -233,7 +233,7 @@ def part(value: Number, chunk: slice) -> int | NDArray[np.int64]:
 def _access_arrays(
     uses: Sequence[BufferUse], loops: Sequence[LoopBounds], extents: Floats, chunk: slice
 ) -> tuple[Floats, Floats, Floats]:
-    """Strides [B, L, n], touched [B, D, n] and runs [B, D, n] of all buffers of a statement."""
+    """Strides [B, L, n], footprint [B, D, n] and runs [B, D, n] of all buffers of a statement."""
     table = IndexTable(loops, extents, chunk)
     rank, programs = max(1, *(len(use.shape) for use in uses)), extents.shape[1]
     # Buffers of fewer dimensions have leading ones of size 1, so that all buffers are worked on at once.
@@ -253,7 +253,7 @@ def _access_arrays(
     for number, start, accesses in others:
         width[number, start:] = _hull(uses[number], accesses, widths, sizes[number, start:], chunk)
     np.minimum(width, sizes, out=width)
-    touched = np.multiply.reduce(width, axis=1)
+    footprint = np.multiply.reduce(width, axis=1)
     runs = width[:, -1]
     whole: Flags = np.asarray(True)
     pitches = np.ones_like(sizes)
@@ -267,7 +267,7 @@ def _access_arrays(
         for access in accesses[1:]:
             steps = np.abs(np.einsum("dln,din->ln", growth[access], pitches[number, start:]))
             np.minimum(strides[number], steps, out=strides[number])
-    return strides, touched, runs
+    return strides, footprint, runs
 
 
 def _hull(use: BufferUse, rows: Sequence[Sequence[int]], widths: Floats, sizes: Floats, chunk: slice) -> Floats:

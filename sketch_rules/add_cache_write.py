@@ -15,7 +15,24 @@ from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
 @rule("add_cache_write")
 class AddCacheWrite(Rule):
-    """For a stage with data reuse and without an elementwise consumer; the stage to go on with is the compute half."""
+    """For a stage with data reuse and without an elementwise consumer; the stage to go on with is the compute half.
+
+    Before, and after on stage `C`:
+
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+
+        cache(C)
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C.local[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+        for i in 20:
+          for j in 12:
+            C[i, j] = C.local[i, j]
+    """
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)

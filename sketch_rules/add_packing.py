@@ -23,7 +23,25 @@ from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
 @rule("add_packing")
 class AddPacking(Rule):
-    """For a reduction with data reuse, each operand that may be packed; the unpacked variant stays."""
+    """For a reduction with data reuse, each operand that may be packed; the unpacked variant stays.
+
+    Before, and after on stage `C`:
+
+        for i in 20:
+          for j in 32:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+
+        pack(B j 16)
+        for i1.outer in 2:
+          for i0 in 16:
+            for i1.inner in 16:
+              B.cache[i1.outer, i0, i1.inner] = B[i0, ((i1.outer * 16) + i1.inner)]
+        for i in 20:
+          for j in 32:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B.cache[(j // 16), k, (j % 16)]), axes=[k])
+    """
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)

@@ -24,7 +24,32 @@ Variant = Literal["outer", "inner"]
 
 @rule("add_rfactor")
 class AddRfactor(Rule):
-    """Both variants, under Ansor's condition (reference page, section 2, "needs rfactor")."""
+    """Both variants, under Ansor's condition (reference page, section 2, "needs rfactor").
+
+    Before, and after on stage `S`:
+
+        for i in 4:
+          for k in 4096:
+            S[i] = sum(A[i, k], axes=[k])
+
+        rfactor(S outer)
+        for i in 4:
+          for k.0 in 16:
+            for k.1 in 256:
+              S.rf[i, k.0] = sum(A[i, ((k.0 * 256) + k.1)], axes=[k.1])
+        for i in 4:
+          for k.0 in 16:
+            S[i] = sum(S.rf[i, k.0], axes=[k.0])
+
+        rfactor(S inner)
+        for i in 4:
+          for k.0 in 512:
+            vectorize k.1 in 8:
+              S.rf[i, k.1] = sum(A[i, ((k.0 * 8) + k.1)], axes=[k.0])
+        for i in 4:
+          for k.1 in 8:
+            S[i] = sum(S.rf[i, k.1], axes=[k.1])
+    """
 
     variants: tuple[Variant, ...] = ("outer", "inner")
 
@@ -47,7 +72,23 @@ class AddRfactor(Rule):
 
 @rule("add_parallel_rfactor")
 class AddParallelRfactor(AddRfactor):
-    """Variant "outer" alone, where there are threads to feed and fewer output elements than they can share."""
+    """Variant "outer" alone, where there are threads to feed and fewer output elements than they can share.
+
+    Before, and after on stage `S`:
+
+        for i in 4:
+          for k in 4096:
+            S[i] = sum(A[i, k], axes=[k])
+
+        rfactor(S outer)
+        for i in 4:
+          for k.0 in 16:
+            for k.1 in 256:
+              S.rf[i, k.0] = sum(A[i, ((k.0 * 256) + k.1)], axes=[k.1])
+        for i in 4:
+          for k.0 in 16:
+            S[i] = sum(S.rf[i, k.0], axes=[k.0])
+    """
 
     variants: tuple[Variant, ...] = ("outer",)
 

@@ -20,7 +20,34 @@ from ansor_py.sketch_rules.tile_sizes import level_sizes
 
 @rule("add_row_blocks")
 class AddRowBlocks(Rule):
-    """For an output without data reuse behind row-wise reductions of a product whose rows are its own rows."""
+    """For an output without data reuse behind row-wise reductions of a product whose rows are its own rows.
+
+    Before, and after on stage `D`:
+
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+        for i in 20:
+          for m in 12:
+            S[i] = sum(C[i, m], axes=[m])
+        for i in 20:
+          for j in 12:
+            D[i, j] = (C[i, j] / S[i])
+
+        rows(D)
+        for i.0 in rest:
+          for i in needed:
+            for j in needed:
+              for k in 16:
+                C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+          for i in needed:
+            for m in 12:
+              S[i] = sum(C[i, m], axes=[m])
+          for i.1 in gene0.0:
+            for j in 12:
+              D[i, j] = (C[i, j] / S[i])
+    """
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)

@@ -13,7 +13,21 @@ from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
 @rule("always_inline")
 class AlwaysInline(Rule):
-    """For a stage that is no output, whose formula costs nothing where it is read."""
+    """For a stage that is no output, whose formula costs nothing where it is read.
+
+    Before, and after on stage `D`:
+
+        for i in 20:
+          for j in 12:
+            D[i, j] = max(A[i, j], 0)
+        for i in 20:
+          for j in 12:
+            E[i, j] = (D[i, j] * 2)
+
+        for i in 20:
+          for j in 12:
+            E[i, j] = (max(A[i, j], 0) * 2)
+    """
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage, state = sketch.stage(number), sketch.state

@@ -29,7 +29,29 @@ from ansor_py.te.expr import Axis
 
 @rule("multi_level_tiling")
 class MultiLevelTiling(Rule):
-    """For every stage with data reuse that is not tiled yet."""
+    """For every stage with data reuse that is not tiled yet.
+
+    Before, and after on stage `C`:
+
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+
+        tile(C)
+        for i.0 in rest:
+          for j.0 in rest:
+            for i.1 in gene1.1:
+              for j.1 in gene2.1:
+                for k.0 in rest:
+                  for i.2 in gene1.0:
+                    for j.2 in gene2.0:
+                      for k.1 in gene3.0:
+                        register tile by float32 outer product:
+                          for i.3 in gene0.0:
+                            vectorize j.3 in gene0.1:
+                              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+    """
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)

@@ -16,7 +16,58 @@ from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
 @rule("multi_level_tiling_with_fusion")
 class MultiLevelTilingWithFusion(Rule):
-    """For a stage with data reuse and an elementwise consumer; the only way on for the compute half of a cache write."""
+    """For a stage with data reuse and an elementwise consumer; the only way on for the compute half of a cache write.
+
+    Before, and after on stage `C`:
+
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+        for i in 20:
+          for j in 12:
+            D[i, j] = max(C[i, j], 0)
+
+        fuse(C->D level 1)
+        for i.0 in rest:
+          for j.0 in rest:
+            for i.0 in rest:
+              for j.0 in rest:
+                for i.1 in gene1.1:
+                  for j.1 in gene2.1:
+                    for k.0 in rest:
+                      for i.2 in gene1.0:
+                        for j.2 in gene2.0:
+                          for k.1 in gene3.0:
+                            register tile by float32 outer product:
+                              for i.3 in gene0.0:
+                                vectorize j.3 in gene0.1:
+                                  C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+            for i.1 in gene0.0*gene1.0*gene1.1:
+              for j.1 in gene0.1*gene2.0*gene2.1:
+                D[i, j] = max(C[i, j], 0)
+
+        fuse(C->D level 2)
+        for i.0 in rest:
+          for j.0 in rest:
+            for i.1 in gene1.1:
+              for j.1 in gene2.1:
+                for i.0 in rest:
+                  for j.0 in rest:
+                    for i.1 in gene1.1:
+                      for j.1 in gene2.1:
+                        for k.0 in rest:
+                          for i.2 in gene1.0:
+                            for j.2 in gene2.0:
+                              for k.1 in gene3.0:
+                                register tile by float32 outer product:
+                                  for i.3 in gene0.0:
+                                    vectorize j.3 in gene0.1:
+                                      C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+                for i.2 in gene0.0*gene1.0:
+                  for j.2 in gene0.1*gene2.0:
+                    D[i, j] = max(C[i, j], 0)
+    """
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)

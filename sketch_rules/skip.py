@@ -8,7 +8,18 @@ from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
 @rule("skip")
 class Skip(Rule):
-    """Always applies; the last of a list of rules."""
+    """Always applies; the last of a list of rules.
+
+    Before, and after on stage `D`:
+
+        for i in 20:
+          for j in 12:
+            D[i, j] = exp(A[i, j])
+
+        for i in 20:
+          for j in 12:
+            D[i, j] = exp(A[i, j])
+    """
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         return "apply"

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from ansor_py import te
 from ansor_py.codegen.default_schedule import default_steps
-from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
+from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import (
     ComputeInline,
     Fuse,
@@ -76,23 +75,12 @@ def check(dag: ComputeDAG, steps: tuple[Step, ...], target: Target, threads: int
 @pytest.mark.parametrize("name", WORKLOADS)
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_random_schedules_compute_the_right_result(name: str, target: Target, seed: int) -> None:
+def test_random_schedules_read_from_json_compute_the_right_result(name: str, target: Target, seed: int) -> None:
     dag = ComputeDAG.from_outputs(WORKLOADS[name]())
     state = random_state(dag, np.random.default_rng(seed))
-    check(dag, state.steps, target, threads=1 + seed % 2)
-
-
-@pytest.mark.parametrize("name", WORKLOADS)
-@settings(max_examples=10, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_replaying_json_gives_the_identical_program(name: str, seed: int) -> None:
-    dag = ComputeDAG.from_outputs(WORKLOADS[name]())
-    state = random_state(dag, np.random.default_rng(seed))
-    steps = tuple(step_from_json(json.loads(json.dumps(step.to_json()))) for step in state.steps)
+    steps = tuple(map(step_from_json, json.loads(json.dumps([step.to_json() for step in state.steps]))))
     assert steps == state.steps
-    assert str(State.initial(dag).replay(steps)) == str(state)
-    target = Target.parse("x86-64 cpu=haswell")
-    assert kernel_text(dag, steps, target, 2) == kernel_text(dag, state.steps, target, 2)
+    check(dag, steps, target, threads=1 + seed % 2)
 
 
 @on_executed_targets

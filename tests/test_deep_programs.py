@@ -14,7 +14,6 @@ from ansor_py import te
 from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.cost_model import extract_features, feature_names
-from ansor_py.cost_model.oracle import oracle_features
 from ansor_py.lower.affine import from_expr
 from ansor_py.lower.bounds import infer_bounds
 from ansor_py.measure.cpu_simulation import simulate
@@ -28,6 +27,7 @@ from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
+from feature_oracle import oracle_features
 from repeated_steps import LONG, ROUNDS, SHAPE, assert_close, repeated
 from targets import executed_targets
 from te_interpreter import evaluate

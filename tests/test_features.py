@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, Columns, feature_group, feature_names
 from ansor_py.cost_model.features import extract_features
-from ansor_py.cost_model.oracle import oracle_features
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.lower.affine import Affine, Number
 from ansor_py.lower.bounds import infer_bounds
@@ -31,6 +31,7 @@ from ansor_py.target import Target
 from ansor_py.te.expr import Binary, Const, Expr, Var, call, cast, equal, logical_not, reads_of, select
 from ansor_py.te.ops.registry import from_spec
 from ansor_py.te.tensor import Tensor, compute, placeholder, reduce_axis, reduce_max, reduce_sum
+from feature_oracle import oracle_features
 from sketch_examples import EXAMPLES, is_legal, legal_population, matmul_dag, random_population
 from targets import structure_targets
 
@@ -63,6 +64,21 @@ def assert_rows_equal(rows: np.ndarray, expected: list[dict[str, float]]) -> Non
         wanted = np.array([fields[name] for name in FEATURE_NAMES])
         wrong = np.flatnonzero(~np.isclose(row, wanted, rtol=2e-6, atol=2e-6))
         assert not len(wrong), {FEATURE_NAMES[c]: (float(row[c]), float(wanted[c])) for c in wrong}
+
+
+def test_the_oracle_shares_no_function_with_the_batched_path() -> None:
+    def imported(path: Path) -> set[tuple[str, str]]:
+        nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+        own = (node for node in nodes if (node.module or "").startswith("ansor_py"))
+        return {(node.module or "", alias.name) for node in own for alias in node.names}
+
+    tests = Path(__file__).parent
+    ours = set().union(*(imported(tests / name) for name in ("feature_oracle.py", "feature_oracle_uses.py")))
+    theirs = set().union(*(imported(path) for path in (tests.parent / "cost_model").glob("*.py")))
+    assert ("ansor_py.lower.nest", "scheduled_nest") in ours
+    assert ("ansor_py.lower.bounds", "infer_bounds") in theirs
+    assert not {module for module, _ in ours if module.startswith("ansor_py.cost_model")}
+    assert not [name for _, name in ours & theirs if name[0].islower()]
 
 
 @on_four_targets

@@ -88,7 +88,7 @@ def test_without_the_step_the_tile_is_the_vectorised_loop(target: Target) -> Non
 REFUSED: dict[str, tuple[tuple[Step, ...], str]] = {
     "unknown stage": ((RegisterTile("D", ("i",), PRODUCT),), "there is no such stage"),
     "unknown loop": ((RegisterTile("C", ("x",), PRODUCT),), "there is no iterator 'x'"),
-    "no loops": ((RegisterTile("C", (), PRODUCT),), "at least one iterator is needed"),
+    "no loops": ((RegisterTile("C", (), PRODUCT),), "no iterator is named; name the loops of the tile"),
     "unknown kernel": ((RegisterTile("C", ("j",), "int5 product"),), "there is no micro-kernel 'int5 product'; known are"),
     "order": ((RegisterTile("C", ("j", "i"), PRODUCT),), "is not the order of the loops"),
     "reduction outside": ((Reorder("C", ("k", "i", "j")), RegisterTile("C", ("k", "i"), PRODUCT)), "'k' is a reduction loop"),

@@ -363,6 +363,8 @@ class State:
         lengths = _part_lengths(stage)
         if stage.unroll_limit:
             yield f"{indent}pragma {stage.name} auto_unroll_max_step = {stage.unroll_limit}"
+        if stage.storage_align is not None:
+            yield f"{indent}storage_align {stage.name} factor = {stage.storage_align[0]}, offset = {stage.storage_align[1]}"
         for iterator in stage.iterators:
             if stage.register_tile is not None and iterator.name == stage.register_tile.loops[0]:
                 yield f"{indent}register tile by {stage.register_tile.micro_kernel}:"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import struct
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Union
@@ -44,8 +45,8 @@ _REMEMBERED = ("_hash", "_variables")
 class Expr:
     """Base of all scalar expressions; carries `dtype` and the arithmetic operators.
 
-    `operands` are the nodes right below, `label` is everything else that makes the node what it is, and `written` its text,
-    given that of its operands. `has_reads`: some node at or below it reads a tensor.
+    `operands` are the nodes right below, `label` is everything else that makes the node what it is. `has_reads`: some node at
+    or below it reads a tensor.
     """
 
     dtype: str
@@ -57,9 +58,10 @@ class Expr:
         """What tells the node from others of its class with the same operands."""
         return ()
 
+    # Checked by mypy, without `ABC` as the base: walks through formulas ask `isinstance`, which would take three times as long.
+    @abstractmethod
     def written(self, operands: Sequence[str]) -> str:
-        """The node's text."""
-        raise NotImplementedError
+        """The node's text, given those of its operands."""
 
     def __str__(self) -> str:
         return expression_text(self)

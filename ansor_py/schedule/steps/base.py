@@ -11,6 +11,9 @@ A new primitive is one class under `@step`:
         def apply(self, state: State) -> State: ...
 
 Steps name stages and iterators by name, so that a step says the same thing whatever was inserted before it.
+
+A step's docstring ends with an example: the loops before it and, below an empty line, those after it, as a `State` prints them.
+The tests take the example from there; they also want errors that name what is wrong and what to do about it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from functools import cache
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from ansor_py.errors import ScheduleError
-from ansor_py.schedule.state import Stage, State
+from ansor_py.schedule.state import Inlined, Stage, State
 
 STEPS: dict[str, type[Step]] = {}
 StepType = TypeVar("StepType", bound="type[Step]")
@@ -46,6 +49,14 @@ class Step(ABC):
 
     kind: ClassVar[str]
     stage: str
+
+    def __post_init__(self) -> None:
+        """Raise ScheduleError for a field of another type than its class says, such as one length where a tuple is due."""
+        hints = _field_types(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _fits(value, hints[field.name]):
+                raise ScheduleError(f"step '{self.kind}': field '{field.name}' must be {field.type}, not {value!r:.80}")
 
     @abstractmethod
     def apply(self, state: State) -> State:
@@ -73,8 +84,21 @@ class Step(ABC):
     def find_stage(self, state: State) -> Stage:
         """The stage that the step is about."""
         if not state.has_stage(self.stage):
-            raise self.error(f"there is no such stage; the stages are {', '.join(s.name for s in state.stages)}")
+            raise self.error(f"there is no such stage; the stages are {_names(state)}")
         return state.stage(self.stage)
+
+    def find_loops(self, state: State) -> Stage:
+        """The stage that the step is about, for a step that changes its loops or says how they run."""
+        stage = self.find_stage(state)
+        if isinstance(stage.location, Inlined):
+            raise self.error("the stage is inlined and has no loops; compute_root gives it some")
+        return stage
+
+    def find_other(self, state: State, name: str) -> Stage:
+        """Another stage that the step names."""
+        if not state.has_stage(name):
+            raise self.error(f"there is no stage '{name}'; the stages are {_names(state)}")
+        return state.stage(name)
 
     def find_iterator(self, stage: Stage, name: str) -> int:
         """Position of an iterator among the loops of a stage."""
@@ -82,6 +106,10 @@ class Step(ABC):
         if name not in names:
             raise self.error(f"there is no iterator '{name}'; stage '{stage.name}' has {', '.join(names) or 'none'}")
         return names.index(name)
+
+
+def _names(state: State) -> str:
+    return ", ".join(stage.name for stage in state.stages)
 
 
 def step_from_json(data: Sequence[Any]) -> Step:
@@ -94,12 +122,7 @@ def step_from_json(data: Sequence[Any]) -> Step:
     fields = dataclasses.fields(cls)
     if len(data) - 1 != len(fields):
         raise ScheduleError(f"step '{data[0]}' takes {len(fields)} fields but {len(data) - 1} are given: {list(data)}")
-    values = [_tupled(item) for item in data[1:]]
-    hints = _field_types(cls)
-    for field, value in zip(fields, values, strict=True):
-        if not _fits(value, hints[field.name]):
-            raise ScheduleError(f"step '{data[0]}': field '{field.name}' must be {field.type}, not {value!r}")
-    return cls(*values)
+    return cls(*map(_tupled, data[1:]))
 
 
 @cache
@@ -108,7 +131,7 @@ def _field_types(cls: type[Step]) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value read from JSON is of a field's type: a class, a union, or a tuple of such."""
+    """Whether a value is of a field's type: a class, a union, or a tuple of such."""
     arguments = get_args(hint)
     if get_origin(hint) is not tuple:
         return any(type(value) is kind for kind in (arguments or (hint,)))

@@ -17,7 +17,26 @@ def _place(step_: Step, state: State, location: Location) -> State:
 @step("compute_at")
 @dataclass(frozen=True)
 class ComputeAt(Step):
-    """Compute the stage inside a loop of a consumer: at each iteration, the part (with halo) that is read from there on."""
+    """Compute the stage inside a loop of a consumer: at each iteration, the part (with halo) that is read from there on.
+
+    Before, and after `ComputeAt("C", "D", "i")`:
+
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+        for i in 20:
+          for j in 12:
+            D[i, j] = max(C[i, j], 0)
+
+        for i in 20:
+          for i in needed:
+            for j in needed:
+              for k in 16:
+                C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+          for j in 12:
+            D[i, j] = max(C[i, j], 0)
+    """
 
     target: str
     iterator: str
@@ -31,40 +50,72 @@ class ComputeAt(Step):
         self.find_stage(state)
         if state.is_output(self.stage):
             raise self.error("it is an output and has to be computed at root")
-        if not state.has_stage(self.target):
-            raise self.error(f"there is no stage '{self.target}'; the stages are {', '.join(s.name for s in state.stages)}")
-        target = state.stage(self.target)
+        target = self.find_other(state, self.target)
         position = self.find_iterator(target, self.iterator)
         if isinstance(target.location, Inlined):
-            raise self.error(f"stage '{self.target}' is inlined and has no loops")
+            raise self.error(f"stage '{self.target}' is inlined and has no loops; attach it to a stage that has some")
         if target.iterators[position].annotation == "vectorize":
             raise self.error("the loop is vectorised; attach further out")
         check_untiled(self, target, [self.iterator])
         if not _reaches(state, self.stage, self.target):
-            raise self.error(f"stage '{self.target}' does not depend on it")
+            readers = ", ".join(reader.name for reader in state.readers(self.stage))
+            raise self.error(f"stage '{self.target}' does not depend on it; what reads it is {readers}")
         return _place(self, state, At(self.target, self.iterator))
 
 
 @step("compute_inline")
 @dataclass(frozen=True)
 class ComputeInline(Step):
-    """Replace every read of the stage by its formula."""
+    """Replace every read of the stage by its formula. An element that is read several times there is computed once.
+
+    Before, and after `ComputeInline("D")`:
+
+        for i in 20:
+          for j in 12:
+            D[i, j] = exp(A[i, j])
+        for i in 20:
+          for j in 12:
+            E[i, j] = max(D[i, j], 1)
+
+        for i in 20:
+          for j in 12:
+            E[i, j] = max(exp(A[i, j]), 1)
+    """
 
     def apply(self, state: State) -> State:
         stage = self.find_stage(state)
         if state.is_output(self.stage):
             raise self.error("it is an output and has to be computed")
         if has_reduction(stage.tensor):
-            raise self.error("it is a reduction, which cannot be part of another formula")
+            raise self.error("it is a reduction, which cannot be part of another formula; use compute_at")
         if state.attached_to(self.stage):
-            raise self.error(f"stage '{state.attached_to(self.stage)[0].name}' is attached to it")
+            raise self.error(f"stage '{state.attached_to(self.stage)[0].name}' is attached to it; attach that elsewhere first")
         return _place(self, state, Inlined())
 
 
 @step("compute_root")
 @dataclass(frozen=True)
 class ComputeRoot(Step):
-    """Give the stage a loop nest of its own again."""
+    """Give the stage a loop nest of its own again.
+
+    Before, and after `ComputeRoot("C")`:
+
+        for i in 20:
+          for i in needed:
+            for j in needed:
+              for k in 16:
+                C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+          for j in 12:
+            D[i, j] = max(C[i, j], 0)
+
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+        for i in 20:
+          for j in 12:
+            D[i, j] = max(C[i, j], 0)
+    """
 
     def apply(self, state: State) -> State:
         return _place(self, state, Root())

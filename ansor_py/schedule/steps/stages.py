@@ -37,13 +37,13 @@ def _require_unmarked(step_: Step, state: State, stage: Stage) -> None:
     for item in stage.iterators:
         if item.annotation != "none":
             raise step_.error(f"its iterator '{item.name}' is already marked {item.annotation}; this step comes first")
-    if stage.unroll_limit or stage.storage_align is not None:
-        raise step_.error("it has an unroll limit or an aligned buffer already; this step comes first")
+    if stage.unroll_limit or stage.storage_align is not None or stage.register_tile is not None:
+        raise step_.error("it has an unroll limit, an aligned buffer or a register tile already; this step comes first")
 
 
 def _require_new_name(step_: Step, state: State, name: str) -> None:
     if any(tensor.name == name for tensor in (*state.dag.inputs, *(stage.tensor for stage in state.stages))):
-        raise step_.error(f"there is already a tensor '{name}'")
+        raise step_.error(f"there is already a tensor '{name}'; this step can be taken once")
 
 
 def _with_body(stage: Stage, body: Expr) -> Stage:
@@ -62,7 +62,23 @@ def _inserted(state: State, at: str, *stages: Stage) -> State:
 @step("cache_write")
 @dataclass(frozen=True)
 class CacheWrite(Step):
-    """Compute into a buffer of its own, `NAME.local`, which the stage copies: the copy's tiles can hold the compute."""
+    """Compute into a buffer of its own, `NAME.local`, which the stage copies: the copy's tiles can hold the compute.
+
+    Before, and after `CacheWrite("C")`:
+
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C.local[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+        for i in 20:
+          for j in 12:
+            C[i, j] = C.local[i, j]
+    """
 
     def apply(self, state: State) -> State:
         stage = self.find_stage(state)
@@ -79,6 +95,21 @@ class CacheRead(Step):
     """Copy a tensor (stage or placeholder) into `NAME.cache` and let the listed readers read the copy.
 
     `stage` names the tensor that is copied.
+
+    Before, and after `CacheRead("B", ("C",))`:
+
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B[k, j]), axes=[k])
+
+        for i0 in 16:
+          for i1 in 12:
+            B.cache[i0, i1] = B[i0, i1]
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B.cache[k, j]), axes=[k])
     """
 
     readers: tuple[str, ...]
@@ -89,6 +120,8 @@ class CacheRead(Step):
             raise self.error(f"there is no such tensor; there are {', '.join(tensors)}")
         source = tensors[self.stage]
         _require_new_name(self, state, f"{source.name}.cache")
+        if not self.readers:
+            raise self.error("no reader is named; name the stages that read the copy")
         actual = {stage.name for stage in state.readers(source.name)}
         for reader in self.readers:
             if reader not in actual:
@@ -115,19 +148,30 @@ class CacheOperand(Step):
     For reads whose indices are no plain axes; elements that the read would take from outside of the tensor are zero. `stage`
     names the tensor that is copied.
 
-        cache_operand("w", "y")     # y reads w[rc, f, 2 * rx + px]
-        w.cache[f, px, rc, rx] = w[rc, f, 2 * rx + px];   y reads w.cache[f, px, rc, rx]
+    Before, and after `CacheOperand("W", "Y")`:
+
+        for p in 2:
+          for i in 10:
+            for k in 3:
+              Y[p, i] = sum((X[(i + k)] * W[((1 - p) + (2 * k))]), axes=[k])
+
+        for p in 2:
+          for k in 3:
+            W.cache[p, k] = W[((1 - p) + (2 * k))]
+        for p in 2:
+          for i in 10:
+            for k in 3:
+              Y[p, i] = sum((X[(i + k)] * W.cache[p, k]), axes=[k])
     """
 
     reader: str
 
     def apply(self, state: State) -> State:
-        reader = next((stage for stage in state.stages if stage.name == self.reader), None)
-        if reader is None:
-            raise self.error(f"there is no stage '{self.reader}'")
+        reader = self.find_other(state, self.reader)
         reads = {read for read in reads_of(reader.op.body) if read.tensor.name == self.stage}
         if len(reads) != 1:
-            raise self.error(f"stage '{self.reader}' reads it in {len(reads)} ways; this step needs exactly one")
+            remedy = "cache_read copies the whole tensor" if reads else "name a tensor that it reads"
+            raise self.error(f"stage '{self.reader}' reads it in {len(reads)} ways, and not in one; {remedy}")
         _require_new_name(self, state, f"{self.stage}.cache")
         read = next(iter(reads))
         used = set().union(*(variables_of(index) for index in read.indices))
@@ -165,6 +209,21 @@ class Rfactor(Step):
 
     The loop may be a part of a split (of fused) reduction axes, whose lengths must be numbers. `position` is where the
     new axis stands among the spatial axes of the partial stage (-1: last).
+
+    Before, and after `Rfactor("S", "k.1", -1)`:
+
+        for i in 20:
+          for k.0 in 4:
+            for k.1 in 4:
+              S[i] = sum(A[i, k], axes=[k])
+
+        for i in 20:
+          for k.1 in 4:
+            for k.0 in 4:
+              S.rf[i, k.1] = sum(A[i, ((k.0 * 4) + k.1)], axes=[k.0])
+        for i in 20:
+          for k.1 in 4:
+            S[i] = sum(S.rf[i, k.1], axes=[k.1])
     """
 
     iterator: str
@@ -175,8 +234,9 @@ class Rfactor(Step):
         factored = stage.iterators[self.find_iterator(stage, self.iterator)]
         body = stage.op.body
         if factored.kind != "reduction" or not isinstance(body, Reduce):
-            raise self.error("it is not a reduction loop")
+            raise self.error("it is not a reduction loop; name one")
         _require_unmarked(self, state, stage)
+        self._require_plain_axes(stage)
         _require_new_name(self, state, f"{stage.name}.rf")
         values, extents, conditions = self._reduction_values(stage)
         loops = [item for item in stage.iterators if item.kind == "reduction"]
@@ -196,25 +256,33 @@ class Rfactor(Step):
         )
         return _inserted(state, stage.name, fresh_stage(partial), replace(fresh_stage(final), location=stage.location))
 
+    def _require_plain_axes(self, stage: Stage) -> None:
+        """The loops over output elements are made anew; nothing must have been done to them yet."""
+        axes = tuple(axis.name for axis in stage.op.axes)
+        if tuple(item.name for item in stage.iterators[: len(axes)]) != axes:
+            raise self.error(f"its loops over {', '.join(axes)} have already been transformed; this step comes first")
+        if not -1 <= self.position <= len(axes):
+            raise self.error(f"the new axis cannot stand at {self.position}; 0 to {len(axes)} are possible, and -1 is last")
+
     def _reduction_values(self, stage: Stage) -> tuple[dict[str, Expr], dict[str, int], list[Expr]]:
         """Reduction axes in terms of the loops, the loops' extents, and what must hold where lengths do not divide."""
         extents = {axis.name: axis.extent for axis in stage.op.reduce_axes}
-        touched = set(extents)
+        reduced = set(extents)
         for relation in stage.relations:
-            if isinstance(relation, FuseRelation) and set(relation.parents) <= touched:
+            if isinstance(relation, FuseRelation) and set(relation.parents) <= reduced:
                 product = 1
                 for parent in relation.parents:
                     product *= extents[parent]
                 extents[relation.fused] = product
-                touched.add(relation.fused)
-            elif isinstance(relation, SplitRelation) and relation.parent in touched:
+                reduced.add(relation.fused)
+            elif isinstance(relation, SplitRelation) and relation.parent in reduced:
                 rest = extents[relation.parent]
                 for part, length in zip(reversed(relation.parts[1:]), relation.lengths, strict=True):
                     if not isinstance(length, int):
                         raise self.error(f"the length of '{part}' is still open ({length}); rfactor needs numbers")
                     extents[part], rest = min(length, rest), -(-rest // length)
                 extents[relation.parts[0]] = rest
-                touched |= set(relation.parts)
+                reduced |= set(relation.parts)
         values: dict[str, Expr] = {
             item.name: Axis(item.name, extents[item.name], "spatial" if item.name == self.iterator else "reduction")
             for item in stage.iterators
@@ -222,7 +290,7 @@ class Rfactor(Step):
         }
         conditions: list[Expr] = []
         for relation in reversed(stage.relations):
-            if isinstance(relation, SplitRelation) and relation.parent in touched:
+            if isinstance(relation, SplitRelation) and relation.parent in reduced:
                 value = values[relation.parts[0]]
                 total = extents[relation.parts[0]]
                 for part in relation.parts[1:]:
@@ -230,7 +298,7 @@ class Rfactor(Step):
                 values[relation.parent] = value
                 if total != extents[relation.parent]:
                     conditions.append(value < extents[relation.parent])
-            elif isinstance(relation, FuseRelation) and relation.fused in touched:
+            elif isinstance(relation, FuseRelation) and relation.fused in reduced:
                 inner = 1
                 for parent in reversed(relation.parents):
                     values[parent] = (values[relation.fused] // inner) % extents[parent]
@@ -247,8 +315,24 @@ class TransformLayout(Step):
 
     Where a size does not divide, the rest of the last tile is zero. Reads elsewhere are rewritten to the new layout.
 
-        transform_layout("B.cache", (("j", 16),), ("j.outer", "k", "j.inner"))
-        B.cache[k, j]  ->  B.cache[j // 16, k, j % 16]
+    Before, and after `TransformLayout("B.cache", (("j", 8),), ("j.outer", "k", "j.inner"))`:
+
+        for j in 12:
+          for k in 16:
+            B.cache[j, k] = B[k, j]
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B.cache[j, k]), axes=[k])
+
+        for j.outer in 2:
+          for k in 16:
+            for j.inner in 8:
+              B.cache[j.outer, k, j.inner] = select((((j.outer * 8) + j.inner) < 12), B[k, ((j.outer * 8) + j.inner)], 0)
+        for i in 20:
+          for j in 12:
+            for k in 16:
+              C[i, j] = sum((A[i, k] * B.cache[(j // 8), k, (j % 8)]), axes=[k])
     """
 
     tiles: tuple[tuple[str, int], ...]
@@ -258,14 +342,16 @@ class TransformLayout(Step):
         stage = self.find_stage(state)
         _require_unscheduled(self, state, stage)
         if state.is_output(self.stage):
-            raise self.error("it is an output, whose layout is fixed")
+            raise self.error("it is an output, whose layout is fixed; transform the buffer that a cache_write of it makes")
         sizes = dict(self.tiles)
+        if len(sizes) < len(self.tiles):
+            raise self.error(f"an axis has two tiles in {list(self.tiles)}; give each one")
         new_axes: dict[str, Axis] = {}
         old_values: dict[str, Expr] = {}
         conditions: list[Expr] = []
         for axis in stage.op.axes:
-            size = sizes.pop(axis.name, 0)
-            if not size:
+            size = sizes.pop(axis.name, None)
+            if size is None:
                 new_axes[axis.name] = axis
                 continue
             if size < 1:
@@ -277,7 +363,8 @@ class TransformLayout(Step):
             if axis.extent % size:
                 conditions.append(old_values[axis.name] < axis.extent)
         if sizes:
-            raise self.error(f"there is no axis '{next(iter(sizes))}' to tile")
+            axes = ", ".join(axis.name for axis in stage.op.axes)
+            raise self.error(f"there is no axis '{next(iter(sizes))}' to tile; the axes are {axes or 'none'}")
         if sorted(new_axes) != sorted(self.order):
             raise self.error(f"the order {list(self.order)} must list exactly the new axes {sorted(new_axes)}")
         if conditions and isinstance(stage.op.body, Reduce):

@@ -11,20 +11,20 @@ from __future__ import annotations
 import itertools
 import math
 
-from ansor_py.cost_model.oracle_uses import (
-    BYTES,
-    Located,
-    Use,
-    dimension_width,
-    elements_touched,
-    iteration_count,
-    stride_along,
-    uses_of,
-)
 from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statements
 from ansor_py.schedule.state import State
 from ansor_py.target import Target
 from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, reads_of, walk
+from feature_oracle_uses import (
+    BYTES,
+    Located,
+    Use,
+    dimension_width,
+    footprint,
+    iteration_count,
+    stride_along,
+    uses_of,
+)
 
 FLOATS = ("float32", "float64")
 
@@ -166,7 +166,7 @@ def _body_bytes(item: Located, depth: int, all_items: list[Located]) -> int:
     most: dict[str, int] = {}
     for other in _inside(item, depth, all_items):
         for use in other.uses:
-            most[use.name] = max(most.get(use.name, 0), use.element * elements_touched(use, other.loops[depth:]))
+            most[use.name] = max(most.get(use.name, 0), use.element * footprint(use, other.loops[depth:]))
     return sum(most.values())
 
 
@@ -189,7 +189,7 @@ def _buffer(item: Located, number: int, use: Use, all_items: list[Located], targ
         "read_write": float(accumulates),
     }
     fields["bytes"] = iteration_count(item.loops) * use.element
-    fields["unique_bytes"] = elements_touched(use, item.loops) * use.element
+    fields["unique_bytes"] = footprint(use, item.loops) * use.element
     fields["lines"] = 1
     for position in reversed(range(len(item.loops))):
         loop = item.loops[position]
@@ -223,7 +223,7 @@ def _reuse(item: Located, use: Use, all_items: list[Located]) -> dict[str, float
     for depth in reversed(range(len(item.loops) + 1)):
         loop = item.loops[depth - 1] if depth else None
         sharing = [
-            elements_touched(shared, other.loops[depth:])
+            footprint(shared, other.loops[depth:])
             for other in _inside(item, depth, all_items)
             for shared in other.uses
             if shared.name == use.name
@@ -242,7 +242,7 @@ def _reuse(item: Located, use: Use, all_items: list[Located]) -> dict[str, float
 
 
 def _statement_bytes(item: Located, depth: int) -> int:
-    return sum(use.element * elements_touched(use, item.loops[depth:]) for use in item.uses)
+    return sum(use.element * footprint(use, item.loops[depth:]) for use in item.uses)
 
 
 def _intensity(item: Located) -> dict[str, float]:
@@ -332,7 +332,7 @@ def _loads(item: Located, inside: tuple[Loop, ...], lanes: int) -> int:
     """Loads of the read buffers in one step: whole vectors where a vectorised loop moves the buffer, else single elements."""
     total = 0
     for use in item.uses[1:]:
-        elements = elements_touched(use, inside)
+        elements = footprint(use, inside)
         moved = any(stride_along(use, loop) != 0 for loop in item.loops if loop.annotation == "vectorize")
         total += math.ceil(elements / lanes) if moved else elements
     return total
@@ -382,7 +382,7 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
     fields = dict.fromkeys(("broadcast_loads", "contiguous_loads", "gathered_loads"), 0.0)
     strides = [stride_along(use, item.loops[vectorised[-1]]) if vectorised else 0 for use in item.uses]
     for use, stride in zip(item.uses[1:], strides[1:], strict=True):
-        loads = math.ceil(elements_touched(use, tile) / lanes) if stride == 1 else elements_touched(use, tile)
+        loads = math.ceil(footprint(use, tile) / lanes) if stride == 1 else footprint(use, tile)
         kind = "broadcast_loads" if stride == 0 else "contiguous_loads" if stride == 1 else "gathered_loads"
         fields[kind] += iteration_count(around) * loads
     fields["stores"] = raw["iterations"] * _vector_share(item, target) / max(1, raw["accumulation_run"])

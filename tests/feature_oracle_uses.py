@@ -1,7 +1,7 @@
 """What the statements of one concrete program access, for the slow feature extractor: buffers, widths, strides, bytes touched.
 
 uses_of(nest, loops, statement)[0].accesses     # index tuples of its first buffer
-elements_touched(use, inside=loops[2:])     # elements of it that the inner loops touch
+footprint(use, inside=loops[2:])     # elements of it that the inner loops touch
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def dimension_width(use: Use, dimension: int, inside: tuple[Loop, ...]) -> int:
     return min(max(widths) + spread, use.shape[dimension])
 
 
-def elements_touched(use: Use, inside: tuple[Loop, ...]) -> int:
+def footprint(use: Use, inside: tuple[Loop, ...]) -> int:
     """Elements of a buffer that are touched while the loops `inside` run."""
     return math.prod(dimension_width(use, dimension, inside) for dimension in range(len(use.shape)))
 

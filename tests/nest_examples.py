@@ -1,0 +1,72 @@
+"""Small tensor expressions whose loop nests are short to read: what docstrings and tests of steps and rules begin with."""
+
+from __future__ import annotations
+
+from ansor_py import te
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import Step
+from ansor_py.te.tensor import Tensor
+
+
+def exponentials() -> Tensor:
+    """D."""
+    a = te.placeholder((20, 12), name="A")
+    return te.compute((20, 12), lambda i, j: te.exp(a[i, j]), name="D")
+
+
+def product(columns: int = 12, constant: bool = False) -> Tensor:
+    """C = A B, of which B may be a constant."""
+    a, b = te.placeholder((20, 16), name="A"), te.placeholder((16, columns), name="B", constant=constant)
+    k = te.reduce_axis(16, "k")
+    return te.compute((20, columns), lambda i, j: te.reduce_sum(a[i, k] * b[k, j], k), name="C")
+
+
+def product_relu() -> Tensor:
+    """C = A B and D."""
+    c = product()
+    return te.compute((20, 12), lambda i, j: te.maximum(c[i, j], 0.0), name="D")
+
+
+def scaled_relu() -> Tensor:
+    """D, a ReLU, and E, twice that."""
+    a = te.placeholder((20, 12), name="A")
+    d = te.compute((20, 12), lambda i, j: te.maximum(a[i, j], 0.0), name="D")
+    return te.compute((20, 12), lambda i, j: d[i, j] * 2.0, name="E")
+
+
+def product_of_exponentials() -> Tensor:
+    """D = exp(A), C = D B."""
+    a, b, k = te.placeholder((20, 16), name="A"), te.placeholder((16, 12), name="B"), te.reduce_axis(16, "k")
+    d = te.compute((20, 16), lambda i, j: te.exp(a[i, j]), name="D")
+    return te.compute((20, 12), lambda i, j: te.reduce_sum(d[i, k] * b[k, j], k), name="C")
+
+
+def chain() -> Tensor:
+    """D and then E, both elementwise."""
+    d = exponentials()
+    return te.compute((20, 12), lambda i, j: te.maximum(d[i, j], 1.0), name="E")
+
+
+def row_sums(rows: int = 20, columns: int = 16) -> Tensor:
+    """S."""
+    a, k = te.placeholder((rows, columns), name="A"), te.reduce_axis(columns, "k")
+    return te.compute((rows,), lambda i: te.reduce_sum(a[i, k], k), name="S")
+
+
+def normalised_product() -> Tensor:
+    """C = A B, S the sums of its rows, D = C / S."""
+    c, m = product(), te.reduce_axis(12, "m")
+    s = te.compute((20,), lambda i: te.reduce_sum(c[i, m], m), name="S")
+    return te.compute((20, 12), lambda i, j: c[i, j] / s[i], name="D")
+
+
+def phases() -> Tensor:
+    """Y: two phases of a transposed convolution of a row, by a kernel of 6."""
+    x, w, k = te.placeholder((12,), name="X"), te.placeholder((6,), name="W"), te.reduce_axis(3, "k")
+    return te.compute((2, 10), lambda p, i: te.reduce_sum(x[i + k] * w[1 - p + 2 * k], k), name="Y")
+
+
+def state_of(output: Tensor, *steps: Step) -> State:
+    """The state of all that the output needs, after some steps."""
+    return State.initial(ComputeDAG.from_outputs(output)).replay(steps)
