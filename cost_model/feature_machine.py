@@ -42,7 +42,7 @@ def statement_bytes(statement: StatementArrays) -> Floats:
 
 @feature_group(
     "machine",
-    ["redundancy", "parallel_chunks_per_core", "parallel_imbalance", "l1_traffic", "l2_traffic", "l3_traffic", "prepared"],
+    ["redundancy", "parallel_chunks_per_core", "parallel_imbalance", "l1_traffic", "l2_traffic", "l3_traffic", "prepacked"],
 )
 def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Wasted iterations, balance over the cores, bytes that move into the levels of cache, whether it runs only once."""
@@ -51,7 +51,7 @@ def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
     out[1] = chunks / target.cores
     out[2] = np.ceil(chunks / target.cores) * target.cores / chunks
     out[3:6] = cache_traffic(statement, target)
-    out[6] = statement.prepared
+    out[6] = statement.prepacked
 
 
 def cache_traffic(statement: StatementArrays, target: Target) -> Floats:

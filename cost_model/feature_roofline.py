@@ -52,7 +52,7 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     core = np.maximum(cycles[0], cycles[1])
     busiest = np.maximum(core, cycles[3]) + EXPOSED * np.minimum(core, cycles[3])
     out[0:4] = cycles
-    out[4] = 0.0 if statement.prepared else (busiest + cycles[2]) * waves / chunks
+    out[4] = 0.0 if statement.prepacked else (busiest + cycles[2]) * waves / chunks
 
 
 def operation_weight(counts: OperationCounts) -> int:

@@ -76,7 +76,7 @@ class StatementArrays:
     allocated: Floats | None  # [n] elements of the stored buffer if it is a temporary
     allocation_depth: int  # number of loops around the allocation, those of other stages
     work: int  # iterations of the definition: all axes at full extent
-    prepared: bool  # computed from constants alone, once and not in every call
+    prepacked: bool  # computed from constants alone, once and not in every call
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
     sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D, n] statements using a buffer
     shared_footprint: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
@@ -87,7 +87,7 @@ class StatementArrays:
         """Equal for statements that differ in nothing but numbers, so that they can be worked on together."""
         loops = tuple((loop.variable, loop.kind, loop.annotation) for loop in self.loops)
         buffers = tuple((use.name, use.kind) for use in self.buffers)
-        body = (self.operations, isinstance(self.bounds.body, Reduce), self.work, self.prepared)
+        body = (self.operations, isinstance(self.bounds.body, Reduce), self.work, self.prepacked)
         return loops, self.tile, buffers, body, self.allocation_depth, self.allocated is None
 
     @cached_property
@@ -221,7 +221,7 @@ def statement_arrays(
         allocated=allocated,
         allocation_depth=len(b.enclosing),
         work=work,
-        prepared=b.stage.name in state.prepacked,
+        prepacked=b.stage.name in state.prepacked,
     )
 
 

@@ -151,7 +151,7 @@ class Program(Timed):
             arrays.append(aligned_array(spec.shape, spec.dtype))
             arrays[-1][...] = 0 if spec.role == "output" else rng.standard_normal(spec.shape)
         self.outputs = [array for array, spec in zip(arrays, compiled.buffers, strict=True) if spec.role == "output"]
-        super().__init__(self._kernel.address, [*arrays, *self._kernel.prepare(arrays)], compiled.workspace_bytes, threads)
+        super().__init__(self._kernel.address, [*arrays, *self._kernel.prepack(arrays)], compiled.workspace_bytes, threads)
 
 
 def native_loop(read: int, written: int, target: Target, threads: int) -> Timed:

@@ -124,7 +124,7 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
         register.index(axes.vector) if axes.vector is not None else None,
         sketch.target.lanes(*sketch.state.dtypes(name)),
         kernel,
-        sketch.target.vector_registers,
+        sketch.target,
         packed.width if packed is not None else None,  # a row of the register tile is a row of the panel
         sketch.options,
     )

@@ -5,7 +5,7 @@ the micro-kernel takes, are offered: with V vectors along the vector axis and a 
 and what is at hand of the operands. AVX-512 has 32 registers, so 14x32, 12x32, 8x48 and 6x64 fit; of AVX2's 16 registers 3 rows
 of 4 vectors take all.
 
-    register_tiles((512, 512), vector=1, lanes=16, kernel=FLOAT32, registers=32)    # ((1, 16), ..., (14, 32), ..., (6, 64))
+    register_tiles((512, 512), vector=1, lanes=16, kernel=FLOAT32, target=target)    # ((1, 16), ..., (14, 32), ..., (6, 64))
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from itertools import combinations
 
 from ansor_py.schedule.micro_kernels import MicroKernel
 from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
+from ansor_py.target import Target
 
 
 @cache
@@ -24,7 +25,7 @@ def register_tiles(
     vector: int | None,
     lanes: int,
     kernel: MicroKernel,
-    registers: int,
+    target: Target,
     width: int | None = None,
     options: SpaceOptions = DEFAULT_SPACE,
 ) -> tuple[tuple[int, ...], ...]:
@@ -34,14 +35,12 @@ def register_tiles(
     """
     others = [position for position in range(len(extents)) if position != vector]
     lengths = [width or 1] if vector is None or width else vector_lengths(extents[vector], lanes, options.register_vectors)
+    usable = target.vector_registers - options.spare_registers
     tiles: list[tuple[int, ...]] = []
     accumulators: list[int] = []
     for length in lengths:
         vectors = -(-length // lanes) if vector is not None else 1
-        fitting = (
-            rows for rows in range(registers, 1, -1) if kernel.registers(rows, vectors) + options.spare_registers <= registers
-        )
-        room = next(fitting, 1)
+        room = next((rows for rows in range(usable, 1, -1) if kernel.registers(rows, vectors, target) <= usable), 1)
         for shape in _shapes([extents[position] for position in others], room, options):
             tile = dict(zip(others, shape, strict=True))
             if vector is not None:

@@ -48,7 +48,7 @@ def oracle_features(state: State, target: Target) -> list[dict[str, float]]:
         raw |= _buffers(item, located, target)
         raw |= _intensity(item)
         raw |= _machine(state, item, located, target)
-        raw |= {"prepared": float(_is_prepared(nest, item, located))}
+        raw |= {"prepacked": float(_is_prepacked(nest, item, located))}
         raw |= _accesses(state, item, raw, target)
         raw |= _roofline(state, item, raw, target)
         rows.append(raw)
@@ -338,7 +338,7 @@ def _loads(item: Located, inside: tuple[Loop, ...], lanes: int) -> int:
     return total
 
 
-def _is_prepared(nest: Nest, item: Located, all_items: list[Located]) -> bool:
+def _is_prepacked(nest: Nest, item: Located, all_items: list[Located]) -> bool:
     """Whether all that it depends on, with what stands in the same nests at root, comes from constants and is no output."""
     pending, seen = [item], set[int]()
     while pending:
@@ -413,7 +413,7 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     waves = math.ceil(chunks / target.cores)
     cycles["roofline_cycles"] = 0.0
-    if not raw["prepared"]:
+    if not raw["prepacked"]:
         busiest = max(spent, cycles["memory_cycles"]) + min(spent, cycles["memory_cycles"]) / 4
         cycles["roofline_cycles"] = (busiest + cycles["store_cycles"]) * waves / chunks
     return cycles

@@ -38,7 +38,7 @@ from ansor_py.target import Target
 DRIVER = Path(__file__).with_name("foreign_driver.c")
 QEMU_VERSION = (7, 2)  # the first that emulates AVX2, and knows the Neoverse
 TIMEOUT_SECONDS = 120
-KINDS = {"input": 0, "constant": 0, "output": 1, "prepared": 2}  # as the driver numbers them
+KINDS = {"input": 0, "constant": 0, "output": 1, "prepacked": 2}  # as the driver numbers them
 
 
 class ForeignRunError(Exception):
@@ -137,7 +137,7 @@ def _runtime(architecture: str) -> bytes:
 
 
 def _input_file(compiled: CompiledKernel, inputs: Sequence[NDArray[Any]]) -> bytes:
-    specs = (*compiled.buffers, *compiled.prepared)
+    specs = (*compiled.buffers, *compiled.prepacked)
     numbers = [compiled.threads, compiled.workspace_bytes, len(specs)]
     for spec in specs:
         numbers += [_bytes(spec), KINDS[spec.role]]

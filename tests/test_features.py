@@ -419,18 +419,18 @@ def test_the_definition_document_names_every_field() -> None:
 
 
 @on_four_targets
-def test_what_is_computed_from_constants_alone_is_prepared(target: Target) -> None:
+def test_what_is_computed_from_constants_alone_is_prepacked(target: Target) -> None:
     x = placeholder((16, 8), name="x")
     weight = placeholder((8, 4), name="weight", constant=True)
     packed = compute((8, 4), lambda i, j: weight[i, j] * 2.0, name="packed")
     again = compute((8, 4), lambda i, j: packed[i, j] + 1.0, name="again")
     k = reduce_axis(8, "k")
     out = compute((16, 4), lambda i, j: reduce_sum(x[i, k] * again[k, j], k), name="out")
-    assert [row["prepared"] for row in features_of(out, target)] == [1, 1, 0]
+    assert [row["prepacked"] for row in features_of(out, target)] == [1, 1, 0]
     assert [row["roofline_cycles"] > 0 for row in features_of(out, target)] == [False, False, True]
-    assert [row["prepared"] for row in features_of(out, target, (ComputeAt("again", "out", "i"),))] == [1, 0, 0]
-    assert [row["prepared"] for row in features_of(again, target, (ComputeAt("packed", "again", "i"),))] == [0, 0]
-    assert [row["prepared"] for row in features_of(out, target, (ComputeAt("packed", "again", "i"),))] == [1, 1, 0]
+    assert [row["prepacked"] for row in features_of(out, target, (ComputeAt("again", "out", "i"),))] == [1, 0, 0]
+    assert [row["prepacked"] for row in features_of(again, target, (ComputeAt("packed", "again", "i"),))] == [0, 0]
+    assert [row["prepacked"] for row in features_of(out, target, (ComputeAt("packed", "again", "i"),))] == [1, 1, 0]
 
 
 SUITE = (

@@ -150,7 +150,7 @@ DEFAULTS: dict[str, Callable[[], Tensor]] = {
 
 
 def packed_constant(target: Target) -> tuple[ComputeDAG, Steps]:
-    """A constant packed into panels before the first run: a prepared buffer, with a tail."""
+    """A constant packed into panels before the first run: a prepacked buffer, with a tail."""
     panel = 2 * target.lanes("float32")
     x, w = te.placeholder((19, 23), name="x"), te.placeholder((23, 37), name="w", constant=True)
     k = te.reduce_axis(23, "k")
@@ -287,11 +287,11 @@ def test_random_schedules_compute_what_numpy_computes(cpu: ForeignCpu, seed: int
 
 @pytest.mark.parametrize("target", structure_targets(f"cores={THREADS}"))
 def test_the_programs_have_what_they_are_there_for(target: Target) -> None:
-    """Prepared buffers, workspace, parallel loops and calls of libm are executed only if the programs have them."""
+    """Prepacked buffers, workspace, parallel loops and calls of libm are executed only if the programs have them."""
     names = ("packed constant", "packed operands", "matmul relu", "functions float64")
     constant, operands, parallel, functions = (built(name, target)[1] for name in names)
-    assert constant.prepare_symbol
-    assert [spec.name for spec in constant.prepared] == ["w.cache"]
+    assert constant.prepack_symbol
+    assert [spec.name for spec in constant.prepacked] == ["w.cache"]
     assert operands.workspace_bytes
     for compiled in (constant, operands, parallel):
         assert PARALLEL.encode() in compiled.object_code

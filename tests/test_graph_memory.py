@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansor_py.codegen.memory import ALIGNMENT
 from ansor_py.graph import partition_model
-from ansor_py.graph.memory import ALIGNMENT_BYTES, Buffer, MemoryPlan, plan_memory
+from ansor_py.graph.memory import Buffer, MemoryPlan, plan_memory
 from ansor_py.graph.planning import lifetimes
 from ansor_py.graph.random_weights import find_light_models
 
@@ -19,14 +20,14 @@ def check(buffers: list[Buffer], plan: MemoryPlan) -> None:
     live = [0] * (max((buffer.last for buffer in buffers), default=0) + 1)
     for index, buffer in enumerate(buffers):
         start = plan.offsets[buffer.name]
-        assert start % ALIGNMENT_BYTES == 0
+        assert start % ALIGNMENT == 0
         assert 0 <= start <= plan.arena_bytes - buffer.bytes
         for other in buffers[:index]:
             if buffer.first <= other.last and other.first <= buffer.last and buffer.bytes and other.bytes:
                 begin = plan.offsets[other.name]
                 assert start + buffer.bytes <= begin or begin + other.bytes <= start, (buffer, other)
         for step in range(buffer.first, buffer.last + 1):
-            live[step] += -(-buffer.bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            live[step] += -(-buffer.bytes // ALIGNMENT) * ALIGNMENT
     assert plan.live_bytes == max(live)
     assert plan.arena_bytes <= LIMIT * plan.live_bytes
 

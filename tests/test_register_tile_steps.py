@@ -177,11 +177,13 @@ def test_a_micro_kernel_needs_its_features(apart: MicroKernel) -> None:
 @pytest.mark.parametrize("target", structure_targets())
 def test_registers_are_those_of_what_is_at_hand(target: Target) -> None:
     product, formula = MICRO_KERNELS[PRODUCT], FORMULA
-    assert product.registers(3, 4) == 12 + 3 + 1  # three broadcasts and one vector at a time
-    assert product.registers(14, 2) == 28 + 2 + 1  # two vectors and one broadcast at a time
-    assert formula.registers(3, 4) == 12 + 4 + 1
-    assert product.goes_by_columns(3, 4, 16)
-    assert not product.goes_by_columns(3, 4, 32)  # all four vectors fit as well
+    copies = target.overwrites_operands
+    assert copies == (target.architecture == "x86-64" and target.vector_bytes == 16)
+    assert product.registers(3, 4, target) == 12 + 3 + 1 + copies  # three broadcasts and one vector at a time
+    assert product.registers(14, 2, target) == 28 + 2 + 1 + copies  # two vectors and one broadcast at a time
+    assert product.registers(14, 1, target) == 14 + 1 + 1  # the broadcast is used once
+    assert formula.registers(3, 4, target) == 12 + 4 + 1 + copies
+    assert product.goes_by_columns(3, 4, target) == (target.vector_registers == 16)  # in 32 all four vectors fit as well
 
 
 @pytest.mark.parametrize("target", executed_targets())

@@ -11,6 +11,9 @@ from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import kernel_text
 from ansor_py.codegen.llvm import emit_assembly
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.micro_kernels.outer_products import FLOAT32
+from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Vectorize
+from ansor_py.sketch_rules.register_tile import register_tiles
 from ansor_py.target import Target
 from targets import structure_targets
 
@@ -53,3 +56,22 @@ def test_the_inner_loop_keeps_its_accumulators_in_registers(target: Target) -> N
     for loop in tiles:
         assert sum(bool(STACK.search(line)) for line in loop) <= accesses * multiplications(loop)
         assert len(loop) < instructions * multiplications(loop)
+
+
+@pytest.mark.parametrize("target", structure_targets())
+def test_a_tile_that_fits_by_count_fits_the_registers(target: Target) -> None:
+    """No accumulator in memory; of 32 registers' largest tiles LLVM gives up one in seven, which loads of a broadcast take."""
+    lanes = target.lanes("float32")
+    order = Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1"))
+    for rows, width in register_tiles((512, 512), 1, lanes, FLOAT32, target):
+        if rows * width < 8 * lanes:
+            continue
+        dag = ComputeDAG.from_outputs(te.matmul(4 * rows, 4 * width, 64))
+        tile = (RegisterTile("C", ("i.1", "j.1"), FLOAT32.name), Vectorize("C", "j.1"))
+        steps = (Split("C", "i", (rows,)), Split("C", "j", (width,)), order, *tile)
+        loops = loops_of(emit_assembly(kernel_text(dag, steps, target, 1), target))
+        tiles = [loop for loop in loops if multiplications(loop) >= rows * width // lanes]
+        assert tiles, (rows, width)
+        for loop in tiles:
+            accesses = sum(bool(STACK.search(line)) for line in loop)
+            assert accesses <= (multiplications(loop) // 7 if target.vector_registers == 32 else 0), (rows, width)

@@ -74,7 +74,7 @@ def test_every_output_and_every_constant_has_a_name() -> None:
     assert list(compiled.plan.schedules.values()) == ["default"]
 
 
-def test_what_is_prepared_from_constants_follows_them() -> None:
+def test_what_is_prepacked_from_constants_follows_them() -> None:
     """A packed weight is an input of every run."""
     x, weight = te.placeholder((6, 7), name="x"), te.placeholder((7, 19), name="weight", constant=True)
     task = Task.from_compute(te.matmul(x, weight, name="product"), TARGET)

@@ -256,23 +256,8 @@ class AddressEmitter(ABC):
         known = self._flat.get(key)
         if known is None:
             self._kept.extend(indices)
-            known = Linear((), 0)
-            stride = 1
-            for extent, index in zip(reversed(tensor.shape), reversed(indices), strict=True):
-                known = known.plus(self.simplifier.linear(index), stride)
-                stride *= extent
-            known = self._flat[key] = self.simplifier.recombine(known)
+            known = self._flat[key] = self.simplifier.recombine(self.simplifier.flat(tensor.shape, indices))
         return known
-
-    def lane_stride(self, flat: Linear) -> int | None:
-        """How far apart (elements) neighbouring lanes are; None if that is not constant."""
-        stride = 0
-        for atom, coefficient in flat.terms:
-            if isinstance(atom, Var) and atom.name == self.lane_variable:
-                stride = coefficient
-            elif self.runs_in_lanes(atom):
-                return None
-        return stride
 
     def address(self, tensor: Tensor, flat: Linear) -> str:
         """The address of the element (of lane 0)."""

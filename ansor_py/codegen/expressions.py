@@ -302,7 +302,7 @@ class ExpressionEmitter(AddressEmitter):
 
     def _loaded(self, read: Read, predicate: Value | None) -> Value:
         flat = self.flat_index(read.tensor, read.indices)
-        stride = self.lane_stride(flat) if self.lanes else 0
+        stride = flat.stride(self.lane_variable) if self.lanes else 0
         dtype, kind = read.dtype, memory_type(read.dtype)
         if stride == 0:
             loaded = self._read_scalar(read.tensor, flat, predicate)
@@ -372,7 +372,7 @@ class ExpressionEmitter(AddressEmitter):
     def store(self, tensor: Tensor, indices: Sequence[Expr], value: Value, predicate: Value | None) -> None:
         """Store a value at the current position, in all lanes where the predicate holds."""
         flat = self.flat_index(tensor, indices)
-        stride = self.lane_stride(flat) if self.lanes else 0
+        stride = flat.stride(self.lane_variable) if self.lanes else 0
         kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
         if not self.lanes:
             stored = self._to_memory(value)

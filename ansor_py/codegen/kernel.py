@@ -27,12 +27,12 @@ from ansor_py.schedule.steps import Step
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 
-Role = Literal["input", "constant", "output", "prepared"]
+Role = Literal["input", "constant", "output", "prepacked"]
 
 
 @dataclass(frozen=True)
 class BufferSpec:
-    """One buffer of a kernel, in ABI order: inputs of the DAG, outputs, then what is prepared once from constants."""
+    """One buffer of a kernel, in ABI order: inputs of the DAG, outputs, then what is prepacked once from constants."""
 
     name: str
     shape: tuple[int, ...]
@@ -44,8 +44,8 @@ class BufferSpec:
 class CompiledKernel:
     """Object code and what a caller needs to know: buffers, workspace (bytes, 64-byte aligned, for `threads` threads).
 
-    `buffers` are inputs and outputs. After them the kernel takes the `prepared` buffers, which `prepare_symbol` (same ABI, to
-    be called once when the constants are known; empty if there is nothing to prepare) fills; constants in `unread` are read
+    `buffers` are inputs and outputs. After them the kernel takes the `prepacked` buffers, which `prepack_symbol` (same ABI, to
+    be called once when the constants are known; empty if there is nothing to prepack) fills; constants in `unread` are read
     only there. `build_phases` are seconds spent on replaying the steps, lowering, writing IR text, and in LLVM.
     """
 
@@ -56,14 +56,14 @@ class CompiledKernel:
     target: str
     threads: int
     build_phases: dict[str, float] = field(default_factory=dict)
-    prepared: tuple[BufferSpec, ...] = ()
-    prepare_symbol: str = ""
+    prepacked: tuple[BufferSpec, ...] = ()
+    prepack_symbol: str = ""
     unread: frozenset[str] = frozenset()
 
     @property
     def symbols(self) -> tuple[str, ...]:
         """The entry points of the object code."""
-        return (self.symbol, self.prepare_symbol) if self.prepare_symbol else (self.symbol,)
+        return (self.symbol, self.prepack_symbol) if self.prepack_symbol else (self.symbol,)
 
 
 def buffer_specs(dag: ComputeDAG) -> tuple[BufferSpec, ...]:
@@ -91,7 +91,7 @@ def build_kernel(
     written = clock()
     code = compile_module(module.text, target)
     phases = {"replay": replayed - begin, "lower": lowered - replayed, "text": written - lowered, **code.phases}
-    prepared = tuple(BufferSpec(tensor.name, tensor.shape, tensor.dtype, "prepared") for tensor in module.prepared)
+    prepacked = tuple(BufferSpec(tensor.name, tensor.shape, tensor.dtype, "prepacked") for tensor in module.prepacked)
     return CompiledKernel(
         code.code,
         symbol,
@@ -100,8 +100,8 @@ def build_kernel(
         str(target),
         threads,
         phases,
-        prepared,
-        module.prepare_symbol,
+        prepacked,
+        module.prepack_symbol,
         module.unread,
     )
 
@@ -120,15 +120,15 @@ class LoadedKernel:
         self._library = load_kernels([compiled.object_code], compiled.symbols)
         self.address = self._library.address(compiled.symbol)
 
-    def prepare(self, arrays: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
-        """The prepared buffers from 64-byte aligned arrays in ABI order, of which only the constants are read."""
-        prepared = [aligned_array(spec.shape, spec.dtype) for spec in self.compiled.prepared]
-        if self.compiled.prepare_symbol:
+    def prepack(self, arrays: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+        """The prepacked buffers from 64-byte aligned arrays in ABI order, of which only the constants are read."""
+        prepacked = [aligned_array(spec.shape, spec.dtype) for spec in self.compiled.prepacked]
+        if self.compiled.prepack_symbol:
             workspace = aligned_array((max(1, self.compiled.workspace_bytes),), "uint8")
-            table = buffer_table([*arrays, *prepared])
-            address = self._library.address(self.compiled.prepare_symbol)
+            table = buffer_table([*arrays, *prepacked])
+            address = self._library.address(self.compiled.prepack_symbol)
             time_kernel(address, table.ctypes.data, workspace.ctypes.data, allowed_threads(self.compiled.threads))
-        return prepared
+        return prepacked
 
     def run(self, inputs: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
         """Outputs for the given inputs (in ABI order); raises FeedError if a shape or dtype is not the kernel's."""
@@ -146,7 +146,7 @@ class LoadedKernel:
             arrays.append(array)
         outputs = [aligned_array(spec.shape, spec.dtype) for spec in self.compiled.buffers if spec.role == "output"]
         workspace = aligned_array((max(1, self.compiled.workspace_bytes),), "uint8")
-        prepared = self.prepare([*arrays, *outputs])
-        table = buffer_table([*arrays, *outputs, *prepared])  # addresses only: the arrays have to outlive the call
+        prepacked = self.prepack([*arrays, *outputs])
+        table = buffer_table([*arrays, *outputs, *prepacked])  # addresses only: the arrays have to outlive the call
         time_kernel(self.address, table.ctypes.data, workspace.ctypes.data, allowed_threads(self.compiled.threads))
         return outputs

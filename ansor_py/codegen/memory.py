@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ansor_py.codegen.machine_memory import human_bytes
 from ansor_py.errors import MeasureError, SizeError
 
-ALIGNMENT = 64
+ALIGNMENT = 64  # bytes, of every buffer that is ours: the widest vectors and the lines of nearly all caches
 HUGE_PAGE_BYTES = 2 << 20
 _CANARY = 0xA5
 _PROT_NONE = 0
@@ -87,6 +87,11 @@ class GuardedBuffer:
             self._memory.madvise(mmap.MADV_HUGEPAGE, start, length)
         except OSError:
             return  # a kernel without transparent huge pages: the buffer works as it is
+
+
+def aligned(size: int) -> int:
+    """`size` in bytes rounded up to the alignment of buffers."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def aligned_array(shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = ALIGNMENT) -> np.ndarray:

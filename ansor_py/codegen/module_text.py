@@ -21,6 +21,7 @@ from ansor_py.codegen.addresses import Coordinate
 from ansor_py.codegen.denormals import flush_denormals, restore_denormals
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
+from ansor_py.codegen.memory import ALIGNMENT, aligned
 from ansor_py.codegen.parallel_runtime import PARALLEL
 from ansor_py.codegen.tiles import TileEmitter
 from ansor_py.lower.ir import For, If, Node, Program, Region, Tile, tiles_of
@@ -30,7 +31,6 @@ from ansor_py.te.expr import Const, Expr, reads_of
 from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Tensor
 
-ALIGNMENT = 64
 # Temporaries up to this many bytes live on the stack of the function, where LLVM sees all of their uses.
 STACK_BUFFER_BYTES = 16 * 1024
 STACK_TOTAL_BYTES = 64 * 1024
@@ -40,14 +40,14 @@ STACK_TOTAL_BYTES = 64 * 1024
 class ModuleText:
     """The module, and how many bytes of workspace the kernel needs for the number of threads it was made for.
 
-    `prepared` are the tensors that the entry point `prepare_symbol` computes from constants; `unread` the constants that only
+    `prepacked` are the tensors that the entry point `prepack_symbol` computes from constants; `unread` the constants that only
     it reads.
     """
 
     text: str
     workspace_bytes: int
-    prepared: tuple[Tensor, ...]
-    prepare_symbol: str
+    prepacked: tuple[Tensor, ...]
+    prepack_symbol: str
     unread: frozenset[str]
 
 
@@ -65,19 +65,19 @@ class _Layout:
 def module_text(program: Program, buffers: Sequence[str], target: Target, threads: int, symbol: str) -> ModuleText:
     """The LLVM IR of a program whose ABI buffers are `buffers` in order."""
     regions = [number for number, region in enumerate(program.regions) if region.prepacked]
-    prepared = _prepared_tensors(program, regions)
-    layout = _layout(program, {tensor.name for tensor in prepared})
-    table = [*buffers, *(tensor.name for tensor in prepared)]
+    prepacked = _prepacked_tensors(program, regions)
+    layout = _layout(program, {tensor.name for tensor in prepacked})
+    table = [*buffers, *(tensor.name for tensor in prepacked)]
     declarations = {"declare i32 @llvm.smin.i32(i32, i32)"}
     functions: list[str] = []
     for number, region in enumerate(program.regions):
         functions.append(_nest_function(program, region, number, layout, target, declarations))
         functions.append(_body_function(program, region, number, layout, table, target, declarations))
-    prepare_symbol = f"{symbol}_prepare"
+    prepack_symbol = f"{symbol}_prepare"
     run = [number for number in range(len(program.regions)) if number not in regions]
     functions.append(_entry_function(program, run, threads, symbol))
     if regions:
-        functions.append(_entry_function(program, regions, threads, prepare_symbol))
+        functions.append(_entry_function(program, regions, threads, prepack_symbol))
     if any(region.parallel for region in program.regions):
         declarations.add(f"declare void @{PARALLEL}(ptr, ptr, i64, i32)")
     width = target.vector_bytes * 8
@@ -89,17 +89,13 @@ def module_text(program: Program, buffers: Sequence[str], target: Target, thread
     read = {name for number in run for name in _used_buffers(program.regions[number].body)}
     unread = frozenset(name for name, place in program.buffers.items() if place.scope == "constant" and name not in read)
     workspace_bytes = layout.shared_bytes + threads * layout.private_bytes
-    return ModuleText(text, workspace_bytes, prepared, prepare_symbol if regions else "", unread)
+    return ModuleText(text, workspace_bytes, prepacked, prepack_symbol if regions else "", unread)
 
 
-def _prepared_tensors(program: Program, regions: Sequence[int]) -> tuple[Tensor, ...]:
-    """What the prepared regions leave behind for the others."""
+def _prepacked_tensors(program: Program, regions: Sequence[int]) -> tuple[Tensor, ...]:
+    """What the prepacked regions leave behind for the others."""
     names = dict.fromkeys(tile.buffer.name for number in regions for tile in tiles_of(program.regions[number].body))
     return tuple(program.buffers[name].tensor for name in names if program.buffers[name].allocated_in is None)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _alignment(place: BufferPlace) -> int:
@@ -107,15 +103,15 @@ def _alignment(place: BufferPlace) -> int:
     return np.dtype(place.tensor.dtype).itemsize if place.scope in ("input", "output") else ALIGNMENT
 
 
-def _layout(program: Program, prepared: set[str]) -> _Layout:
+def _layout(program: Program, prepacked: set[str]) -> _Layout:
     shared: dict[str, int] = {}
     private: dict[str, int] = {}
     stack: set[str] = set()
     shared_bytes = private_bytes = stack_bytes = 0
     for name, place in program.buffers.items():
-        if place.scope != "workspace" or name in prepared:
+        if place.scope != "workspace" or name in prepacked:
             continue
-        size = _aligned(max(1, place.tensor.bytes))
+        size = aligned(max(1, place.tensor.bytes))
         if place.allocated_in is None:
             shared[name], shared_bytes = shared_bytes, shared_bytes + size
         elif size <= STACK_BUFFER_BYTES and stack_bytes + size <= STACK_TOTAL_BYTES:
@@ -146,7 +142,7 @@ def _nest_function(
     parameters: list[str] = []
     for name in used:
         if name in layout.stack:
-            size = _aligned(max(1, program.buffers[name].tensor.bytes))
+            size = aligned(max(1, program.buffers[name].tensor.bytes))
             text.lines.append(f"  {pointers[name]} = alloca [{size} x i8], align {ALIGNMENT}")
         else:
             parameters.append(f"ptr noalias nonnull align {_alignment(program.buffers[name])} {pointers[name]}")

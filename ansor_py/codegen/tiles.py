@@ -301,7 +301,7 @@ class TileEmitter:
     def _update(self, tile: Tile, combiner: str, points: list[Point], accumulators: list[str]) -> list[str]:
         vectors = -(-tile.loops[-1].extent // tile.lanes) if tile.vector is not None else 1
         order = list(range(len(points)))
-        if tile.kernel.goes_by_columns(len(points) // vectors, vectors, self.target.vector_registers):
+        if tile.kernel.goes_by_columns(len(points) // vectors, vectors, self.target):
             order.sort(key=lambda number: number % vectors)
         updated = list(accumulators)
         for number in order:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.lower.ir import Tile, TileLoop
-from ansor_py.te.expr import Expr, Read, Var, reads_of, variables_of
+from ansor_py.te.expr import Expr, Read, reads_of
 from ansor_py.te.tensor import Tensor
 
 # With fewer rows than this the vectors to store are too short to be worth the shuffles.
@@ -42,25 +42,19 @@ def transposed_loop(expressions: ExpressionEmitter, tile: Tile, points: Sequence
     """
     if tile.vector is None or tile.predicates or tile.buffer.dtype == "bool" or any(point.mask for point in points):
         return None
-    strides = _strides(expressions, tile, tile.buffer, tile.indices)
-    if strides is None or strides.get(tile.vector) in (None, 1):
-        return None
-    for loop in tile.loops:
-        fixed = all(dict(point.coordinates)[loop.variable].name is None for point in points)
-        if strides.get(loop.variable) == 1 and loop.extent >= FEWEST_ROWS and fixed:
-            return loop.variable
+    for variable in _rows(expressions, tile, tile.buffer, tile.indices):
+        if all(dict(point.coordinates)[variable].name is None for point in points):
+            return variable
     return None
 
 
-def _strides(expressions: ExpressionEmitter, tile: Tile, tensor: Tensor, indices: Sequence[Expr]) -> dict[str, int] | None:
-    """Elements between neighbouring iterations, by loop; None if that is not constant for some loop of the tile."""
-    strides: dict[str, int] = {}
-    for atom, coefficient in expressions.flat_index(tensor, indices).terms:
-        if isinstance(atom, Var):
-            strides[atom.name] = coefficient
-        elif variables_of(atom) & {loop.variable for loop in tile.loops}:
-            return None
-    return strides
+def _rows(expressions: ExpressionEmitter, tile: Tile, tensor: Tensor, indices: Sequence[Expr]) -> list[str]:
+    """Loops of the tile, long enough, along which elements are neighbours in memory that are far apart along the lanes."""
+    flat = expressions.flat_index(tensor, indices)
+    strides = {loop.variable: flat.stride(loop.variable) for loop in tile.loops}
+    if None in strides.values() or strides.get(tile.vector or "") in (0, 1):
+        return []
+    return [loop.variable for loop in tile.loops if strides[loop.variable] == 1 and loop.extent >= FEWEST_ROWS]
 
 
 def store_transposed(
@@ -136,12 +130,8 @@ def transposed_reads(expressions: ExpressionEmitter, tile: Tile) -> TransposedRe
         return None
     found: dict[str, list[Read]] = {}
     for read in reads_of(tile.value):
-        strides = _strides(expressions, tile, read.tensor, read.indices)
-        if strides is None or strides.get(tile.vector, 0) in (0, 1) or read.dtype == "bool":
-            continue
-        for loop in tile.loops:
-            if strides.get(loop.variable) == 1 and loop.extent >= FEWEST_ROWS:
-                found.setdefault(loop.variable, []).append(read)
+        for variable in _rows(expressions, tile, read.tensor, read.indices) if read.dtype != "bool" else ():
+            found.setdefault(variable, []).append(read)
     if not found:
         return None
     variable = max(found, key=lambda name: len(found[name]))

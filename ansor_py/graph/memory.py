@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-ALIGNMENT_BYTES = 64
+from ansor_py.codegen.memory import aligned
+
 # How often a plan above the lower bound is improved by moving its highest buffer to the front.
 IMPROVEMENT_ROUNDS = 64
 
@@ -39,11 +40,6 @@ class MemoryPlan:
     offsets: Mapping[str, int]
     arena_bytes: int
     live_bytes: int
-
-
-def aligned(size: int) -> int:
-    """`size` in bytes rounded up to the alignment of buffers."""
-    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def largest_live_set(buffers: Sequence[Buffer]) -> int:

@@ -27,12 +27,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.codegen.memory import ALIGNMENT
 from ansor_py.errors import ModelError, TargetError
 from ansor_py.graph.plan import Plan
 from ansor_py.target import Target
 
 FORMAT = 2  # 1: before the parallel runtime that kernels are linked with now
-ALIGNMENT_BYTES = 64
 _MANIFEST, _PLAN, _WEIGHTS, _CODE, _FALLBACK = "manifest.json", "plan.json", "weights.bin", "code/", "fallback/"
 # A local file header of a zip is 30 bytes, then the name, then the extra field, by whose length data is aligned.
 _HEADER_BYTES = 30
@@ -133,7 +133,7 @@ def _write_member(file: zipfile.ZipFile, name: str, data: Any) -> None:
     offset = file.fp.tell() if file.fp else 0
     zip64 = 20 if size * 1.05 > zipfile.ZIP64_LIMIT else 0  # what `zipfile` adds to the header of a large member
     start = offset + _HEADER_BYTES + len(name.encode()) + zip64 + 4
-    padding = -start % ALIGNMENT_BYTES
+    padding = -start % ALIGNMENT
     info.extra = _PADDING_TAG.to_bytes(2, "little") + padding.to_bytes(2, "little") + bytes(padding)
     info.file_size = size
     with file.open(info, "w", force_zip64=bool(zip64)) as member:
@@ -159,7 +159,7 @@ def _mapped(
     start = (
         info.header_offset + _HEADER_BYTES + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     )
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size != size or start % ALIGNMENT_BYTES:
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != size or start % ALIGNMENT:
         raise ModelError(f"'{path}' is damaged: its weights are not stored as they were written; compile it again")
     if size == 0:
         return np.empty(0, np.uint8)

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.codegen.kernel import LoadedKernel
-from ansor_py.codegen.memory import aligned_array
+from ansor_py.codegen.memory import aligned, aligned_array
 from ansor_py.graph.execution_order import execution_order, reads, writes
 from ansor_py.graph.ir import Graph
-from ansor_py.graph.memory import Buffer, aligned, largest_live_set, plan_memory
+from ansor_py.graph.memory import Buffer, largest_live_set, plan_memory
 from ansor_py.graph.partition import Partition, Subgraph
 from ansor_py.graph.plan import Call, Copy, Fallback, FallbackNode, Location, Plan, Port, Slot, Work
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A plan, the byte offset of each constant among the weights, and for each call that has prepared buffers theirs."""
+    """A plan, the byte offset of each constant among the weights, and for each call that has prepacked buffers theirs."""
 
     plan: Plan
     weight_offsets: Mapping[str, int]
-    prepared: tuple[tuple[Subgraph, CompiledKernel, tuple[int, ...]], ...]
+    prepacked: tuple[tuple[Subgraph, CompiledKernel, tuple[int, ...]], ...]
 
 
 def lifetimes(parts: Partition) -> list[Buffer]:
@@ -72,8 +72,8 @@ def make_plan(
     for index, name in enumerate(graph.inputs):
         places[name] = Location("input", index)
     weight_offsets, end = _weight_layout(parts, kernels)
-    prepared, weights_bytes = _prepared_layout(parts, kernels, end)
-    offsets = {id(subgraph): offsets for subgraph, _, offsets in prepared}
+    prepacked, weights_bytes = _prepacked_layout(parts, kernels, end)
+    offsets = {id(subgraph): offsets for subgraph, _, offsets in prepacked}
     places.update((name, Location("weights", offset)) for name, offset in weight_offsets.items())
     copies = []
     for index, name in enumerate(graph.outputs.values()):
@@ -82,7 +82,7 @@ def make_plan(
             copies.append(Copy(places[owner], destination, graph.values[owner].bytes))
         else:
             places[owner] = destination
-    # A constant that is read only while preparing is not stored; its slot of the kernel's table is never looked at.
+    # A constant that is read only while prepacking is not stored; its slot of the kernel's table is never looked at.
     unread = Location("weights", 0)
     calls = tuple(
         Call(
@@ -112,7 +112,7 @@ def make_plan(
         fallback=_plan_fallback(parts, places),
         notes=graph.notes,
     )
-    return PlannedModel(plan, weight_offsets, prepared)
+    return PlannedModel(plan, weight_offsets, prepacked)
 
 
 def _plan_fallback(parts: Partition, places: Mapping[str, Location]) -> Fallback | None:
@@ -154,10 +154,10 @@ def pack_weights(graph: Graph, planned: PlannedModel) -> NDArray[np.uint8]:
         target[...] = value.constant  # constants may have stride 0; the copy spells them out
     packed[end:] = 0
     loaded: dict[str, LoadedKernel] = {}
-    for subgraph, kernel, offsets in planned.prepared:
+    for subgraph, kernel, offsets in planned.prepacked:
         if kernel.symbol not in loaded:
             loaded[kernel.symbol] = LoadedKernel(kernel)
-        arrays = loaded[kernel.symbol].prepare(_constants(graph, subgraph, kernel))
+        arrays = loaded[kernel.symbol].prepack(_constants(graph, subgraph, kernel))
         for array, offset in zip(arrays, offsets, strict=True):
             packed[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
     return packed
@@ -176,16 +176,16 @@ def _constants(graph: Graph, subgraph: Subgraph, kernel: CompiledKernel) -> list
     return arrays
 
 
-def _prepared_layout(
+def _prepacked_layout(
     parts: Partition, kernels: Mapping[str, CompiledKernel], end: int
 ) -> tuple[tuple[tuple[Subgraph, CompiledKernel, tuple[int, ...]], ...], int]:
-    """Offsets of what each call's kernel prepares from its constants, behind the other weights; and the total size."""
+    """Offsets of what each call's kernel prepacks from its constants, behind the other weights; and the total size."""
     found: list[tuple[Subgraph, CompiledKernel, tuple[int, ...]]] = []
     for step in execution_order(parts):
-        if not isinstance(step, Subgraph) or not kernels[step.workload_key].prepared:
+        if not isinstance(step, Subgraph) or not kernels[step.workload_key].prepacked:
             continue
         kernel, offsets = kernels[step.workload_key], list[int]()
-        for spec in kernel.prepared:
+        for spec in kernel.prepacked:
             offsets.append(end)
             end += aligned(int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize)
         found.append((step, kernel, tuple(offsets)))

@@ -4,8 +4,8 @@
     compiled = compile_task(task, records="runs/matmul/records.jsonl")
     compiled.run({"A": a, "B": b})["matmul"]
 
-A task has no values for its constants, so they are inputs like all others, and what a kernel prepares from constants
-(packed weights) is prepared in every run. What comes out saves, loads and benchmarks as the model of an ONNX file does.
+A task has no values for its constants, so they are inputs like all others, and what a kernel prepacks from constants
+(packed weights) is prepacked in every run. What comes out saves, loads and benchmarks as the model of an ONNX file does.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import numpy as np
 
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.codegen.machine_memory import require_memory
-from ansor_py.codegen.memory import aligned_array
+from ansor_py.codegen.memory import aligned, aligned_array
 from ansor_py.errors import TargetError
 from ansor_py.graph.compiled import CompiledModel
-from ansor_py.graph.memory import aligned
 from ansor_py.graph.partition import TaskUnit
 from ansor_py.graph.plan import Call, Location, Plan, Port, Work
 from ansor_py.graph.run_function import run_function_ir
@@ -67,16 +66,16 @@ def least_memory_of_task(dag: ComputeDAG) -> dict[str, int]:
 
 
 def _plan(task: Task, kernel: CompiledKernel, threads: int, schedule: str) -> Plan:
-    """One call, whose buffers are the caller's inputs and outputs; before it, one that fills the prepared buffers if any."""
+    """One call, whose buffers are the caller's inputs and outputs; before it, one that fills the prepacked buffers if any."""
     inputs = tuple(Port(spec.name, spec.shape, spec.dtype) for spec in kernel.buffers if spec.role != "output")
     outputs = tuple(Port(spec.name, spec.shape, spec.dtype) for spec in kernel.buffers if spec.role == "output")
     places = [Location("input", index) for index in range(len(inputs))]
     places += [Location("output", index) for index in range(len(outputs))]
     end = 0
-    for spec in kernel.prepared:
+    for spec in kernel.prepacked:
         places.append(Location("arena", end))
         end += aligned(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize)
-    symbols = [kernel.prepare_symbol, kernel.symbol] if kernel.prepare_symbol else [kernel.symbol]
+    symbols = [kernel.prepack_symbol, kernel.symbol] if kernel.prepack_symbol else [kernel.symbol]
     return Plan(
         name=task.name,
         inputs=inputs,

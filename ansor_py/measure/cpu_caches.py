@@ -4,8 +4,8 @@ For every access and every level of the loops around it: how many distinct lines
 touches stays in a cache that is large enough, so the next iteration fetches only what is new; from a smaller cache
 everything is fetched again, as a cache that replaces the line used least recently does.
 
-    [touched] = touched_lines(site, [access], simplifier, target)
-    touched.lines                                                     # float64[loops + 1], innermost first
+    [footprint] = footprints_of(site, [access], simplifier, target)
+    footprint.lines                                                   # float64[loops + 1], innermost first
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Access:
 
 
 @dataclass(frozen=True, eq=False)
-class Touched:
+class Footprint:
     """What one access touches: distinct lines within the innermost 0, 1, ... loops of its site.
 
     `crowd` is the number of lines that would fill the first cache as much if they were spread over all of its sets.
@@ -70,21 +70,21 @@ class Cache:
     crowded: bool = False
 
 
-def touched_lines(site: TileSite, accesses: Sequence[Access], simplifier: Simplifier, target: Target) -> list[Touched]:
+def footprints_of(site: TileSite, accesses: Sequence[Access], simplifier: Simplifier, target: Target) -> list[Footprint]:
     """The lines of every access of a tile."""
     reaches = _Reaches(site, simplifier)
-    return [Touched(access, site, *reaches.lines(access, target)) for access in accesses]
+    return [Footprint(access, site, *reaches.lines(access, target)) for access in accesses]
 
 
-def fetch_cycles(regions: Sequence[Sequence[Touched]], cache: Cache) -> dict[TileSite, float]:
+def fetch_cycles(regions: Sequence[Sequence[Footprint]], cache: Cache) -> dict[TileSite, float]:
     """Cycles that each tile waits for lines in all of its executions, when the program is called again and again."""
-    whole = [_bytes_of_region(touched, cache.line_bytes) for touched in regions]
+    whole = [_bytes_of_region(footprints, cache.line_bytes) for footprints in regions]
     cycles: dict[TileSite, float] = {}
-    for number, touched in enumerate(regions):
-        inside = _bytes_inside(touched, cache)
+    for number, footprints in enumerate(regions):
+        inside = _bytes_inside(footprints, cache)
         inside[None] = sum(whole[number].values())
-        before: dict[str, list[Touched]] = {}
-        for item in touched:
+        before: dict[str, list[Footprint]] = {}
+        for item in footprints:
             name = item.access.tensor.name
             distance = _since_last_use(name, number, whole)
             moved = _fetched(item, inside, cache.capacity) * (1.0 - fit(distance, cache.capacity))
@@ -97,7 +97,7 @@ def fetch_cycles(regions: Sequence[Sequence[Touched]], cache: Cache) -> dict[Til
     return cycles
 
 
-def _missing(item: Touched, earlier: Sequence[Touched], inside: Mapping[LoopLevel | None, float], capacity: float) -> float:
+def _missing(item: Footprint, earlier: Sequence[Footprint], inside: Mapping[LoopLevel | None, float], capacity: float) -> float:
     """The share of an access's lines that accesses before it, in the same iteration of a common loop, have not left behind."""
     missing = 1.0
     for other in earlier:
@@ -115,7 +115,7 @@ def fit(size: float, capacity: float) -> float:
     return float(min(max((OVERFLOWS - size / capacity) / (OVERFLOWS - FITS), 0.0), 1.0))
 
 
-def _fetched(item: Touched, inside: Mapping[LoopLevel | None, float], capacity: float) -> float:
+def _fetched(item: Footprint, inside: Mapping[LoopLevel | None, float], capacity: float) -> float:
     """Lines fetched over all loops: an inner loop's body that fits leaves only new lines to the next iteration."""
     loops = item.site.loops[::-1]
     lines = item.lines
@@ -127,10 +127,10 @@ def _fetched(item: Touched, inside: Mapping[LoopLevel | None, float], capacity: 
     return fetched
 
 
-def _bytes_inside(touched: Sequence[Touched], cache: Cache) -> dict[LoopLevel | None, float]:
+def _bytes_inside(footprints: Sequence[Footprint], cache: Cache) -> dict[LoopLevel | None, float]:
     """Bytes that one iteration of each loop touches, over all tiles in it; a buffer that several tiles use counts once."""
     found: dict[LoopLevel | None, dict[str, float]] = {}
-    for item in touched:
+    for item in footprints:
         for k, loop in list(enumerate(item.site.loops[::-1]))[item.first :]:
             buffers = found.setdefault(loop, {})
             name = item.access.tensor.name
@@ -139,9 +139,9 @@ def _bytes_inside(touched: Sequence[Touched], cache: Cache) -> dict[LoopLevel | 
     return {loop: sum(buffers.values()) for loop, buffers in found.items()}
 
 
-def _bytes_of_region(touched: Sequence[Touched], line_bytes: int) -> dict[str, float]:
+def _bytes_of_region(footprints: Sequence[Footprint], line_bytes: int) -> dict[str, float]:
     buffers: dict[str, float] = {}
-    for item in touched:
+    for item in footprints:
         name = item.access.tensor.name
         buffers[name] = max(buffers.get(name, 0.0), float(item.lines[-1]) * line_bytes)
     return buffers

@@ -32,7 +32,8 @@ from ansor_py.te.expr import (
     Var,
     variables_of,
 )
-from ansor_py.te.simplify import Linear, Simplifier
+from ansor_py.te.simplify import Simplifier
+from ansor_py.te.tensor import Tensor
 
 # Slots of the two vector units; vectors of any width take the same number, except where a unit is narrow.
 FUNCTION_SLOTS = {"exp": 14, "log": 26, "tanh": 30, "sigmoid": 30, "erf": 34, "sin": 30, "cos": 30, "atan": 30}
@@ -118,7 +119,7 @@ class _TileCount:
         extreme = combiner in ("max", "min")
         demand.arithmetic += self._points * self._steps * (EXTREME_SLOTS if extreme else 1)
         demand.latency = self._steps * (EXTREME_LATENCY if extreme else self._target.core.latency)
-        taken = self._tile.kernel.registers(self._points // self._vectors, self._vectors)
+        taken = self._tile.kernel.registers(self._points // self._vectors, self._vectors, self._target)
         spilled = max(taken - self._target.vector_registers, 0)
         demand.loads += spilled * self._steps
         demand.stores += spilled * self._steps
@@ -162,9 +163,8 @@ class _TileCount:
 
     def _row_of_memory(self) -> int:
         """The extent of a loop of the tile along which results are neighbours in memory; 0 if there is none."""
-        flat = self._flat(self._tile.buffer.shape, self._tile.indices)
-        strides = {atom.name: coefficient for atom, coefficient in flat.terms if isinstance(atom, Var)}
-        return max((extent for name, extent in self._rows.items() if strides.get(name) == 1 and extent >= 4), default=0)
+        flat = self._simplifier.recombine(self._simplifier.flat(self._tile.buffer.shape, self._tile.indices))
+        return max((extent for name, extent in self._rows.items() if flat.stride(name) == 1 and extent >= 4), default=0)
 
     # Operations.
 
@@ -253,30 +253,15 @@ class _TileCount:
 
     # Addresses.
 
-    def _flat(self, shape: Sequence[int], indices: Sequence[Expr]) -> Linear:
-        flat = Linear((), 0)
-        stride = 1
-        for extent, index in zip(reversed(shape), reversed(indices), strict=True):
-            flat = flat.plus(self._simplifier.linear(index), stride)
-            stride *= extent
-        return self._simplifier.recombine(flat)
-
-    def _stride(self, tensor: object, indices: Sequence[Expr]) -> tuple[int | None, float]:
+    def _stride(self, tensor: Tensor, indices: Sequence[Expr]) -> tuple[int | None, float]:
         """Distance of neighbouring lanes in elements (None: no constant), and how often a vector lies in two cache lines."""
-        shape, size = tensor.shape, DTYPE_BYTES[tensor.dtype]  # type: ignore[attr-defined]
-        flat = self._flat(shape, indices)
-        line = self._target.cache_line_bytes
-        stride, grain = 0, line
-        for atom, coefficient in flat.terms:
-            if isinstance(atom, Var) and atom.name == self._tile.vector:
-                stride = coefficient
-            elif self._tile.vector in variables_of(atom):
-                return None, 0.0
-            else:
-                grain = gcd(grain, coefficient * size * self._multiple_of(atom))
-        grain = gcd(grain, flat.constant * size)
-        width = min(max(self._lanes, 1) * size, line)
-        return stride, max(width - grain, 0) / line if stride == 1 else 0.0
+        flat = self._simplifier.recombine(self._simplifier.flat(tensor.shape, indices))
+        stride, size, line = flat.stride(self._tile.vector), DTYPE_BYTES[tensor.dtype], self._target.cache_line_bytes
+        if stride != 1:
+            return stride, 0.0
+        fixed = [(atom, c) for atom, c in flat.terms if self._tile.vector not in variables_of(atom)]
+        grain = gcd(line, flat.constant * size, *(c * size * self._multiple_of(atom) for atom, c in fixed))
+        return stride, max(min(max(self._lanes, 1) * size, line) - grain, 0) / line
 
     def _multiple_of(self, atom: Expr) -> int:
         """A number that divides the atom wherever its loops stand."""

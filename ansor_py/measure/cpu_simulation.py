@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from ansor_py.lower.ir import Program
 from ansor_py.lower.lower import lower
-from ansor_py.measure.cpu_caches import Cache, fetch_cycles, touched_lines
+from ansor_py.measure.cpu_caches import Cache, fetch_cycles, footprints_of
 from ansor_py.measure.cpu_instructions import Demand, tile_demand
 from ansor_py.measure.cpu_loops import TileSite, region_sites
 from ansor_py.schedule.dag import ComputeDAG
@@ -42,11 +42,11 @@ def program_seconds(program: Program, target: Target, threads: int) -> float:
     regions = region_sites(program, threads)
     demands = {site: tile_demand(site, simplifier, target) for region in regions for site in region.sites}
     waits = dict.fromkeys(demands, 0.0)
-    touched = [
-        [t for site in r.sites for t in touched_lines(site, demands[site].accesses, simplifier, target)] for r in regions
+    footprints = [
+        [f for site in r.sites for f in footprints_of(site, demands[site].accesses, simplifier, target)] for r in regions
     ]
     for cache in _caches(target, threads):
-        for site, cycles in fetch_cycles(touched, cache).items():
+        for site, cycles in fetch_cycles(footprints, cache).items():
             waits[site] += cycles
     seconds = CALL_SECONDS
     for region in regions:

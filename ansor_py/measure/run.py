@@ -155,15 +155,15 @@ class Runner:
             buffers = self._buffers_of(job.workload_key, job.kernel)
             for _, array in buffers.outputs:
                 poison(array)
-            prepared = _allocate(job.kernel.prepared, self._settings.seed)
+            prepacked = _allocate(job.kernel.prepacked, self._settings.seed)
             workspace = GuardedBuffer(job.kernel.workspace_bytes)
             workspace.array((job.kernel.workspace_bytes,), "uint8").fill(_POISON_BYTE)
-            table = buffer_table([*buffers.arrays, *prepared.arrays])
-            _prepare_constants(loaded, job.kernel, table, workspace, job.threads)
+            table = buffer_table([*buffers.arrays, *prepacked.arrays])
+            _prepack_constants(loaded, job.kernel, table, workspace, job.threads)
             call = _Call(loaded.address(job.kernel.symbol), table.ctypes.data, workspace.address, job.threads)
             timed = self._time(call, job.cut_seconds, buffers)
             overrun = workspace.check()
-            damage = f"workspace: {overrun}" if overrun else buffers.damage() or prepared.damage()
+            damage = f"workspace: {overrun}" if overrun else buffers.damage() or prepacked.damage()
         finally:
             loaded.close()
         if damage:
@@ -238,11 +238,11 @@ class Runner:
 
         buffers = self._buffers_of(job.workload_key, job.kernel)
         workspace = GuardedBuffer(job.kernel.workspace_bytes)
-        prepared = _allocate(job.kernel.prepared, self._settings.seed)
+        prepacked = _allocate(job.kernel.prepacked, self._settings.seed)
         loaded = load_kernels([job.kernel.object_code], job.kernel.symbols)
         try:
-            table = buffer_table([*buffers.arrays, *prepared.arrays])
-            _prepare_constants(loaded, job.kernel, table, workspace, 1)
+            table = buffer_table([*buffers.arrays, *prepacked.arrays])
+            _prepack_constants(loaded, job.kernel, table, workspace, 1)
             time_kernel(loaded.address(job.kernel.symbol), table.ctypes.data, workspace.address, 1, 0, 1)
         finally:
             loaded.close()
@@ -277,14 +277,14 @@ class _Call:
         return self.address, self.buffers, self.workspace, self.threads
 
 
-def _prepare_constants(
+def _prepack_constants(
     loaded: LoadedObject, kernel: CompiledKernel, table: np.ndarray, workspace: GuardedBuffer, threads: int
 ) -> None:
     """Let the program pack its constants, which is not timed: a compiled model does it once."""
     from ansor_py.codegen.timing import time_kernel
 
-    if kernel.prepare_symbol:
-        time_kernel(loaded.address(kernel.prepare_symbol), table.ctypes.data, workspace.address, threads)
+    if kernel.prepack_symbol:
+        time_kernel(loaded.address(kernel.prepack_symbol), table.ctypes.data, workspace.address, threads)
 
 
 def _allocate(specs: tuple[BufferSpec, ...], seed: int) -> _Buffers:

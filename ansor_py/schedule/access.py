@@ -215,13 +215,5 @@ def element_stride(read: Read, axis: str, tile: int = 1) -> int | None:
     inside = f"{axis}.inside"
     simplifier = Simplifier({inside: (0, tile - 1)} if tile > 1 else {})
     tiled: dict[str, Expr] = {axis: Var(axis) * tile + Var(inside)} if tile > 1 else {}
-    moving = inside if tile > 1 else axis
-    stride, total = 1, 0
-    for extent, index in zip(reversed(read.tensor.shape), reversed(read.indices), strict=True):
-        for atom, coefficient in simplifier.linear(substitute(index, tiled)).terms:
-            if isinstance(atom, Var):
-                total += coefficient * stride if atom.name == moving else 0
-            elif moving in variables_of(atom):
-                return None
-        stride *= extent
-    return total
+    indices = [substitute(index, tiled) for index in read.indices]
+    return simplifier.flat(read.tensor.shape, indices).stride(inside if tile > 1 else axis)

@@ -146,32 +146,19 @@ class Population:
         return [(self.sketch.structure(self.genes[row]), np.flatnonzero(group == g)) for g, row in enumerate(first)]
 
 
-def resolve_length(length: Length, holes: Sequence[Hole], row: Sequence[int] | NDArray[Any]) -> int:
-    """The number that a length stands for in one program."""
-    if isinstance(length, int):
-        return length
-    if isinstance(length, Gene):
-        choice = holes[length.hole].choices[int(row[length.hole])]
-        return int(choice[length.part] if isinstance(choice, tuple) else choice)
-    product = 1
-    for factor in length.factors:
-        product *= resolve_length(factor, holes, row)
-    return product
-
-
 def resolve_step(step: Step, holes: Sequence[Hole], row: Sequence[int] | NDArray[Any]) -> Step:
     """The step with every open length replaced by its number."""
     if isinstance(step, Split):
-        return replace(step, lengths=tuple(resolve_length(length, holes, row) for length in step.lengths))
+        return replace(step, lengths=tuple(int(length_values(length, holes, np.asarray(row))) for length in step.lengths))
     return step
 
 
-def length_values(length: Length, holes: Sequence[Hole], genes: Genes) -> int | NDArray[np.int64]:
-    """A length over a population: int64[programs], or an int where it is the same for all."""
+def length_values(length: Length, holes: Sequence[Hole], genes: NDArray[Any]) -> int | NDArray[np.int64]:
+    """A length over a population: int64[programs], or an int where it is the same for all. A row of genes gives one number."""
     if isinstance(length, int):
         return length
     if isinstance(length, Gene):
-        return np.asarray(holes[length.hole].table[genes[:, length.hole], length.part])
+        return np.asarray(holes[length.hole].table[genes[..., length.hole], length.part])
     assert isinstance(length, Product)
     product: int | NDArray[np.int64] = 1
     for factor in length.factors:

@@ -77,6 +77,11 @@ class Target:
         """Whether a vector is rounded to whole numbers by one instruction; on x86-64 that is SSE4.1, which AVX implies."""
         return self.architecture != "x86-64" or self.vector_bytes > 16 or "+sse4.1" in self.features.split(",")
 
+    @property
+    def overwrites_operands(self) -> bool:
+        """Whether a result takes the place of an operand, which has to be copied if it is used again: x86-64 before AVX."""
+        return self.architecture == "x86-64" and self.vector_bytes == 16 and "+avx" not in self.features.split(",")
+
     def lanes(self, *dtypes: str) -> int:
         """Elements that one vector register holds, of the widest of these dtypes. A vector has two elements at least."""
         try:

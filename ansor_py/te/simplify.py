@@ -27,6 +27,7 @@ from ansor_py.te.expr import (
     binary,
     compare,
     postorder,
+    variables_of,
     with_children,
 )
 
@@ -52,6 +53,16 @@ class Linear:
     def times(self, factor: int) -> Linear:
         """`factor * self`."""
         return Linear((), 0).plus(self, factor)
+
+    def stride(self, variable: str | None) -> int | None:
+        """How much it grows when a variable grows by one; None if that is not constant."""
+        stride = 0
+        for atom, coefficient in self.terms:
+            if isinstance(atom, Var):
+                stride = coefficient if atom.name == variable else stride
+            elif variable in variables_of(atom):
+                return None
+        return stride
 
 
 def simplify(expr: Expr, ranges: Ranges) -> Expr:
@@ -101,6 +112,15 @@ class Simplifier:
                 known = self._linear[node] = self.recombine(self._normalise(node))
             assert known is not None
         return known
+
+    def flat(self, shape: Sequence[int], indices: Sequence[Expr]) -> Linear:
+        """The row-major number of an element of a tensor; `recombine` finds what several indices are together."""
+        number = Linear((), 0)
+        stride = 1
+        for extent, index in zip(reversed(shape), reversed(indices), strict=True):
+            number = number.plus(self.linear(index), stride)
+            stride *= extent
+        return number
 
     def _is_close(self, node: Expr) -> bool:
         """Whether finding the normal form takes one step: no arithmetic, or known already."""

@@ -62,23 +62,23 @@ class MicroKernel:
     update: Update | None
     features: frozenset[str] = field(default=frozenset())
 
-    def registers(self, rows: int, vectors: int) -> int:
+    def registers(self, rows: int, vectors: int, target: Target) -> int:
         """Vector registers for `rows` times `vectors` accumulators and for what is at hand of the operands.
 
         Of a product either the vectors of one operand stay while the other's broadcasts come one by one, or the other way
-        round; a formula's rows come one by one.
+        round; a formula's rows come one by one. Where instructions overwrite their operands, one that stays is copied first.
         """
         kept = min(rows, vectors) if self.keeps_either else vectors
-        return rows * vectors + kept + 1
+        return rows * vectors + kept + 1 + (target.overwrites_operands and kept > 1)
 
     @property
     def keeps_either(self) -> bool:
         """Whether one operand moves along the rows of a tile and the other along its lanes, so that either may stay."""
         return set(self.along) == {"rows", "lanes"}
 
-    def goes_by_columns(self, rows: int, vectors: int, vector_registers: int) -> bool:
+    def goes_by_columns(self, rows: int, vectors: int, target: Target) -> bool:
         """Whether accumulators are brought up to date column by column: the broadcasts fit the registers, vectors do not."""
-        return self.keeps_either and rows < vectors and rows * vectors + vectors + 1 > vector_registers
+        return self.keeps_either and rows < vectors and rows * vectors + vectors + 1 > target.vector_registers
 
     def fits(self, body: Expr, target: Target) -> bool:
         """Whether it computes this formula (with its reduction) on this CPU."""

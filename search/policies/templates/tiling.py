@@ -47,7 +47,7 @@ def tiled(partial: PartialSketch, name: str, split: Collection[str]) -> PartialS
         register.index(axes.vector) if axes.vector is not None else None,
         partial.target.lanes(*partial.state.dtypes(name)),
         kernel,
-        partial.target.vector_registers,
+        partial.target,
         packed.width if packed is not None else None,
         partial.options,
     )

@@ -38,10 +38,10 @@ def convolution(constant: bool) -> tuple[ComputeDAG, tuple[Step, ...]]:
 
 @on_executed_targets
 @pytest.mark.parametrize("constant", [True, False])
-def test_packed_weights_are_prepared_only_if_they_are_constant(constant: bool, target: Target) -> None:
+def test_packed_weights_are_prepacked_only_if_they_are_constant(constant: bool, target: Target) -> None:
     dag, steps = convolution(constant)
     compiled = build_kernel(dag, steps, target, threads=1)
-    assert [spec.name for spec in compiled.prepared] == (["weight.cache"] if constant else [])
+    assert [spec.name for spec in compiled.prepacked] == (["weight.cache"] if constant else [])
     assert compiled.unread == (frozenset({"weight"}) if constant else frozenset())
     feeds = random_feeds(dag.outputs, seed=1)
     [output] = LoadedKernel(compiled).run([feeds[tensor] for tensor in dag.inputs])
@@ -49,16 +49,16 @@ def test_packed_weights_are_prepared_only_if_they_are_constant(constant: bool, t
 
 
 @on_executed_targets
-def test_a_run_does_not_look_at_constants_that_were_prepared(target: Target) -> None:
+def test_a_run_does_not_look_at_constants_that_were_prepacked(target: Target) -> None:
     dag, steps = convolution(constant=True)
     kernel = LoadedKernel(build_kernel(dag, steps, target, threads=1))
     feeds = random_feeds(dag.outputs, seed=2)
     arrays = [aligned_array(tensor.shape, tensor.dtype) for tensor in (*dag.inputs, *dag.outputs)]
     for array, tensor in zip(arrays, dag.inputs, strict=False):
         array[...] = feeds[tensor]
-    prepared = kernel.prepare(arrays)
+    prepacked = kernel.prepack(arrays)
     arrays[[tensor.name for tensor in dag.inputs].index("weight")][...] = np.nan
-    table = buffer_table([*arrays, *prepared])
+    table = buffer_table([*arrays, *prepacked])
     workspace = aligned_array((max(1, kernel.compiled.workspace_bytes),), "uint8")
     time_kernel(kernel.address, table.ctypes.data, workspace.ctypes.data)
     np.testing.assert_allclose(arrays[-1], evaluate(dag.outputs[0], feeds, widen=True), rtol=1e-4, atol=1e-5)
@@ -74,5 +74,5 @@ def test_a_nest_of_constants_is_prepacked_with_all_that_is_computed_in_it(target
     inside, apart = (ComputeAt("scaled", "packed", "i"),), (ComputeAt("packed", "out", "i"),)
     assert State.initial(dag).replay(inside).prepacked == {"scaled", "packed"}
     assert State.initial(dag).replay(apart).prepacked == {"scaled"}
-    assert [spec.name for spec in build_kernel(dag, inside, target, threads=1).prepared] == ["packed"]
-    assert [spec.name for spec in build_kernel(dag, apart, target, threads=1).prepared] == ["scaled"]
+    assert [spec.name for spec in build_kernel(dag, inside, target, threads=1).prepacked] == ["packed"]
+    assert [spec.name for spec in build_kernel(dag, apart, target, threads=1).prepacked] == ["scaled"]
