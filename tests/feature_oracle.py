@@ -396,8 +396,9 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
 def _roofline(state: State, item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
     """Cycles of arithmetic, of loads, of stores, of the caches."""
     core, share = target.core, _vector_share(item, target)
+    operations = {"float_divmod": core.division * core.vector_units, "int_divmod": 8, "float_math": 20}
     counts = {name: round(raw[name] / raw["iterations"]) for name in raw if name.startswith(("float_", "int_"))}
-    weight = sum((8 if "divmod" in name else 20 if "math" in name else 1) * count for name, count in counts.items())
+    weight = sum(operations.get(name, 1) * count for name, count in counts.items())
     weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
     waiting = 1.0
     start = _reduction_tile(state, item)
@@ -406,8 +407,8 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     cycles = {"compute_cycles": raw["iterations"] * share * weight / core.vector_units * waiting}
     cycles["load_cycles"] = (raw["broadcast_loads"] + raw["contiguous_loads"] * 3 + raw["gathered_loads"] * 2) / core.loads
     spent = max(cycles.values())
-    into = zip((raw["l1_traffic"], raw["l2_traffic"], raw["l3_traffic"]), (1, 3 / 16, 1 / 8), strict=True)
-    cycles["memory_cycles"] = max(size / (rate * target.vector_bytes) for size, rate in into)
+    into = {"l1": core.second_bytes, "l2": core.third_bytes, "l3": core.memory_bytes}
+    cycles["memory_cycles"] = max(raw[f"{level}_traffic"] / rate for level, rate in into.items())
     is_transposed = raw["scattered_stores"] > 0 and raw["store_run"] >= 4
     cycles["store_cycles"] = 2 / core.stores * (raw["stores"] + raw["stores" if is_transposed else "scattered_stores"])
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")

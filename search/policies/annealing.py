@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.schedule.sketch import Genes
+from ansor_py.search.evolution.mutation import changed_in_one
 from ansor_py.search.evolution.scores import ranks
 from ansor_py.search.policies.sampler import ProgramSampler, Scores
 from ansor_py.search.sampling.candidates import Candidate
@@ -64,12 +65,7 @@ class AnnealingSearch(ProgramSampler):
         columns = np.flatnonzero(space.sketch.sizes > 1)
         if not len(columns) or not len(rows):
             return rows
-        moved = rows.copy()
-        places = np.arange(len(rows))
-        chosen = columns[self.rng.integers(0, len(columns), len(rows))]
-        sizes = space.sketch.sizes[chosen]
-        moved[places, chosen] = (rows[places, chosen] + self.rng.integers(1, sizes)) % sizes
-        moved = repair(space, moved, self.rng)
+        moved = repair(space, changed_in_one(space, rows, columns, self.rng), self.rng)
         return np.where(accepts(space, moved)[:, None], moved, rows)
 
     def _taken(self, old: Sequence[Scores], new: Sequence[Scores], temperature: float) -> list[NDArray[np.bool_]]:
