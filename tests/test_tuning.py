@@ -258,6 +258,18 @@ def test_an_interrupted_search_keeps_what_was_measured(after: int) -> None:
     assert sum(item.trials for item in result.tasks) == len(result.records)
 
 
+def test_a_subscriber_that_raises_ends_the_search_after_the_others_know_what_was_measured() -> None:
+    def fails(event: Event) -> None:
+        if isinstance(event, Progress) and event.trials == 10:
+            raise ValueError("enough")
+
+    sink = Sink()
+    with pytest.raises(ValueError, match=r"^enough$"):
+        search([matmul(32)], 60, subscribers=[fails, sink.take])
+    assert [record.trial for record in sink.records] == list(range(10))
+    assert len(sink.models) == 1
+
+
 @pytest.mark.parametrize("after", [0, 4, 20, 75])
 def test_a_search_whose_measuring_breaks_down_keeps_what_was_measured(after: int) -> None:
     """After 75 results, those of one fixed program in every round among them, it is the last re-timing that breaks down."""
