@@ -40,7 +40,7 @@ from ansor_py.cost_model.statement_arrays import (
 )
 from ansor_py.errors import PlugInError, plug_in
 from ansor_py.lower.affine import Number
-from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
+from ansor_py.lower.bounds import Bounds, StageBounds, bounded
 from ansor_py.lower.register_tile import register_tile
 from ansor_py.schedule.sketch import Genes, Population, Sketch
 from ansor_py.schedule.state import Inlined, State
@@ -56,16 +56,17 @@ def extract_features(population: Population, target: Target) -> FeatureBatch:
     Raises ScheduleError if a structure that occurs is illegal (a stage attached where not all of its consumers are), and
     PlugInError for a feature group that fails or gives a negative or undefined number.
     """
-    groups = population.groups()
+    groups = bounded(population).bounds
     counts = np.zeros(len(population), dtype=np.int64)
-    for template, members in groups:
+    for template, members, _ in groups:
         counts[members] = sum(not isinstance(stage.location, Inlined) for stage in template.stages)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     rows = np.empty((int(offsets[-1]), feature_count()), dtype=np.float32)
     # Statements that occur alike in several structures wait for each other: the feature groups cost most for few programs.
     waiting: dict[Hashable, list[tuple[StatementArrays, NDArray[np.int64]]]] = {}
-    for template, members in groups:
-        for statement, places in _statements(population.sketch, template, population.genes[members], offsets[members], target):
+    for template, members, bounds in groups:
+        genes = population.genes[members]
+        for statement, places in _statements(population.sketch, template, bounds, genes, offsets[members], target):
             parts = waiting.setdefault(statement.form, [])
             if parts and sum(len(others) for _, others in parts) + len(places) > CHUNK:
                 _fill(rows, parts, target)
@@ -83,10 +84,9 @@ def _fill(rows: NDArray[np.float32], parts: Sequence[tuple[StatementArrays, NDAr
 
 
 def _statements(
-    sketch: Sketch, template: State, genes: Genes, offsets: NDArray[np.int64], target: Target
+    sketch: Sketch, template: State, bounds: Bounds, genes: Genes, offsets: NDArray[np.int64], target: Target
 ) -> Iterator[tuple[StatementArrays, NDArray[np.int64]]]:
     """The statements of programs that share a template, with the rows of their features; a program's begin at its offset."""
-    bounds = infer_bounds(template, sketch.holes, genes)
     tiles = {name: register_tile(b, target) for name, b in bounds.items()}
     shapes = buffer_shapes(template, bounds)
     uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}

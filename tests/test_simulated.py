@@ -225,11 +225,14 @@ def test_time_is_virtual() -> None:
         assert clock is not None
         assert clock() == 0.0
         measurer.submit([program(tiled(TARGET, 4, 2)), program([Fuse("C", ("i", "nothing"))])])
-        [first] = measurer.poll()
-        assert first.build_started == 0.0
-        assert first.run_finished == clock() > 0
-        [second] = measurer.poll(0)
-        assert (second.run_started, second.build_finished) == (None, clock())
+        [(_, first)] = measurer.poll()
+        assert first.build is not None
+        assert first.run is not None
+        assert first.build.started == 0.0
+        assert first.run.finished == clock() > 0
+        [(_, second)] = measurer.poll(0)
+        assert second.build is not None
+        assert (second.run, second.build.finished) == (None, clock())
         assert measurer.outstanding == 0
         assert measurer.poll() == []
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from ansor_py.errors import OptionError
 from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, register_measurer
 from ansor_py.measure.records import Record, read_records
-from ansor_py.measure.virtual import Answer, VirtualMeasurer
+from ansor_py.measure.result import MeasureResult
+from ansor_py.measure.virtual import VirtualMeasurer
 from ansor_py.target import Target
 
 
@@ -50,13 +51,15 @@ class ReplayMeasurer(VirtualMeasurer):
             )
         return list(self._pools[workload_key].values())
 
-    def answer(self, program: MeasureInput) -> Answer:
+    def answer(self, program: MeasureInput) -> MeasureResult:
         """What the record says."""
         steps = json.dumps([step.to_json() for step in program.steps])
         record = self._pools.get(program.workload_key, {}).get(steps)
         if record is None:
-            return Answer(error="build", error_text=f"'{self._path}' has no record of this program", error_stage="replay")
-        return Answer(record.costs, record.error, record.error_text, record.error_stage, record.output_checked)
+            return MeasureResult(
+                error="build", error_text=f"'{self._path}' has no record of this program", error_stage="replay"
+            )
+        return record.result
 
 
 def _machine(target: Target, threads: int) -> str:
