@@ -29,7 +29,9 @@ def retimed_ms(task: Task, runs: Sequence[Path], runner: str) -> list[float]:
     with create_measurer(runner, target=target, threads=target.cores) as measurer:
 
         def measure(records: Sequence[Record]) -> list[MeasureResult | None]:
-            programs = [MeasureInput(key, task.dag, record.concrete_steps(), target, target.cores) for record in records]
+            programs = [
+                MeasureInput(key, task.dag, record.concrete_steps(task.dag), target, target.cores) for record in records
+            ]
             return list(measurer.measure(programs))
 
         again = retime(groups, measure)

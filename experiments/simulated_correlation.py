@@ -55,7 +55,9 @@ def random_programs(task: Task, count: int, seed: int) -> list[Record]:
 
 def measured(task: Task, records: Sequence[Record], runner: str) -> list[Record]:
     """The records with the costs that a measurer finds."""
-    inputs = [MeasureInput(r.workload_key, task.dag, r.concrete_steps(), task.target, task.target.cores) for r in records]
+    inputs = [
+        MeasureInput(r.workload_key, task.dag, r.concrete_steps(task.dag), task.target, task.target.cores) for r in records
+    ]
     with create_measurer(runner, target=task.target, threads=task.target.cores) as measurer:
         results = measurer.measure(inputs)
     return [replace(record, result=result) for record, result in zip(records, results, strict=True)]

@@ -164,6 +164,7 @@ def test_records_of_the_first_schema_are_read() -> None:
         seed=5,
         elapsed=1.5,
         steps=(["split", "C", "i", [4]],),
+        states_tiles=False,
         origin=Origin(0, "tiled", (1, 2), 1, "crossover", 0.25),
         result=MeasureResult((0.001, 0.002), "cut", "slow", "time", True, build=Span(10.0, 11.0, {"llvm": 0.5})),
     )

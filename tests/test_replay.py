@@ -50,7 +50,9 @@ def known(log: Path) -> list[Record]:
 
 
 def measured(log: Path, records: Sequence[Record]) -> list[tuple[float, ...]]:
-    inputs = [MeasureInput(TASK.workload_key, TASK.dag, r.concrete_steps(), TARGET, 2, cut_seconds=1e-9) for r in records]
+    inputs = [
+        MeasureInput(TASK.workload_key, TASK.dag, r.concrete_steps(TASK.dag), TARGET, 2, cut_seconds=1e-9) for r in records
+    ]
     with create_measurer(f"replay:{log}", target=TARGET, threads=2) as measurer:
         return [result.costs for result in measurer.measure(inputs)]
 
@@ -63,7 +65,7 @@ def test_answers_are_those_of_the_log(log: Path) -> None:
 def test_failed_trials_answer_with_their_error_and_unknown_programs_have_none(log: Path) -> None:
     failed = known(log)[5]
     unknown = (Split("C", "i", (3,)),)
-    inputs = [MeasureInput(TASK.workload_key, TASK.dag, s, TARGET, 2) for s in (failed.concrete_steps(), unknown)]
+    inputs = [MeasureInput(TASK.workload_key, TASK.dag, s, TARGET, 2) for s in (failed.concrete_steps(TASK.dag), unknown)]
     with create_measurer(f"replay:{log}", target=TARGET, threads=2) as measurer:
         results = measurer.measure(inputs)
     assert (results[0].error, results[0].error_text, results[0].error_stage) == (

@@ -103,7 +103,7 @@ def test_a_record_has_everything() -> None:
     assert record.origin.sketch
     assert record.genes
     assert record.steps
-    assert record.concrete_steps()
+    assert record.concrete_steps(matmul().dag)
     assert record.result.output_checked
     assert record.result.build is not None
     assert record.elapsed > 0
@@ -400,7 +400,7 @@ def test_the_best_are_measured_again_and_that_is_what_the_summary_says() -> None
 
 
 def hashed_cost_of(record: Record) -> float:
-    program = MeasureInput(record.workload_key, matmul().dag, record.concrete_steps(), TARGET, 2)
+    program = MeasureInput(record.workload_key, matmul().dag, record.concrete_steps(matmul().dag), TARGET, 2)
     return hashed_cost(program, 0).cost
 
 

@@ -73,7 +73,7 @@ def test_the_worked_example_runs_in_a_search_whose_workers_have_no_rules(
     mine = [record for record in records if record.origin.sketch is not None and record.origin.sketch.startswith("block(")]
     assert mine
     assert all(record.valid or record.result.error == "cut" for record in mine)
-    assert all(record.concrete_steps() for record in mine)
+    assert all(record.steps for record in mine)
 
 
 def test_rules_of_a_file_go_first_and_presets_can_be_chosen(worked_example: str) -> None:

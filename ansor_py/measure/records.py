@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import msgspec
 from msgspec import Struct
 
-from ansor_py.errors import RecordError
+from ansor_py.errors import LoweringError, RecordError, ScheduleError
 from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.schema_1 import converted
 
 if TYPE_CHECKING:
+    from ansor_py.schedule.dag import ComputeDAG
     from ansor_py.schedule.steps import Step
     from ansor_py.target import Target
 
@@ -55,6 +56,8 @@ class Origin(Struct, frozen=True, forbid_unknown_fields=True):
 class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One trial. `steps` are concrete transform steps, each as JSON; `elapsed` seconds since the search began.
 
+    `states_tiles` is False for a program from before the step `RegisterTile`, whose register tiles lowering guessed.
+
     `host` is None, and time stamps are the virtual clock's, when a virtual measurer made the record, so that equal seeds give
     equal bytes.
     """
@@ -71,6 +74,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: int = 0
     elapsed: float = 0.0
     steps: tuple[list[Any], ...]
+    states_tiles: bool = True
     origin: Origin = Origin()
     result: MeasureResult
 
@@ -94,11 +98,23 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """One gene for every hole of the sketch."""
         return self.origin.genes
 
-    def concrete_steps(self) -> tuple[Step, ...]:
-        """The transform steps as objects. Raises ScheduleError for steps that this version does not know."""
+    def concrete_steps(self, dag: ComputeDAG) -> tuple[Step, ...]:
+        """The transform steps as objects, for the DAG that the record is about; those of an older program state its tiles.
+
+        Raises ScheduleError for steps that this version does not know or cannot apply.
+        """
         from ansor_py.schedule.steps import step_from_json
 
-        return tuple(step_from_json(step) for step in self.steps)
+        steps = tuple(step_from_json(step) for step in self.steps)
+        if self.states_tiles:
+            return steps
+        from ansor_py.lower.guessed_tiles import with_register_tiles
+        from ansor_py.target import Target
+
+        try:
+            return with_register_tiles(dag, steps, Target.parse(self.target))
+        except LoweringError as error:
+            raise ScheduleError(str(error)) from error
 
     def to_json(self) -> dict[str, Any]:
         """The fields in a fixed order, with tuples as lists."""

@@ -13,8 +13,11 @@ RESULT = ("costs", "error", "error_text", "error_stage", "output_checked")
 
 
 def converted(record_json: dict[str, Any]) -> dict[str, Any]:
-    """A record of schema 1 in schema 2. What is wrong in it stays wrong, for the decoder to name."""
-    rest = {**record_json, "schema": 2}
+    """A record of schema 1 in schema 2. What is wrong in it stays wrong, for the decoder to name.
+
+    Its steps stay as they are: which register tiles they stood for is known with the DAG (`Record.concrete_steps`).
+    """
+    rest = {**record_json, "schema": 2, "states_tiles": False}
     origin = {name: rest.pop(name) for name in ORIGIN if name in rest}
     result = {name: rest.pop(name) for name in RESULT if name in rest}
     phases = rest.pop("build_phases", {})

@@ -251,7 +251,9 @@ class Search:
 
         def measure(records: Sequence[Record]) -> list[MeasureResult | None]:
             by_key = {search.task.workload_key: search for search in self._searches}
-            inputs = [self._input(by_key[record.workload_key], record.concrete_steps()) for record in records]
+            searches = [by_key[record.workload_key] for record in records]
+            steps = [record.concrete_steps(search.task.dag) for search, record in zip(searches, records, strict=True)]
+            inputs = list(map(self._input, searches, steps))
             return self._measure(runner, [], [replace(program, cut_seconds=None) for program in inputs])
 
         for search, again in zip(searches, retime([search.contenders() for search in searches], measure), strict=True):
