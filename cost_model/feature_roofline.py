@@ -1,8 +1,8 @@
 """Feature group with a roofline of each statement: cycles by arithmetic, by loads, by stores and by every level of memory.
 
-The machine is a generic core scaled by the target: two vector operations a cycle, loads by their kind, caches that deliver
-some vectors a cycle. Absolute cycles are rough; what counts is how the programs of a task compare, and the constants are
-those that ordered measured random programs of many operators best (docs/search.md). `roofline_model.py` adds up
+What the core does in a cycle, and what caches deliver, is the target's (`ansor_py/target/cores.py`). Absolute cycles are rough;
+what counts is how the programs of a task compare, and the weights here are those that ordered measured random programs of
+many operators best (docs/search.md). `roofline_model.py` adds up
 `roofline_cycles`, and learned models use all of it.
 """
 
@@ -15,9 +15,9 @@ from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
 from ansor_py.cost_model.operation_counts import OperationCounts
 from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parallel_chunks
-from ansor_py.target import Target
+from ansor_py.target import Core, Target
 
-DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for
+INTEGER_DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for, whichever it is
 # Loads that one counts as: one element for all lanes, a vector (which may lie across two cache lines), one element of many.
 LOADS = (1.0, 3.0, 3.0)
 # Stores that one counts as: of a vector of accumulators, with its load when the next run begins, and of an element by itself.
@@ -51,7 +51,7 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
         ahead = np.maximum(accumulators * factors.prod(axis=0) - SHORT_BODY, 0.0) / BODY_OF_A_REGISTER
         spilled = steps * np.maximum(accumulators + operands + ahead - target.vector_registers, 0.0)
     cycles = np.empty((4, statement.programs))
-    cycles[0] = statement.inner[0] * share * operation_weight(statement.operations) / core.vector_units * waiting
+    cycles[0] = statement.inner[0] * share * operation_weight(statement.operations, core) / core.vector_units * waiting
     cycles[1] = ((loads * np.array(LOADS)[:, None]).sum(axis=0) + SPILL_LOADS * spilled) / core.loads
     vectors, elements = stores(statement, target)
     transposed = (elements > 0) & (statement.runs[0, statement.tile_depth] >= TRANSPOSED_RUN)
@@ -95,8 +95,9 @@ def parallel_cycles(statement: StatementArrays, waves: Floats) -> Floats:
     return np.where(own, REGION_CYCLES + CHUNK_CYCLES * waves, 0.0)
 
 
-def operation_weight(counts: OperationCounts) -> int:
+def operation_weight(counts: OperationCounts, core: Core) -> float:
     """One iteration in operations of the simplest kind."""
     simple = counts.float_mad + counts.float_addsub + counts.float_mul + counts.float_cmp + counts.float_other
     integers = counts.int_mad + counts.int_addsub + counts.int_mul + counts.int_cmp + counts.bool_op + counts.select
-    return simple + integers + DIVISION * (counts.float_divmod + counts.int_divmod) + FUNCTION * counts.float_math
+    divisions = core.division * core.vector_units * counts.float_divmod + INTEGER_DIVISION * counts.int_divmod
+    return simple + integers + divisions + FUNCTION * counts.float_math

@@ -40,7 +40,7 @@ from ansor_py.cost_model.statement_arrays import (
 )
 from ansor_py.errors import PlugInError, plug_in
 from ansor_py.lower.affine import Number
-from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
+from ansor_py.lower.bounds import Bounds, StageBounds, bounded
 from ansor_py.lower.register_tile import register_tile
 from ansor_py.schedule.sketch import Genes, Population, Sketch
 from ansor_py.schedule.state import Inlined, State
@@ -64,16 +64,17 @@ def extract_features(population: Population, target: Target) -> FeatureBatch:
 
 def raw_features(population: Population, target: Target, feature_groups: Sequence[FeatureGroup]) -> FeatureBatch:
     """The same for some of the groups, and before the columns are scaled: the numbers that the groups compute."""
-    groups = population.groups()
+    groups = bounded(population).bounds
     counts = np.zeros(len(population), dtype=np.int64)
-    for template, members in groups:
+    for template, members, _ in groups:
         counts[members] = sum(not isinstance(stage.location, Inlined) for stage in template.stages)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     rows = np.empty((int(offsets[-1]), sum(len(group.fields) for group in feature_groups)), dtype=np.float32)
     # Statements that occur alike in several structures wait for each other: the feature groups cost most for few programs.
     waiting: dict[Hashable, list[tuple[StatementArrays, NDArray[np.int64]]]] = {}
-    for template, members in groups:
-        for statement, places in _statements(population.sketch, template, population.genes[members], offsets[members], target):
+    for template, members, bounds in groups:
+        genes = population.genes[members]
+        for statement, places in _statements(population.sketch, template, bounds, genes, offsets[members], target):
             parts = waiting.setdefault(statement.form, [])
             if parts and sum(len(others) for _, others in parts) + len(places) > CHUNK:
                 _fill(rows, parts, target, feature_groups)
@@ -96,10 +97,9 @@ def _fill(
 
 
 def _statements(
-    sketch: Sketch, template: State, genes: Genes, offsets: NDArray[np.int64], target: Target
+    sketch: Sketch, template: State, bounds: Bounds, genes: Genes, offsets: NDArray[np.int64], target: Target
 ) -> Iterator[tuple[StatementArrays, NDArray[np.int64]]]:
     """The statements of programs that share a template, with the rows of their features; a program's begin at its offset."""
-    bounds = infer_bounds(template, sketch.holes, genes)
     tiles = {name: register_tile(b, target) for name, b in bounds.items()}
     shapes = buffer_shapes(template, bounds)
     uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}

@@ -74,7 +74,7 @@ def build(name: str, sketch: str, genes: tuple[int, ...], steps: tuple[Step, ...
     reply = perform_build(BuildJob(dag.workload_key, steps, target, target.cores, build_program), dag)
     milliseconds = 1e3 * (time.perf_counter() - begin)
     if reply.kernel is None:
-        return Build(name, sketch, genes, milliseconds, error=reply.error_text)
+        return Build(name, sketch, genes, milliseconds, error=reply.result.error_text)
     phases = {phase: 1e3 * seconds for phase, seconds in reply.kernel.build_phases.items()}
     text = kernel_text(dag, steps, target, target.cores)
     instructions = sum(line.startswith("  ") for line in text.splitlines())

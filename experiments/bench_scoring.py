@@ -23,7 +23,7 @@ from ansor_py.errors import AnsorError, OptionError
 from ansor_py.measure.records import read_records
 from ansor_py.schedule.sketch import Population
 from ansor_py.schedule.task import Task
-from ansor_py.search.evolution.generations import Parents, breed, next_generation
+from ansor_py.search.evolution.generations import Individuals, next_generation, scored
 from ansor_py.search.loop.run_directory import RECORDS
 from ansor_py.search.loop.transfer import programs_of_records
 from ansor_py.search.options import SearchOptions
@@ -64,14 +64,10 @@ def bench(name: str, target: Target, run: Path | None, seed: int) -> list[str]:
     model = GuidedModel(rng)
     model.update(known.batch, known.costs, known.tasks)
     share = -(-options.population // len(spaces))
-    generation = [breed(sample(space, share, rng)) for space in spaces]
+    generation = [Individuals.made(sample(space, share, rng)) for space in spaces]
     allowed = [space.legal_structures for space in spaces]
     for _ in range(GENERATIONS):
-        batches = [
-            extract_features(Population(s.sketch, rows.genes), target) for s, rows in zip(spaces, generation, strict=True)
-        ]
-        scores = [model.predict(batch).astype(np.float64) for batch in batches]
-        parents = [Parents(rows, values, None) for rows, values in zip(generation, scores, strict=True)]
+        parents = scored(spaces, generation, lambda given: [model.predict(extract_features(p, target)) for p in given])
         generation = next_generation(spaces, parents, rng, options, allowed)
     populations = [Population(s.sketch, rows.genes) for s, rows in zip(spaces, generation, strict=True) if len(rows)]
     programs = sum(len(population) for population in populations)

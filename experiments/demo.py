@@ -18,8 +18,8 @@ import click
 import onnx
 
 from ansor_py.errors import AnsorError
+from ansor_py.search.command_line.progress import milliseconds
 from ansor_py.search.command_line.settings import free_folder
-from ansor_py.search.loop.progress import milliseconds
 from ansor_py.target import Target
 from light_models import Check, Checker, check_shipped, light_model, search, summarised
 from machine import cpu_line, target_option

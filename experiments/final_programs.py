@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ansor_py.measure import MeasureInput, MeasureResult, Record, create_measurer, read_records
 from ansor_py.schedule.task import Task
+from ansor_py.search.loop.results import DEFAULT_OPERATOR
 from ansor_py.search.loop.retiming import contenders_of, retime
 from ansor_py.search.loop.run_directory import RECORDS
-from ansor_py.search.loop.task_search import DEFAULT_OPERATOR
 
 
 def retimed_ms(task: Task, runs: Sequence[Path], runner: str) -> list[float]:
@@ -29,7 +29,9 @@ def retimed_ms(task: Task, runs: Sequence[Path], runner: str) -> list[float]:
     with create_measurer(runner, target=target, threads=target.cores) as measurer:
 
         def measure(records: Sequence[Record]) -> list[MeasureResult | None]:
-            programs = [MeasureInput(key, task.dag, record.concrete_steps(), target, target.cores) for record in records]
+            programs = [
+                MeasureInput(key, task.dag, record.concrete_steps(task.dag), target, target.cores) for record in records
+            ]
             return list(measurer.measure(programs))
 
         again = retime(groups, measure)
@@ -38,4 +40,4 @@ def retimed_ms(task: Task, runs: Sequence[Path], runner: str) -> list[float]:
 
 def _finds(run: Path, key: str) -> list[Record]:
     records, _ = read_records(run / RECORDS)
-    return contenders_of([item for item in records if item.workload_key == key and item.operator != DEFAULT_OPERATOR])
+    return contenders_of([item for item in records if item.workload_key == key and item.origin.operator != DEFAULT_OPERATOR])

@@ -43,13 +43,13 @@ BEST = 30
 def records_of(run: Path) -> list[Record]:
     """Records of programs that were made from sketches, with a latency or a lower bound of it."""
     records, _ = read_records(run / RECORDS)
-    return [record for record in records if record.sketch_id is not None and (record.valid or record.error == "cut")]
+    return [record for record in records if record.sketch_id is not None and (record.valid or record.result.error == "cut")]
 
 
 def held_out(run: Path, seen: set[str]) -> list[Record]:
     """The valid records that count as unseen: not those of the random round with which an evolution begins."""
     records = [record for record in records_of(run) if record.valid and json.dumps(record.steps) not in seen]
-    evolved = any(record.operator != "random" for record in records)
+    evolved = any(record.origin.operator != "random" for record in records)
     return [record for record in records if not evolved or record.round > 1]
 
 

@@ -72,7 +72,7 @@ def search_into(
     }
     target = tasks[0].target
     with RunDirectory.create(partial, {**config, "tasks": config_of_tasks(tasks)}) as run:
-        result = tune_tasks(tasks, options, runner, sink=run, clock=clock)
+        result = tune_tasks(tasks, options, runner, subscribers=[run.take], clock=clock)
         if result.interrupted:
             raise KeyboardInterrupt
         run.write_summary(summarise(result, "+".join(task.name for task in tasks), str(target), target.cores, None, None))

@@ -52,7 +52,7 @@ def _best_steps(dag: ComputeDAG, records: Path) -> tuple[Step, ...]:
     found = best_records(read_records(records)[0]).get(dag.workload_key)
     if found is None:
         raise click.UsageError(f"{records} has no measured program of this workload (workload key {dag.workload_key})")
-    return found.concrete_steps()
+    return found.concrete_steps(dag)
 
 
 if __name__ == "__main__":

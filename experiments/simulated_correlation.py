@@ -17,19 +17,20 @@ from typing import Any
 
 import click
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from ansor_py import __version__
 from ansor_py.errors import AnsorError
 from ansor_py.measure import (
     MeasureInput,
+    MeasureResult,
     Record,
     RecordWriter,
-    completed_record,
     create_measurer,
     read_records,
 )
 from ansor_py.schedule.task import Task
+from ansor_py.search.loop.task_search import Program, trial_record
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.policy import create_policy
 from ansor_py.sketch_rules.derivation import generate_sketches
@@ -46,31 +47,20 @@ def random_programs(task: Task, count: int, seed: int) -> list[Record]:
     sketches = generate_sketches(task.dag, task.target, SearchOptions().rules)
     rng = np.random.default_rng([seed, 0])
     policy = create_policy("random", sketches, task.target, lambda populations: [], rng, SearchOptions())
+    programs = [Program.of_candidate(candidate, sketches[candidate.sketch]) for candidate in policy.propose(count)]
     return [
-        Record(
-            workload_key=task.workload_key,
-            target=str(task.target),
-            threads=task.target.cores,
-            trial=trial,
-            steps=tuple(step.to_json() for step in sketches[candidate.sketch].concretise(candidate.genes)),
-            task=task.name,
-            seed=seed,
-            sketch_id=candidate.sketch,
-            sketch=sketches[candidate.sketch].name,
-            genes=tuple(map(int, candidate.genes)),
-            operator="random",
-            engine=__version__,
-        )
-        for trial, candidate in enumerate(policy.propose(count))
+        replace(trial_record(task, program, MeasureResult()), trial=trial, seed=seed) for trial, program in enumerate(programs)
     ]
 
 
 def measured(task: Task, records: Sequence[Record], runner: str) -> list[Record]:
     """The records with the costs that a measurer finds."""
-    inputs = [MeasureInput(r.workload_key, task.dag, r.concrete_steps(), task.target, task.target.cores) for r in records]
+    inputs = [
+        MeasureInput(r.workload_key, task.dag, r.concrete_steps(task.dag), task.target, task.target.cores) for r in records
+    ]
     with create_measurer(runner, target=task.target, threads=task.target.cores) as measurer:
         results = measurer.measure(inputs)
-    return [completed_record(record, result) for record, result in zip(records, results, strict=True)]
+    return [replace(record, result=result) for record, result in zip(records, results, strict=True)]
 
 
 def real_records(name: str, task: Task, programs: int, seed: int, out: Path) -> list[Record]:

@@ -21,7 +21,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ansor_py.search.loop.accuracy import RoundAccuracy
+    from ansor_py.search.loop.events import DriftMeasured, Event, Progress, Restored, Stopped, Subscriber, TrialsMeasured
     from ansor_py.search.loop.results import CurvePoint, TaskResult, TuningResult
+    from ansor_py.search.loop.round_times import RoundTimes
     from ansor_py.search.loop.run_directory import RunDirectory, read_curve
     from ansor_py.search.loop.tuning import tune, tune_tasks
     from ansor_py.search.loop.tuning_options import TuningOptions
@@ -34,14 +37,23 @@ if TYPE_CHECKING:
 __all__ = [
     "Candidate",
     "CurvePoint",
+    "DriftMeasured",
+    "Event",
     "Network",
     "Networks",
     "Policy",
+    "Progress",
+    "Restored",
+    "RoundAccuracy",
+    "RoundTimes",
     "RunDirectory",
     "SchedulerOptions",
     "SearchOptions",
+    "Stopped",
+    "Subscriber",
     "TaskProgress",
     "TaskResult",
+    "TrialsMeasured",
     "TuningOptions",
     "TuningResult",
     "create_policy",
@@ -53,6 +65,15 @@ __all__ = [
 ]
 
 _OWNERS = {
+    "DriftMeasured": "loop.events",
+    "Event": "loop.events",
+    "Progress": "loop.events",
+    "Restored": "loop.events",
+    "Stopped": "loop.events",
+    "Subscriber": "loop.events",
+    "TrialsMeasured": "loop.events",
+    "RoundAccuracy": "loop.accuracy",
+    "RoundTimes": "loop.round_times",
     "Candidate": "sampling.candidates",
     "CurvePoint": "loop.results",
     "Network": "scheduler.objectives",

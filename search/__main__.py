@@ -35,7 +35,7 @@ from ansor_py.search.command_line.settings import (
     parse_shapes,
     read_batch_file,
 )
-from ansor_py.search.command_line.subjects import ModelSubject, OperatorSubject, Settings, Subject, say_error
+from ansor_py.search.command_line.workloads import ModelWorkload, OperatorWorkload, Settings, Workload, say_error
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 SIGNALLED = 128  # and the signal's number, as a shell has it
@@ -128,15 +128,15 @@ def command(
     if options["resume"] and out is None:
         raise OptionError("--resume needs --out, the run directory to continue")
     settings = make_settings(**options)
-    subjects: list[Subject] = [*map(ModelSubject, models), *map(OperatorSubject, op)]
-    names = folder_names([subject.short_name for subject in subjects])
+    workloads: list[Workload] = [*map(ModelWorkload, models), *map(OperatorWorkload, op)]
+    names = folder_names([workload.short_name for workload in workloads])
     console = Console(highlight=False)
-    if together or len(subjects) == 1:
+    if together or len(workloads) == 1:
         path = free_folder(Path("runs"), "+".join(names)) if out is None else Path(out)
-        runs = [Run(" + ".join(subject.name for subject in subjects), subjects, path, settings, console)]
+        runs = [Run(" + ".join(workload.name for workload in workloads), workloads, path, settings, console)]
     else:
         places = [free_folder(Path("runs"), name) if out is None else Path(out) / name for name in names]
-        runs = [Run(s.name, [s], place, settings, console) for s, place in zip(subjects, places, strict=True)]
+        runs = [Run(s.name, [s], place, settings, console) for s, place in zip(workloads, places, strict=True)]
     for run in runs:
         outcome = run.execute()
         if outcome != "done":

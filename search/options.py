@@ -51,6 +51,8 @@ class SearchOptions:
             (docs/search.md).
         smallest_round: the share of population and structures that is used however few candidates a round has.
         iterations: generations made by mutation and crossover after the sampled one.
+        selection_pressure: power of a program's rank, by its score among all of its generation, in proportion to which it is
+            drawn as a parent; 0: all alike.
         mutation_probability: share of children that are mutated; of the rest, `crossover_probability` are crossed and
             what remains is copied.
         crossover_probability: share of the children that are not mutated which are made from two parents.
@@ -69,7 +71,7 @@ class SearchOptions:
         beam_width: policy `beam`: incomplete programs kept after every decision (at least as many as are measured).
         template_search: policy `template`: how its knobs are searched, `annealing`, `genetic`, `grid` or `random`.
         annealing_steps: steps of every chain in a round.
-        annealing_temperature: of the first step, in units of the best score at the start of the round; it falls to 0.
+        annealing_temperature: of the first step, as a difference of ranks (0 to 1) among the chains; it falls to 0.
         genetic_population: measured programs that are parents.
         genetic_mutation: probability with which a child's knob is changed.
     """
@@ -81,6 +83,7 @@ class SearchOptions:
     population_per_candidate: int = 64
     smallest_round: float = 1 / 8
     iterations: int = 4
+    selection_pressure: float = 2.0
     mutation_probability: float = 0.80
     crossover_probability: float = 0.75
     mutation_weights: Mapping[str, float] = field(default_factory=lambda: MUTATION_WEIGHTS)
@@ -114,7 +117,14 @@ class SearchOptions:
         for name in (*positive, "nearest_lengths", "beam_width", "annealing_steps", "genetic_population"):
             if getattr(self, name) < 1:
                 raise OptionError(f"search option '{name}' must be at least 1, not {getattr(self, name)}")
-        for name in ("iterations", "attempts", "max_local_bytes", "population_per_candidate", "limited_unroll"):
+        for name in (
+            "iterations",
+            "attempts",
+            "max_local_bytes",
+            "population_per_candidate",
+            "limited_unroll",
+            "selection_pressure",
+        ):
             if getattr(self, name) < 0:
                 raise OptionError(f"search option '{name}' must be 0 or more, not {getattr(self, name)}")
         shares = ("mutation_probability", "crossover_probability", "measured_share", "eps_greedy", "genetic_mutation")

@@ -24,7 +24,8 @@ class SpaceOptions:
         register_sizes: lengths of a register tile along axes that are not vectorised.
         register_vectors: most vectors of a register tile along the vectorised axis.
         spare_registers: those that a register tile leaves free.
-        fewest_accumulators: fewer cannot hide the latency of a multiply-add; smaller tiles are offered if nothing else fits.
+        fewest_accumulators: fewer leave vector units idle most of the time (`Core.latency` times `Core.vector_units` keep them
+            busy); smaller tiles are offered if nothing else fits.
         most_long_axes: along so many axes, beside the vectorised one, a register tile is longer than 1.
         vectors: lengths, in vectors, of the vector loop of a stage that is not tiled, and of factored partial results.
         wide_vectors: the same for a sum over rows: side by side no accumulator waits for itself.

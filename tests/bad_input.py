@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -23,6 +24,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from ansor_py.errors import AnsorWarning
 from ansor_py.graph import CompiledModel, compile, load, partition_model
 from ansor_py.measure.records import Record, RecordWriter
+from ansor_py.measure.result import MeasureResult
 from ansor_py.target import Target
 from graph_interpreter import floats
 
@@ -516,7 +518,7 @@ def _feed_dtype(folder: Path) -> None:
 
 def _record(target: str, threads: int = 1) -> Record:
     key = partition_model(good_model(2, 3)).tasks[0].workload_key
-    return Record(key, target, threads, 5, steps=(), costs=(1e-3,))
+    return Record(workload_key=key, target=target, threads=threads, trial=5, steps=(), result=MeasureResult((1e-3,)))
 
 
 @mistake(
@@ -637,7 +639,7 @@ def _broken_line(folder: Path) -> list[str]:
     path = folder / "records.jsonl"
     with RecordWriter(path) as writer:
         writer.write([_record(str(Target.detect()))])
-    path.write_bytes(path.read_bytes() + b'{"schema": 1, "work')
+    path.write_bytes(path.read_bytes() + b'{"schema": 2, "work')
     return _compiled_with(path, "trial 5")
 
 
@@ -654,7 +656,7 @@ def _compiled_with(records: Path | list[Record], origin: str) -> list[str]:
     "a record whose program cannot be built any more", "task '…': trial 5 cannot be read (unknown transform step …", "notice"
 )
 def _unbuildable(folder: Path) -> list[str]:
-    return _compiled_with([replace(_record(str(Target.detect())), steps=(["no-such-step"],))], "default")
+    return _compiled_with([msgspec.structs.replace(_record(str(Target.detect())), steps=(["no-such-step"],))], "default")
 
 
 @mistake(
@@ -664,7 +666,7 @@ def _unbuildable(folder: Path) -> list[str]:
 )
 def _incredible(folder: Path) -> list[str]:
     record = _record(str(Target.detect()))
-    return _compiled_with([record, replace(record, trial=6, costs=(1e-15,))], "trial 5")
+    return _compiled_with([record, msgspec.structs.replace(record, trial=6, result=MeasureResult((1e-15,)))], "trial 5")
 
 
 @mistake(
@@ -673,7 +675,7 @@ def _incredible(folder: Path) -> list[str]:
     "python",
 )
 def _other_model(folder: Path) -> None:
-    record = replace(_record(str(Target.detect())), workload_key="0123456789abcdef", task="another")
+    record = msgspec.structs.replace(_record(str(Target.detect())), workload_key="0123456789abcdef", task="another")
     compile(good_model(2, 3), [record], threads=1, workers=0)
 
 

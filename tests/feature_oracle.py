@@ -440,8 +440,9 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
 def _roofline(state: State, item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
     """Cycles of arithmetic, of loads, of stores, of the caches, of loops."""
     core, share = target.core, _vector_share(item, target)
+    operations = {"float_divmod": core.division * core.vector_units, "int_divmod": 8, "float_math": 20}
     counts = {name: round(raw[name] / raw["iterations"]) for name in raw if name.startswith(("float_", "int_"))}
-    weight = sum((8 if "divmod" in name else 20 if "math" in name else 1) * count for name, count in counts.items())
+    weight = sum(operations.get(name, 1) * count for name, count in counts.items())
     weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
     start = _reduction_tile(state, item)
     around = item.loops[: _tile(state, item) if start is None else start]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ansor_py.measure.interface import register_measurer
+from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.simulated import SimulatedMeasurer
 from ansor_py.search.evolution.mutation import mutation
 from ansor_py.search.scheduler.objectives import register_objective
@@ -226,5 +226,9 @@ runner_fault(
 runner_fault(
     "a cost that is NaN",
     "poll gave costs (nan,); they must be seconds of at least 1e-09",
-    poll=later(_poll, lambda *values: [replace(result, costs=(float("nan"),)) for result in _poll(*values)], 4),
+    poll=later(
+        _poll,
+        lambda *values: [(number, MeasureResult((float("nan"),))) for number, _ in _poll(*values)],
+        4,
+    ),
 )

@@ -22,6 +22,7 @@ from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.graph import CompiledModel, compile, load, partition_model
 from ansor_py.graph.task_model import compile_task
 from ansor_py.measure import Record
+from ansor_py.measure.result import MeasureResult
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.steps import step_from_json
 from ansor_py.schedule.task import Task
@@ -210,7 +211,7 @@ def _records(rng: Rng) -> list[dict[str, Any]]:
             trial=trial,
             steps=tuple(step.to_json() for step in steps),
             task=task.name,
-            costs=(cost, cost, cost),
+            result=MeasureResult((cost, cost, cost)),
         )
         made.append(record.to_json())
     return made

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
 from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
-from ansor_py.measure import MeasureInput, Measurer, MeasureResult
+from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Span
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import SearchOptions
@@ -28,7 +28,7 @@ def hashed_cost(program: MeasureInput, number: int) -> MeasureResult:
     text = json.dumps([step.to_json() for step in program.steps])
     share = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
     cost = 1e-3 * (1 + share)
-    return MeasureResult(number, costs=(cost, cost * 1.01, cost * 1.02), output_checked=True, build_phases={"llvm": 0.01})
+    return MeasureResult((cost, cost * 1.01, cost * 1.02), output_checked=True, build=Span(0.0, 0.0, {"llvm": 0.01}))
 
 
 class FakeMeasurer(Measurer):
@@ -45,17 +45,17 @@ class FakeMeasurer(Measurer):
         self.interruption = interruption
         self.inputs: list[MeasureInput] = []
         self.closed = False
-        self._ready: list[MeasureResult] = []
+        self._ready: list[tuple[int, MeasureResult]] = []
         self._returned = 0
 
     def submit(self, batch: Sequence[MeasureInput]) -> list[int]:
         """Answer the batch."""
         first = len(self.inputs)
         self.inputs += batch
-        self._ready += [self.behaviour(program, first + place) for place, program in enumerate(batch)]
+        self._ready += [(number, self.behaviour(program, number)) for number, program in enumerate(batch, first)]
         return list(range(first, first + len(batch)))
 
-    def poll(self, timeout: float | None = None) -> list[MeasureResult]:
+    def poll(self, timeout: float | None = None) -> list[tuple[int, MeasureResult]]:
         """Three results, out of order; or the interruption, once."""
         if self.interrupt_after is not None and timeout != 0 and self._returned >= self.interrupt_after:
             self.interrupt_after = None

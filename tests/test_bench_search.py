@@ -113,4 +113,4 @@ def test_final_programs_that_run_are_measured_again(tmp_path: Path) -> None:
     assert set(found["retimed_ms"]) == {"random", "template"}
     assert all(0 < value < 1000 for value in found["retimed_ms"].values())
     best = [json.loads(line) for line in (tmp_path / "gmm_512/random-0/records.jsonl").read_text().splitlines()]
-    assert found["retimed_ms"]["random"] not in [1e3 * cost for record in best for cost in record["costs"]]
+    assert found["retimed_ms"]["random"] not in [1e3 * cost for record in best for cost in record["result"]["costs"]]

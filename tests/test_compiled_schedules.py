@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from ansor_py import te
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
+from ansor_py.errors import LoweringError, ScheduleError
+from ansor_py.lower.lower import lower
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.steps import (
     ComputeInline,
@@ -28,6 +30,7 @@ from ansor_py.schedule.steps import (
 from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
+from arbitrary_steps import arbitrary_state
 from random_schedules import random_state
 from targets import executed_targets
 from te_interpreter import evaluate, random_feeds
@@ -81,6 +84,20 @@ def test_random_schedules_read_from_json_compute_the_right_result(name: str, tar
     steps = tuple(map(step_from_json, json.loads(json.dumps([step.to_json() for step in state.steps]))))
     assert steps == state.steps
     check(dag, steps, target, threads=1 + seed % 2)
+
+
+@on_executed_targets
+@pytest.mark.parametrize("name", WORKLOADS)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_what_is_left_of_arbitrary_steps_is_refused_or_computes_the_right_result(name: str, target: Target, seed: int) -> None:
+    dag = ComputeDAG.from_outputs(WORKLOADS[name]())
+    state = arbitrary_state(dag, 60, np.random.default_rng(seed))
+    try:
+        lower(state, target)
+    except (ScheduleError, LoweringError):
+        return
+    check(dag, state.steps, target, threads=1 + seed % 2)
 
 
 @on_executed_targets

@@ -33,7 +33,7 @@ from ansor_py.cost_model.training_set import read_training_set, throughput_label
 from ansor_py.cost_model.tree_code import parse_trees
 from ansor_py.errors import MissingRuntimeError, OptionError
 from ansor_py.schedule.sketch import Population, Sketch
-from ansor_py.schedule.steps import Parallel, Reorder, Split, Step, Vectorize
+from ansor_py.schedule.steps import Parallel, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.target import Target
 from sketch_examples import conv_fused, matmul_cached, matmul_dag, random_population
 from targets import structure_targets
@@ -303,6 +303,7 @@ def test_the_rank_objective_pulls_only_programs_of_one_task_apart() -> None:
 def test_the_roofline_needs_no_training_and_prefers_vectors_and_cores(target: Target) -> None:
     dag = matmul_dag(64, 64, 64)
     tile: list[Step] = [Split("C", "i", (4,)), Split("C", "j", (32,)), Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1"))]
+    tile.append(RegisterTile("C", ("i.1", "j.1"), "float32 outer product"))
     programs: list[list[Step]] = [
         [],
         tile,

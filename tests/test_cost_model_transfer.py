@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one operator."""
     path = tmp_path_factory.mktemp("runs") / "first"
     with RunDirectory.create(path, {"model": SPEC, "target": str(TARGET)}) as directory:
-        result = tune_tasks([TASK], options(), measurer=FakeMeasurer(), sink=directory)
+        result = tune_tasks([TASK], options(), measurer=FakeMeasurer(), subscribers=[directory.take])
     assert [accuracy.round for accuracy in result.accuracy] == [1, 2, 3]
     return path
 
@@ -102,7 +102,7 @@ def test_a_search_starts_with_what_another_has_learned(run: Path, monkeypatch: p
     monkeypatch.setattr(GuidedModel, "update", update)
     result = tune_tasks([OTHER], options(cost_model_from=str(run)), measurer=FakeMeasurer())
     assert updates == [{-1}, {0}, {0}, {0}]
-    assert any(r.operator != "random" for r in result.records if r.round == 1)
+    assert any(r.origin.operator != "random" for r in result.records if r.round == 1)
 
 
 def test_what_cannot_be_transferred_is_one_clear_error(run: Path, tmp_path: Path) -> None:

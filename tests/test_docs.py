@@ -19,7 +19,7 @@ from graph_interpreter import floats, make_model
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
-SELF_CONTAINED = ["docs/architecture.md", "docs/rules.md", "docs/running.md", "docs/schedules.md"]
+SELF_CONTAINED = ["docs/architecture.md", "docs/rules.md", "docs/running.md", "docs/schedules.md", "docs/search.md"]
 
 
 @pytest.mark.parametrize("name", SELF_CONTAINED)

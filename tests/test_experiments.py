@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Path:
         options = TuningOptions(policy="counting", cost_model="even", batch=6, trials=20)
         target = Target.parse("x86-64 cpu=haswell cores=2")
         tasks = [Task.from_compute(te.matmul(n, n, n), target, name=f"matmul {n}") for n in (32, 48)]
-        result = tune_tasks(tasks, options, measurer=FakeMeasurer(), sink=directory)
+        result = tune_tasks(tasks, options, measurer=FakeMeasurer(), subscribers=[directory.take])
         phases = {"import": 0.5, **result.phases}
         directory.write_summary(summarise(replace(result, phases=phases), "m.onnx", str(target), 2, 3e-3, 2e-3))
     return folder
@@ -359,7 +359,7 @@ def test_models_are_judged_on_programs_of_other_searches(tmp_path: Path) -> None
     for seed in range(2):
         config = {"model": "matmul:64,64,64", "target": str(task.target)}
         with RunDirectory.create(tmp_path / str(seed), {**config, "tasks": config_of_tasks([task])}) as directory:
-            result = tune_tasks([task], replace(options, seed=seed), "simulated", sink=directory)
+            result = tune_tasks([task], replace(options, seed=seed), "simulated", subscribers=[directory.take])
             directory.write_summary(summarise(result, "m", str(task.target), 2, None, None))
     out = tmp_path / "accuracy.csv"
     words = [str(tmp_path / "0"), "--unseen", str(tmp_path / "1"), "--trials", "60", "--seeds", "1", "--out", str(out)]

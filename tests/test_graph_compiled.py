@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -24,6 +25,7 @@ from ansor_py.graph.model_archive import check_cpu
 from ansor_py.graph.random_weights import find_light_models, randomise_constant_weights
 from ansor_py.graph.reference import reference_outputs
 from ansor_py.measure.records import Record, RecordWriter
+from ansor_py.measure.result import MeasureResult
 from ansor_py.target import Target
 from graph_faults import crash_for_bad
 from graph_interpreter import Array, floats, make_model, reference
@@ -236,7 +238,7 @@ def test_code_for_another_cpu_is_refused() -> None:
 
 
 def record(key: str, target: str, steps: tuple[Any, ...] = (), threads: int = 1, trial: int = 5) -> Record:
-    return Record(key, target, threads, trial, steps=steps, costs=(1e-3,))
+    return Record(workload_key=key, target=target, threads=threads, trial=trial, steps=steps, result=MeasureResult((1e-3,)))
 
 
 def test_best_records_give_the_schedules() -> None:
@@ -266,7 +268,7 @@ def test_the_next_best_record_is_taken_where_the_best_cannot_be_built() -> None:
     target = Target.detect()
     [key, *_] = [unit.workload_key for unit in partition_model(model).tasks]
     records = [
-        replace(record(key, str(target), steps, trial=trial), costs=(cost,))
+        msgspec.structs.replace(record(key, str(target), steps, trial=trial), result=MeasureResult((cost,)))
         for trial, (cost, steps) in enumerate([(1e-4, UNREADABLE), (4e-4, ()), (2e-4, UNBUILDABLE), (3e-4, UNREADABLE)])
     ]
     with pytest.warns(AnsorWarning) as told:
@@ -282,7 +284,10 @@ def test_a_cost_that_no_machine_reaches_does_not_win(cost: float) -> None:
     model, data = residual_model()
     target = Target.detect()
     [key, *_] = [unit.workload_key for unit in partition_model(model).tasks]
-    records = [record(key, str(target)), replace(record(key, str(target), trial=6), costs=(cost,))]
+    records = [
+        record(key, str(target)),
+        msgspec.structs.replace(record(key, str(target), trial=6), result=MeasureResult((cost,))),
+    ]
     with pytest.warns(AnsorWarning, match="1 records with costs that cannot be true are left out .trial 6: "):
         compiled = compile(model, records, threads=1, workers=0)
     assert compiled.plan.schedules[f"kernel_{key}"] == "trial 5"
@@ -291,8 +296,9 @@ def test_a_cost_that_no_machine_reaches_does_not_win(cost: float) -> None:
 
 def test_records_of_no_task_of_the_model_are_refused(tmp_path: Path) -> None:
     model, data = residual_model()
-    stranger = replace(record("0123456789abcdef", str(Target.detect())), task="another")
-    failed = replace(stranger, workload_key=partition_model(model).tasks[0].workload_key, costs=(), error="run", task="mine")
+    stranger = msgspec.structs.replace(record("0123456789abcdef", str(Target.detect())), task="another")
+    key = partition_model(model).tasks[0].workload_key
+    failed = msgspec.structs.replace(stranger, workload_key=key, result=MeasureResult(error="run"), task="mine")
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "junk.jsonl").write_text("junk\n[1, 2]\n")
     for records, words in (

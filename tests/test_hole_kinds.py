@@ -225,7 +225,7 @@ def test_their_kernels_are_right_and_records_hold_their_steps(target: Target, tm
     path.write_text("".join(json.dumps(record.to_json()) + "\n" for record in result.records))
     mine = [record for record in read_records(path)[0] if record.sketch_id is not None]
     assert len(mine) > 5
-    assert all(record.concrete_steps() == space.sketch.concretise(record.genes) for record in mine)
+    assert all(record.concrete_steps(space.sketch.dag) == space.sketch.concretise(record.genes) for record in mine)
 
 
 @hole_kind("window")

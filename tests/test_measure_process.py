@@ -64,7 +64,7 @@ def test_interrupt_keeps_results_and_closes() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-    assert [result.error for result in finished] == ["build"]
+    assert [result.error for _, result in finished] == ["build"]
     wait_until_gone(pids)
 
 

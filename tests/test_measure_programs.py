@@ -143,19 +143,17 @@ def build_transposed(dag: ComputeDAG, steps: Sequence[Step], target: Target, thr
 def spans(results: Sequence[MeasureResult]) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     builds, runs = [], []
     for result in results:
-        assert result.build_started is not None
-        assert result.build_finished is not None
-        assert result.run_started is not None
-        assert result.run_finished is not None
-        builds.append((result.build_started, result.build_finished))
-        runs.append((result.run_started, result.run_finished))
+        assert result.build is not None
+        assert result.run is not None
+        builds.append((result.build.started, result.build.finished))
+        runs.append((result.run.started, result.run.finished))
     return builds, runs
 
 
 def all_results(measurer: Measurer) -> list[MeasureResult]:
     results: list[MeasureResult] = []
     while measurer.outstanding:
-        results += measurer.poll(timeout=60)
+        results += [result for _, result in measurer.poll(timeout=60)]
     return results
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from ansor_py.lower.bounds import infer_bounds
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
+from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import TEMPLATE_SEARCHES, SearchOptions
 from ansor_py.search.policies.beam import BeamPolicy, undecided
 from ansor_py.search.policies.grid import combinations
@@ -68,12 +69,18 @@ class Measured:
 
 
 def tuned(
-    spec: str, kind: str, target: Target, rounds: int, seed: int = 0, batch_size: int = BATCH
+    spec: str,
+    kind: str,
+    target: Target,
+    rounds: int,
+    seed: int = 0,
+    batch_size: int = BATCH,
+    score: ScoreFunction = informed,
 ) -> tuple[Policy, list[list[Candidate]]]:
     """A search against the pretended speeds: its policy, and what it proposed in every round, up to the first empty one."""
     options = options_of(kind)
     policy = create_policy(
-        kind.split()[0], sketches_of(spec, kind, target), target, informed, np.random.default_rng(seed), options
+        kind.split()[0], sketches_of(spec, kind, target), target, score, np.random.default_rng(seed), options
     )
     batches: list[list[Candidate]] = []
     for number in range(rounds):
@@ -123,6 +130,31 @@ def test_a_seed_decides_everything(kind: str, target: Target) -> None:
     assert history(3) == history(3)
     if kind != "template grid":  # in which nothing is random
         assert history(3) != history(4)
+
+
+def by_rank(function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> ScoreFunction:
+    """`informed` through a strictly increasing function; coarse, so that float32 tells the results apart where it should."""
+
+    def score(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
+        coarse = [np.round(values.astype(np.float64) + 1, 3) for values in informed(populations)]
+        return [function(values).astype(np.float32) for values in coarse]
+
+    return score
+
+
+@pytest.mark.parametrize(
+    "function", [lambda s: s - 7, np.log, np.exp, lambda s: 1e30 * s], ids=["negative", "log", "exp", "huge"]
+)
+@pytest.mark.parametrize("spec", WORKLOADS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_order_of_scores_counts(
+    kind: str, spec: str, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> None:
+    def history(score: ScoreFunction) -> list[tuple[object, ...]]:
+        _, batches = tuned(spec, kind, TARGET, rounds=2, score=score)
+        return [(c.sketch, *map(int, c.genes), c.operator, c.parent) for batch in batches for c in batch]
+
+    assert history(by_rank(function)) == history(by_rank(lambda scores: scores))
 
 
 @on_four_targets

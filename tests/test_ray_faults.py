@@ -49,7 +49,7 @@ def struck_by(victim: str, number: str) -> tuple[str, list[MeasureResult], list[
         said = ""
         while not said:
             try:
-                results += measurer.poll()
+                results += [result for _, result in measurer.poll()]
             except MeasureError as error:
                 said = str(error)
         assert measurer.poll(0) == []

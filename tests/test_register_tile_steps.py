@@ -20,6 +20,8 @@ from ansor_py.lower.guessed_tiles import with_register_tiles
 from ansor_py.lower.ir import tiles_of
 from ansor_py.lower.lower import lower, lowering
 from ansor_py.lower.register_tile import register_tile
+from ansor_py.measure import MeasureInput, create_measurer
+from ansor_py.measure.records import Record, read_records
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.micro_kernels import FORMULA, MICRO_KERNELS, MicroKernel, UpdateWriter, micro_kernel, micro_kernel_for
 from ansor_py.schedule.sketch import Population, Sketch
@@ -239,6 +241,22 @@ def test_an_older_program_gets_the_tiles_that_were_guessed(old: dict[str, Any], 
     assert [step.to_json() for step in converted[len(steps) :]] == old["added"]
     assert with_register_tiles(dag, converted, target) == converted
     assert lower(State.initial(dag).replay(converted), target).regions
+
+
+def test_records_of_older_programs_are_compiled_and_replayed_with_the_tiles_that_were_guessed(tmp_path: Path) -> None:
+    dag, target = product(), Target.parse("host cores=1")
+    old = [step.to_json() for step in tiled(4, 16) if not isinstance(step, RegisterTile)]
+    line = {"schema": 1, "workload_key": dag.workload_key, "target": str(target), "threads": 1, "trial": 0, "steps": old}
+    line |= {"costs": [0.25], "error": "none"}
+    (tmp_path / "records.jsonl").write_text(json.dumps(line) + "\n")
+    [record], lost = read_records(tmp_path / "records.jsonl")
+    steps = record.concrete_steps(dag)
+    assert not lost
+    assert steps[-1] == RegisterTile("C", ("i.1", "j.1"), PRODUCT)
+    assert Record.from_json(record.to_json()).concrete_steps(dag) == steps
+    with create_measurer(f"replay:{tmp_path}", target=target, threads=1) as measurer:
+        [result] = measurer.measure([MeasureInput(dag.workload_key, dag, steps, target, 1)])
+    assert result.costs == (0.25,)
 
 
 def test_every_pass_gives_a_program_that_prints() -> None:

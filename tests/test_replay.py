@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from ansor_py import te
 from ansor_py.errors import OptionError, RecordError
 from ansor_py.measure import MeasureInput, Record, RecordWriter, create_measurer, read_records
+from ansor_py.measure.result import MeasureResult
 from ansor_py.schedule.steps import Split
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
@@ -34,7 +36,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of a simulated search, one of them made a failure."""
     result = tune(TASK, trials=40, runner="simulated", options=replace(OPTIONS, policy="random"))
     records = list(result.records)
-    records[5] = replace(records[5], costs=(), error="wrong-result", error_text="output 'C': it is wrong", error_stage="check")
+    records[5] = msgspec.structs.replace(
+        records[5], result=MeasureResult(error="wrong-result", error_text="output 'C': it is wrong", error_stage="check")
+    )
     path = tmp_path_factory.mktemp("log") / "records.jsonl"
     with RecordWriter(path) as writer:
         writer.write(records)
@@ -46,23 +50,29 @@ def known(log: Path) -> list[Record]:
 
 
 def measured(log: Path, records: Sequence[Record]) -> list[tuple[float, ...]]:
-    inputs = [MeasureInput(TASK.workload_key, TASK.dag, r.concrete_steps(), TARGET, 2, cut_seconds=1e-9) for r in records]
+    inputs = [
+        MeasureInput(TASK.workload_key, TASK.dag, r.concrete_steps(TASK.dag), TARGET, 2, cut_seconds=1e-9) for r in records
+    ]
     with create_measurer(f"replay:{log}", target=TARGET, threads=2) as measurer:
         return [result.costs for result in measurer.measure(inputs)]
 
 
 def test_answers_are_those_of_the_log(log: Path) -> None:
-    assert measured(log, known(log)) == [record.costs for record in known(log)]
-    assert measured(log.parent, known(log)[:3]) == [record.costs for record in known(log)[:3]]
+    assert measured(log, known(log)) == [record.result.costs for record in known(log)]
+    assert measured(log.parent, known(log)[:3]) == [record.result.costs for record in known(log)[:3]]
 
 
 def test_failed_trials_answer_with_their_error_and_unknown_programs_have_none(log: Path) -> None:
     failed = known(log)[5]
     unknown = (Split("C", "i", (3,)),)
-    inputs = [MeasureInput(TASK.workload_key, TASK.dag, s, TARGET, 2) for s in (failed.concrete_steps(), unknown)]
+    inputs = [MeasureInput(TASK.workload_key, TASK.dag, s, TARGET, 2) for s in (failed.concrete_steps(TASK.dag), unknown)]
     with create_measurer(f"replay:{log}", target=TARGET, threads=2) as measurer:
         results = measurer.measure(inputs)
-    assert (results[0].error, results[0].error_text, results[0].error_stage) == ("wrong-result", failed.error_text, "check")
+    assert (results[0].error, results[0].error_text, results[0].error_stage) == (
+        "wrong-result",
+        failed.result.error_text,
+        "check",
+    )
     assert results[1].error == "build"
     assert "no record of this program" in results[1].error_text
 
@@ -70,8 +80,8 @@ def test_failed_trials_answer_with_their_error_and_unknown_programs_have_none(lo
 def test_of_several_records_of_a_program_the_first_counts(log: Path, tmp_path: Path) -> None:
     first = known(log)[1]
     with RecordWriter(tmp_path / "twice.jsonl") as writer:
-        writer.write([first, replace(first, trial=99, costs=(1.0,))])
-    assert measured(tmp_path / "twice.jsonl", [first]) == [first.costs]
+        writer.write([first, msgspec.structs.replace(first, trial=99, result=MeasureResult((1.0,)))])
+    assert measured(tmp_path / "twice.jsonl", [first]) == [first.result.costs]
 
 
 @pytest.mark.parametrize("policy", ["random", "evolution"])
@@ -82,8 +92,8 @@ def test_a_search_measures_programs_of_the_log_only_each_once(log: Path, policy:
     assert len(tried) == len(set(tried)) == 30
     assert set(tried) <= pool
     assert {record.host for record in result.records} == {None}
-    costs = {json.dumps(record.steps): record.costs for record in known(log)}
-    assert all(record.costs == costs[json.dumps(record.steps)] for record in result.records)
+    costs = {json.dumps(record.steps): record.result.costs for record in known(log)}
+    assert all(record.result.costs == costs[json.dumps(record.steps)] for record in result.records)
 
 
 def test_a_search_ends_when_the_log_is_exhausted_and_has_found_its_best(log: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,7 +16,8 @@ from ansor_py import te
 from ansor_py.errors import OptionError
 from ansor_py.measure import read_records
 from ansor_py.schedule.task import Task
-from ansor_py.search.loop.progress import create_progress, duration, milliseconds
+from ansor_py.search.command_line.progress import duration, milliseconds, show_progress
+from ansor_py.search.loop.events import Subscriber
 from ansor_py.search.loop.results import CurvePoint, TuningResult
 from ansor_py.search.loop.run_directory import RunDirectory, read_curve, summarise
 from ansor_py.search.loop.tuning import tune_tasks
@@ -30,10 +30,12 @@ TASKS = [replace(Task.from_compute(te.matmul(n, n, n), TARGET, name=f"matmul {n}
 OPTIONS = TuningOptions(policy="counting", cost_model="even", batch=6, trials=20)
 
 
-def run_into(path: Path, trials: int = 20, resume: bool = False, **more: Any) -> TuningResult:
+def run_into(path: Path, *subscribers: Subscriber, trials: int = 20, resume: bool = False) -> TuningResult:
     with RunDirectory.create(path, {"seed": 0}, resume) as run:
         options = replace(OPTIONS, trials=trials)
-        result = tune_tasks(TASKS, options, measurer=FakeMeasurer(), sink=run, restored=run.restored, **more)
+        result = tune_tasks(
+            TASKS, options, measurer=FakeMeasurer(), subscribers=[run.take, *subscribers], restored=run.restored
+        )
         run.write_summary(summarise(result, "model", str(TARGET), 2, 3e-3, 2e-3))
     return result
 
@@ -125,8 +127,8 @@ def test_reading_something_else_as_a_curve_is_an_error(tmp_path: Path) -> None:
 
 def test_without_a_terminal_progress_is_one_plain_line_a_round(tmp_path: Path) -> None:
     stream = io.StringIO()
-    with create_progress(Console(file=stream, width=40)) as progress:
-        run_into(tmp_path, observer=progress.show)
+    with show_progress(Console(file=stream, width=40)) as progress:
+        run_into(tmp_path, progress)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 4
     assert lines[-1].startswith("round 3; matmul ")
@@ -136,11 +138,10 @@ def test_without_a_terminal_progress_is_one_plain_line_a_round(tmp_path: Path) -
 
 def test_a_terminal_shows_the_task_table(tmp_path: Path) -> None:
     stream = io.StringIO()
-    with create_progress(Console(file=stream, force_terminal=True, width=120)) as progress:
-        progress.note("a note [not markup]")
-        run_into(tmp_path, observer=progress.show)
+    with show_progress(Console(file=stream, force_terminal=True, width=120)) as progress:
+        run_into(tmp_path, progress)
     text = stream.getvalue()
-    for words in ("a note [not markup]", "matmul 32", "weight", "GFLOP/s", "default ms", "20/20 trials", "trials/s"):
+    for words in ("matmul 32", "weight", "GFLOP/s", "default ms", "20/20 trials", "trials/s"):
         assert words in text
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ansor_py import te
 from ansor_py.errors import OptionError
+from ansor_py.measure.result import Span
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.search.loop.phases import PhaseTimer, covered_seconds
 from ansor_py.search.scheduler.strategies import (
@@ -220,4 +221,4 @@ def test_phases_add_up_to_the_elapsed_time() -> None:
 
 
 def test_overlapping_intervals_count_once() -> None:
-    assert covered_seconds([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (None, None), (5.5, 5.6)]) == 4.0
+    assert covered_seconds([Span(0.0, 2.0), Span(1.0, 3.0), Span(5.0, 6.0), Span(5.5, 5.6)]) == 4.0

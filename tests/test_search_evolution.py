@@ -10,22 +10,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import ansor_py.lower.bounds
 from ansor_py.cost_model.features import extract_features
 from ansor_py.errors import OptionError
 from ansor_py.lower.bounds import infer_bounds
 from ansor_py.schedule.dag import ComputeDAG
-from ansor_py.schedule.sketch import Genes, Population
+from ansor_py.schedule.sketch import Genes, Hole, Population
 from ansor_py.schedule.state import State
 from ansor_py.search.evolution.crossover import crossover, guided_shares, node_scores
-from ansor_py.search.evolution.generations import breed, evolve
+from ansor_py.search.evolution.generations import Individuals, evolve, scored, selection_weights
 from ansor_py.search.evolution.mutation import MUTATIONS, mutate
-from ansor_py.search.evolution.scores import StatementScores
+from ansor_py.search.evolution.scores import StatementScores, ranks
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.policy import Policy, create_policy
 from ansor_py.search.sampling.candidates import Candidate, row_keys
 from ansor_py.search.sampling.sampler import draw, sample
 from ansor_py.search.sampling.space import Space, node_of
-from ansor_py.search.sampling.validity import accepts, repair
+from ansor_py.search.sampling.validity import accepts, plausible, repair
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from ansor_py.te.ops.registry import from_spec
@@ -163,9 +164,18 @@ def test_a_node_comes_from_the_parent_in_which_it_is_better() -> None:
     assert (shares[:, 0] > 0.7).all()
     assert (shares[:, 1] < 0.3).all()
     assert np.allclose(shares + guided_shares(second, first), 1)
-    assert np.allclose(guided_shares(7 * first - 3, 7 * second - 3), shares)  # scale and origin do not matter
+    assert np.allclose(guided_shares(np.log(first), np.log(second)), shares)  # only the order matters
     assert (guided_shares(np.ones((2, 2)), np.ones((2, 2))) == 0.5).all()
     assert np.isfinite(guided_shares(np.array([[-np.inf]]), np.array([[1.0]]))).all()
+
+
+def test_parents_are_drawn_by_rank() -> None:
+    scores = np.array([-3.0, 5.0, -np.inf, 5.0, -4.0])
+    assert ranks(scores).tolist() == [3, 4.5, 1, 4.5, 2]
+    assert np.allclose(selection_weights(scores, 1), np.array([2, 3.5, 0, 3.5, 1]) / 10)
+    assert np.allclose(selection_weights(scores, 0), np.array([1, 1, 0, 1, 1]) / 4)
+    with pytest.raises(OptionError, match="selection_pressure"):
+        SearchOptions(selection_pressure=-1)
 
 
 @on_four_targets
@@ -219,7 +229,7 @@ class GeneralScores:
 @pytest.mark.parametrize("detailed", [True, False])
 def test_evolution_uses_the_scores_of_statements_where_there_are_any(detailed: bool, target: Target) -> None:
     spaces, score, rng = spaces_of("softmax:4,6,160", target), GeneralScores(detailed, target), np.random.default_rng(0)
-    best = evolve(spaces, [breed(sample(space, 60, rng)) for space in spaces], score, rng, OPTIONS)
+    best = evolve(spaces, [Individuals.made(sample(space, 60, rng)) for space in spaces], score, rng, OPTIONS)
     assert score.asked == OPTIONS.iterations + 1
     assert "crossover" in {candidate.operator for candidate in best}
     assert all(accepts(spaces[c.sketch], c.genes[None, :]).all() for c in best)
@@ -227,7 +237,7 @@ def test_evolution_uses_the_scores_of_statements_where_there_are_any(detailed: b
 
 def evolved(spaces: list[Space], seed: int, measured: NDArray[np.uint64] | None = None) -> list[Candidate]:
     rng = np.random.default_rng(seed)
-    first = [breed(sample(space, 100, rng)) for space in spaces]
+    first = [Individuals.made(sample(space, 100, rng)) for space in spaces]
     return evolve(spaces, first, synthetic, rng, OPTIONS, measured)
 
 
@@ -263,7 +273,7 @@ def test_measured_programs_are_not_returned(target: Target) -> None:
 def test_scores_that_are_no_numbers_do_no_harm() -> None:
     spaces = spaces_of("matmul:96,80,64", TARGET)
     rng = np.random.default_rng(0)
-    first = [breed(sample(space, 30, rng)) for space in spaces]
+    first = [Individuals.made(sample(space, 30, rng)) for space in spaces]
 
     def broken(populations: Sequence[Population]) -> list[NDArray[np.float32]]:
         return [np.where(np.arange(len(p)) % 2, np.nan, -1.0).astype(np.float32) for p in populations]
@@ -271,6 +281,25 @@ def test_scores_that_are_no_numbers_do_no_harm() -> None:
     best = evolve(spaces, first, broken, rng, OPTIONS)
     assert best
     assert all(candidate.predicted == -1.0 for candidate in best)
+
+
+@pytest.mark.parametrize("spec", WORKLOADS)
+def test_checks_and_features_share_one_bound_inference(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spaces = spaces_of(spec, TARGET)
+    inferred: list[int] = []
+    infer = ansor_py.lower.bounds.infer_bounds
+
+    def counted(state: State, holes: Sequence[Hole], genes: Genes) -> ansor_py.lower.bounds.Bounds:
+        inferred.append(len(genes))
+        return infer(state, holes, genes)
+
+    rows = [Individuals.made(draw(space, 200, np.random.default_rng(0))) for space in spaces]
+    valid = [accepts(space, mine.genes) for space, mine in zip(spaces, rows, strict=True)]
+    monkeypatch.setattr(ansor_py.lower.bounds, "infer_bounds", counted)
+    found = scored(spaces, rows, lambda given: [extract_features(p, TARGET).rows[: len(p), 0] for p in given])
+    assert sum(inferred) == sum(map(len, rows))
+    for space, mine, good in zip(spaces, found, valid, strict=True):
+        assert (np.isfinite(mine.scores) & plausible(space, mine.rows.genes) == good).all()
 
 
 @on_four_targets

@@ -27,7 +27,7 @@ from ansor_py.schedule.steps import Fuse, Parallel, RegisterTile, Reorder, Split
 from ansor_py.search.__main__ import main
 from ansor_py.search.loop.run_directory import read_curve
 from ansor_py.search.sampling.default_schedule import default_steps
-from ansor_py.target import Target
+from ansor_py.target import NOMINAL_HERTZ, Target
 from ansor_py.te.simplify import Simplifier
 from targets import structure_targets
 
@@ -75,7 +75,7 @@ def test_register_tiles_beat_the_naive_nest(target: Target) -> None:
 @on_four_targets
 def test_the_default_schedule_comes_near_the_peak_and_not_above_it(target: Target) -> None:
     dag = matmul(512, 512, 512)
-    peak = 3.5e9 * 2 * 2 * target.lanes("float32")
+    peak = NOMINAL_HERTZ * target.core.vector_units * 2 * target.lanes("float32")
     share = dag.flops / simulate(dag, default_steps(dag, target, 1), target, 1) / peak
     assert 0.4 < share <= 1.0
 
@@ -83,7 +83,7 @@ def test_the_default_schedule_comes_near_the_peak_and_not_above_it(target: Targe
 @on_four_targets
 def test_lanes_beat_scalars(target: Target) -> None:
     lanes, scalars = (simulate(DAG, tiled(target, 4, 1, vectorized=flag), target, 1) for flag in (True, False))
-    assert 0.35 * target.lanes("float32") * lanes < scalars
+    assert 0.25 * target.lanes("float32") * lanes < scalars
 
 
 @on_four_targets
@@ -114,9 +114,10 @@ def test_a_vector_lies_half_as_often_in_two_lines_of_twice_the_length(target: Ta
 def test_more_accumulators_than_registers_are_spilled(target: Target) -> None:
     rows = (target.vector_registers - 3) // 2
     fits, spills = tiled(target, rows, 2), tiled(target, 2 * rows + 2, 2)
-    assert simulate(DAG, spills, target, 1) > 1.05 * simulate(DAG, fits, target, 1)
+    dag = matmul(256, 4 * target.lanes("float32"), 64)  # whose operand fits the first cache: lines are not what takes the time
+    assert simulate(dag, spills, target, 1) > 1.05 * simulate(dag, fits, target, 1)
     many = replace(target, vector_registers=128)
-    assert simulate(DAG, spills, many, 1) < 0.95 * simulate(DAG, spills, target, 1)
+    assert simulate(dag, spills, many, 1) < 0.95 * simulate(dag, spills, target, 1)
 
 
 @on_four_targets
@@ -145,7 +146,7 @@ def test_tiles_that_leave_the_cache_are_slower_and_a_larger_cache_helps(target: 
         return [Split("C", "j", (width // lanes, lanes)), order, Vectorize("C", "j.2")]
 
     small, large = (simulate(dag, columns(width), target, 1) for width in (1024, 16384))
-    assert large > 1.05 * small
+    assert large > 1.02 * small
     assert simulate(dag, columns(16384), replace(target, l1=1 << 20), 1) < large
 
 
@@ -224,11 +225,14 @@ def test_time_is_virtual() -> None:
         assert clock is not None
         assert clock() == 0.0
         measurer.submit([program(tiled(TARGET, 4, 2)), program([Fuse("C", ("i", "nothing"))])])
-        [first] = measurer.poll()
-        assert first.build_started == 0.0
-        assert first.run_finished == clock() > 0
-        [second] = measurer.poll(0)
-        assert (second.run_started, second.build_finished) == (None, clock())
+        [(_, first)] = measurer.poll()
+        assert first.build is not None
+        assert first.run is not None
+        assert first.build.started == 0.0
+        assert first.run.finished == clock() > 0
+        [(_, second)] = measurer.poll(0)
+        assert second.build is not None
+        assert (second.run, second.build.finished) == (None, clock())
         assert measurer.outstanding == 0
         assert measurer.poll() == []
 

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
-from ansor_py.errors import LoweringError, ScheduleError
-from ansor_py.lower.lower import lower
+from ansor_py.errors import ScheduleError
 from ansor_py.schedule.micro_kernels import MICRO_KERNELS
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import (
@@ -453,11 +452,3 @@ def test_the_wrong_use_of_a_step_is_refused_by_what_is_wrong_and_what_to_do(refu
     with pytest.raises(ScheduleError) as caught:
         refusal.state.apply(refusal.step)
     assert str(caught.value) == f"{refusal.step.title}: {refusal.reason}"
-
-
-def test_a_tile_with_a_reduction_that_does_not_run_in_lanes_is_refused() -> None:
-    tiled = after(RegisterTile("C", ("k",), OUTER_PRODUCT))
-    target = host_targets()["host"]
-    with pytest.raises(LoweringError, match="register tile of stage 'C': reduction loop 'k' is in it but not in lanes"):
-        lower(tiled, target)
-    assert lower(tiled.apply(Vectorize("C", "k")), target)

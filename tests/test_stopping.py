@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from ansor_py import te
 from ansor_py.errors import OptionError
 from ansor_py.measure import MeasureInput, MeasureResult, read_records
+from ansor_py.measure.result import Span
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.results import TuningResult
@@ -49,7 +51,7 @@ class SlowMeasurer(FakeMeasurer):
 
 def search(measurer: FakeMeasurer | None = None, tasks: list[Task] = TASKS, **more: Any) -> TuningResult:
     """With changed options; on the slow measurer's clock if it is one."""
-    names = ("networks", "sink", "restored", "observer")
+    names = ("networks", "subscribers", "restored")
     extra = {name: more.pop(name) for name in names if name in more}
     measurer = measurer or SlowMeasurer()
     clock = measurer.clock if isinstance(measurer, SlowMeasurer) else lambda: 0.0
@@ -90,7 +92,7 @@ def test_a_time_budget_is_kept_with_the_final_retiming(budget: float) -> None:
     assert 0.5 * budget < result.search_seconds <= 1.1 * budget
     assert {record.round for record in result.records} == set(range(result.records[-1].round + 1))
     assert (len(result.records) - 2) % 5 == 0  # whole rounds
-    assert all(item.best is not None and len(item.best.costs) == 9 for item in result.tasks)  # measured again
+    assert all(item.best is not None and len(item.best.result.costs) == 9 for item in result.tasks)  # measured again
 
 
 def test_a_spent_time_budget_measures_nothing_and_a_resumed_search_has_one_of_its_own() -> None:
@@ -104,7 +106,7 @@ def test_a_spent_time_budget_measures_nothing_and_a_resumed_search_has_one_of_it
 
 def falling(program: MeasureInput, number: int) -> MeasureResult:
     """Each program is a little faster than the one before."""
-    return replace(hashed_cost(program, number), costs=(1e-2 * 0.97**number,))
+    return msgspec.structs.replace(hashed_cost(program, number), costs=(1e-2 * 0.97**number,))
 
 
 def test_a_target_latency_ends_the_search_after_the_round() -> None:
@@ -137,14 +139,14 @@ def test_a_target_that_the_records_of_a_resumed_search_reach_needs_no_trials() -
     again = {json.dumps([step.to_json() for step in program.steps]) for program in measurer.inputs}
     assert len(measurer.inputs) == 3 * len(again)
     assert again <= {json.dumps(record.steps) for record in before.records}
-    assert all(item.best is not None and len(item.best.costs) == 3 for item in after.tasks)
+    assert all(item.best is not None and len(item.best.result.costs) == 3 for item in after.tasks)
 
 
 def test_a_task_that_stagnates_gets_no_more_trials() -> None:
     def level(program: MeasureInput, number: int) -> MeasureResult:
         if program.workload_key != TASKS[0].workload_key:
             return falling(program, number)
-        return replace(hashed_cost(program, number), costs=(1e-2 if number == 0 else 2e-2,))
+        return msgspec.structs.replace(hashed_cost(program, number), costs=(1e-2 if number == 0 else 2e-2,))
 
     result = search(FakeMeasurer(level), trials=100, scheduler=SchedulerOptions(early_stopping=10))
     assert result.tasks[0].trials == 1 + 10
@@ -158,7 +160,7 @@ def test_a_task_that_stagnates_gets_no_more_trials() -> None:
 
 def test_a_search_ends_when_every_task_has() -> None:
     def level(program: MeasureInput, number: int) -> MeasureResult:
-        return replace(hashed_cost(program, number), costs=(1e-2,))
+        return msgspec.structs.replace(hashed_cost(program, number), costs=(1e-2,))
 
     result = search(FakeMeasurer(level), trials=400, scheduler=SchedulerOptions(early_stopping=12))
     assert result.stopped == "no task has anything left to try"
@@ -175,7 +177,7 @@ def test_a_search_needs_a_limit() -> None:
 def run_into(path: Path, resume: bool = False, **more: Any) -> tuple[TuningResult, list[dict[str, str]]]:
     """A search into a run directory, and its rounds.csv."""
     with RunDirectory.create(path, {}, resume) as run:
-        result = search(sink=run, restored=run.restored, **more)
+        result = search(subscribers=[run.take], restored=run.restored, **more)
         run.write_summary(summarise(result, "model", str(TARGET), 2, None, None))
     with (path / "rounds.csv").open() as file:
         return result, list(csv.DictReader(file))
@@ -212,7 +214,7 @@ def test_a_resumed_run_keeps_the_rounds_it_had(tmp_path: Path) -> None:
 
 def test_an_interrupted_round_is_in_the_file(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path, {}) as run:
-        result = search(FakeMeasurer(interrupt_after=15), sink=run)
+        result = search(FakeMeasurer(interrupt_after=15), subscribers=[run.take])
     with (tmp_path / "rounds.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert sum(int(row["trials"]) for row in rows) == len(result.records) > 12
@@ -240,8 +242,9 @@ def test_what_a_trial_costs_stands_beside_what_it_may_cost() -> None:
         (10, 100, pytest.approx(1.1)),
         (10, 150, pytest.approx(0.8)),
     ]
-    record = replace(search().records[0], build_started=10.0, build_finished=10.04, run_started=11.0, run_finished=11.03)
-    unbuilt = replace(record, build_started=None, build_finished=None, run_started=2.0, run_finished=2.05)
+    record = search().records[0]
+    record = msgspec.structs.replace(record, result=MeasureResult((1e-3,), build=Span(10.0, 10.04), run=Span(11.0, 11.03)))
+    unbuilt = msgspec.structs.replace(record, result=MeasureResult((1e-3,), run=Span(2.0, 2.05)))
     budget = trial_budget([record, unbuilt], rows)
     assert budget["build"] == {"budget": 60.0, "spent": 40.0, "unit": "ms a trial"}
     assert budget["run"] == {"budget": 60.0, "spent": 40.0, "unit": "ms a trial"}

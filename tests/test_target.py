@@ -18,7 +18,7 @@ from ansor_py.codegen.llvm import emit_assembly
 from ansor_py.errors import TargetError
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.search.sampling.default_schedule import default_steps
-from ansor_py.target import ARCHITECTURES, Architecture, Target
+from ansor_py.target import ARCHITECTURES, CORES, Architecture, Core, Target
 
 
 def test_the_host_is_detected_and_its_text_parses_back() -> None:
@@ -178,3 +178,23 @@ def test_the_baseline_is_the_least_cpu_of_this_architecture() -> None:
     assert baseline.architecture == host.architecture
     assert baseline.vector_bytes <= host.vector_bytes
     assert str(baseline) == str(Target.parse(host.architecture))
+
+
+def test_a_cpu_stands_in_one_row_whose_numbers_have_a_source() -> None:
+    names = [(core.architecture, name) for core in CORES for name in core.cpus]
+    assert len(names) == len(set(names))
+    usual = {field.name: field.default for field in dataclasses.fields(Core) if isinstance(field.default, int | float)}
+    for core in CORES:
+        own = [name for name, value in usual.items() if getattr(core, name) != value]
+        assert bool(core.sources) == bool(own), core.cpus
+        assert all(getattr(core, name) > 0 for name in usual if name != "kept_instructions"), core.cpus
+
+
+def test_a_core_is_told_by_the_name_of_the_cpu_unless_a_feature_tells_more() -> None:
+    assert Target.parse("x86-64 cpu=broadwell").core is Target.parse("x86-64 cpu=haswell").core
+    assert Target.parse("x86-64").core is Target.parse("x86-64 cpu=nehalem").core
+    assert Target.parse("x86-64 cpu=rocketlake").core.vector_units == 1
+    hidden = Target.parse("x86-64 cpu=rocketlake features=+avx512f,+amx-tile").core  # as a hypervisor names Sapphire Rapids
+    assert hidden is Target.parse("x86-64 cpu=sapphirerapids").core
+    unknown = dataclasses.replace(Target.parse("aarch64"), cpu="cortex-z9")
+    assert unknown.core is Target.parse("aarch64").core

@@ -16,6 +16,7 @@ from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.errors import RecordError, TargetError
 from ansor_py.graph import compile_task
 from ansor_py.measure import Record
+from ansor_py.measure.result import MeasureResult
 from ansor_py.schedule.steps import CacheRead, Reorder, Split, Step, TransformLayout, Vectorize
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
@@ -86,7 +87,9 @@ def test_what_is_prepacked_from_constants_follows_them() -> None:
         Vectorize("product", "j.1"),
     )
     steps = tuple(step.to_json() for step in pack)
-    record = Record(task.workload_key, str(TARGET), 1, trial=7, steps=steps, costs=(1e-6,))
+    record = Record(
+        workload_key=task.workload_key, target=str(TARGET), threads=1, trial=7, steps=steps, result=MeasureResult((1e-6,))
+    )
     compiled, feed = compile_task(task, [record], workers=0), random_inputs(task)
     assert list(compiled.plan.schedules.values()) == ["trial 7"]
     assert len(compiled.plan.calls) == 2

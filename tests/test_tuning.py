@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from ansor_py import te
 from ansor_py.cost_model.interface import COST_MODELS, CostModel
 from ansor_py.errors import AnsorWarning, MeasureError, OptionError
-from ansor_py.measure import MEASURERS, MeasureInput, MeasureResult, Record
+from ansor_py.measure import MEASURERS, MeasureInput, MeasureResult, Origin, Record
 from ansor_py.measure.interface import MeasurerKind
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy
-from ansor_py.search.loop.progress import Progress
+from ansor_py.search.loop.events import Event, Progress, Restored, Stopped, TrialsMeasured
 from ansor_py.search.loop.results import CurveBuilder, CurvePoint, TuningResult
 from ansor_py.search.loop.retiming import contenders_of
 from ansor_py.search.loop.round_times import RoundTimes
@@ -57,21 +58,19 @@ class Sink:
         self.accuracy: list[RoundAccuracy] = []
         self.models: list[CostModel] = []
 
-    def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
-        self.records += records
-        self.points += points
-
-    def add_points(self, points: Sequence[CurvePoint]) -> None:
-        self.points += points
-
-    def add_round(self, times: RoundTimes) -> None:
-        self.rounds.append(times)
-
-    def add_accuracy(self, accuracy: RoundAccuracy) -> None:
-        self.accuracy.append(accuracy)
-
-    def save_cost_model(self, model: CostModel) -> None:
-        self.models.append(model)
+    def take(self, event: Event) -> None:
+        match event:
+            case Restored(points=points):
+                self.points += points
+            case TrialsMeasured(records, points):
+                self.records += records
+                self.points += points
+            case RoundTimes():
+                self.rounds.append(event)
+            case RoundAccuracy():
+                self.accuracy.append(event)
+            case Stopped(model=model):
+                self.models.append(model)
 
 
 def is_default(program: MeasureInput) -> bool:
@@ -80,10 +79,10 @@ def is_default(program: MeasureInput) -> bool:
 
 def test_candidate_zero_is_the_default_schedule_and_the_budget_counts_every_trial() -> None:
     sink = Sink()
-    result = search([matmul(32), matmul(48, weight=3)], 40, sink=sink)
+    result = search([matmul(32), matmul(48, weight=3)], 40, subscribers=[sink.take])
     assert [record.trial for record in result.records] == list(range(40))
-    assert [record.operator for record in result.records[:2]] == ["default", "default"]
-    assert all(record.operator == "random" for record in result.records[2:])
+    assert [record.origin.operator for record in result.records[:2]] == ["default", "default"]
+    assert all(record.origin.operator == "random" for record in result.records[2:])
     assert sum(item.trials for item in result.tasks) == 40
     for item in result.tasks:
         assert item.best is not None
@@ -99,15 +98,18 @@ def test_a_record_has_everything() -> None:
     record = result.records[3]
     assert record.workload_key == matmul().workload_key
     assert (record.target, record.threads, record.task, record.seed) == (str(TARGET), 2, "matmul32", 0)
-    assert (record.sketch_id, record.predicted, record.operator, record.round) == (0, 0.5, "random", 1) or record.sketch
+    assert record.origin == Origin(record.sketch_id, record.origin.sketch, record.genes, None, "random", 0.5)
+    assert record.round == 1
+    assert record.origin.sketch
     assert record.genes
     assert record.steps
-    assert record.concrete_steps()
-    assert record.output_checked
+    assert record.concrete_steps(matmul().dag)
+    assert record.result.output_checked
+    assert record.result.build is not None
     assert record.elapsed > 0
     assert record.host
     assert record.engine
-    assert dict(record.build_phases) == {"llvm": 0.01}
+    assert record.result.build.phases == {"llvm": 0.01}
 
 
 def test_the_same_seed_and_costs_give_the_same_search() -> None:
@@ -121,13 +123,13 @@ def test_the_same_seed_and_costs_give_the_same_search() -> None:
 def test_the_default_search_is_reproducible_too() -> None:
     options = TuningOptions(trials=60, seed=3, batch=10, search=SearchOptions(population=64, iterations=2))
     first, second = (tune_tasks([matmul(64)], options, measurer=FakeMeasurer(), clock=lambda: 0.0) for _ in range(2))
-    assert [(r.sketch_id, r.genes, r.predicted, r.operator) for r in first.records] == [
-        (r.sketch_id, r.genes, r.predicted, r.operator) for r in second.records
+    assert [(r.sketch_id, r.genes, r.origin.predicted, r.origin.operator) for r in first.records] == [
+        (r.sketch_id, r.genes, r.origin.predicted, r.origin.operator) for r in second.records
     ]
     assert first.programs_scored == second.programs_scored > 0
-    parents = [record.parent for record in first.records if record.parent is not None]
+    parents = [record.origin.parent for record in first.records if record.origin.parent is not None]
     assert parents
-    assert all(parent < record.trial for record in first.records if (parent := record.parent) is not None)
+    assert all(parent < record.trial for record in first.records if (parent := record.origin.parent) is not None)
 
 
 def test_the_cost_model_learns_from_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +140,12 @@ def test_the_cost_model_learns_from_every_round(monkeypatch: pytest.MonkeyPatch)
         if is_default(program) or number % 3 == 0:
             return hashed_cost(program, number)
         if number % 3 == 1:
-            return MeasureResult(number, error="run", error_text="no", error_stage="time")
-        return MeasureResult(number, costs=(7e-3,), error="cut", error_stage="time")
+            return MeasureResult(error="run", error_text="no", error_stage="time")
+        return MeasureResult(costs=(7e-3,), error="cut", error_stage="time")
 
     result = search([matmul(32), matmul(48)], 26, FakeMeasurer(various))
-    assert all(record.sketch_id is not None for record in result.records)  # the default schedules too are rows of genes
-    expected = [7e-3 if r.error == "cut" else r.cost for r in result.records]
+    assert all(record.origin.sketch_id is not None for record in result.records)  # default schedules are rows of genes, too
+    expected = [7e-3 if r.result.error == "cut" else r.cost for r in result.records]
     assert sorted(model.costs) == pytest.approx(sorted(expected))
     assert math.inf in model.costs
     assert model.tasks[:14] == [0, 1] + [0] * 6 + [1] * 6
@@ -170,7 +172,7 @@ def test_the_curve_counts_the_default_schedule_of_tasks_not_yet_measured() -> No
 def test_a_curve_over_time_never_steps_back() -> None:
     result = search([matmul(32)], 12)
     times = (3.0, 1.0, 2.0, 5.0, 4.0)
-    swapped = [replace(record, elapsed=time) for record, time in zip(result.records, times, strict=False)]
+    swapped = [msgspec.structs.replace(record, elapsed=time) for record, time in zip(result.records, times, strict=False)]
     builder = CurveBuilder([item.task for item in result.tasks])
     assert [builder.add(record).elapsed_s for record in swapped] == [3, 3, 3, 5, 5]
 
@@ -198,7 +200,7 @@ def test_failing_candidates_do_not_stop_the_search_and_leave_the_latency_empty()
     def every_other_fails(program: MeasureInput, number: int) -> MeasureResult:
         if is_default(program) or number % 2:
             return hashed_cost(program, number)
-        return MeasureResult(number, error="build", error_text="no\nluck", error_stage="build")
+        return MeasureResult(error="build", error_text="no\nluck", error_stage="build")
 
     result = search([matmul()], 30, FakeMeasurer(every_other_fails))
     assert len(result.records) == 30
@@ -214,7 +216,7 @@ def test_a_task_whose_every_candidate_fails_is_given_up_with_a_message() -> None
     def fails(program: MeasureInput, number: int) -> MeasureResult:
         if program.workload_key != hopeless.workload_key:
             return hashed_cost(program, number)
-        return MeasureResult(number, error="run", error_text="SIGSEGV\nmore", error_stage="time")
+        return MeasureResult(error="run", error_text="SIGSEGV\nmore", error_stage="time")
 
     result = search([matmul(32), hopeless], 120, FakeMeasurer(fails))
     assert len(result.records) == 120
@@ -247,12 +249,24 @@ def test_slow_candidates_are_cut_at_three_times_the_best() -> None:
 @pytest.mark.parametrize("after", [0, 4, 20])
 def test_an_interrupted_search_keeps_what_was_measured(after: int) -> None:
     sink = Sink()
-    result = search([matmul(32), matmul(48)], 60, FakeMeasurer(interrupt_after=after), sink=sink)
+    result = search([matmul(32), matmul(48)], 60, FakeMeasurer(interrupt_after=after), subscribers=[sink.take])
     assert result.interrupted
     assert after <= len(result.records) < 60
     assert tuple(sink.records) == result.records
     assert [record.trial for record in result.records] == list(range(len(result.records)))
     assert sum(item.trials for item in result.tasks) == len(result.records)
+
+
+def test_a_subscriber_that_raises_ends_the_search_after_the_others_know_what_was_measured() -> None:
+    def fails(event: Event) -> None:
+        if isinstance(event, Progress) and event.trials == 10:
+            raise ValueError("enough")
+
+    sink = Sink()
+    with pytest.raises(ValueError, match=r"^enough$"):
+        search([matmul(32)], 60, subscribers=[fails, sink.take])
+    assert [record.trial for record in sink.records] == list(range(10))
+    assert len(sink.models) == 1
 
 
 @pytest.mark.parametrize("after", [0, 4, 20, 75])
@@ -261,7 +275,7 @@ def test_a_search_whose_measuring_breaks_down_keeps_what_was_measured(after: int
     sink = Sink()
     broken = FakeMeasurer(interrupt_after=after, interruption=MeasureError("no more"))
     with pytest.raises(MeasureError, match=r"^no more$") as caught:
-        search([matmul(32), matmul(48)], 60, broken, sink=sink)
+        search([matmul(32), matmul(48)], 60, broken, subscribers=[sink.take])
     result = caught.value.result
     assert (result.stopped, result.interrupted) == ("error: no more", True)
     assert result.records
@@ -279,7 +293,7 @@ def test_a_search_whose_measuring_breaks_down_goes_on_with_another_runner(after:
     monkeypatch.setitem(MEASURERS, "second", MeasurerKind(lambda target, threads, options: second))
     broken = FakeMeasurer(interrupt_after=after, interruption=MeasureError("no more"))
     with pytest.warns(AnsorWarning, match="^no more; the search goes on with --runner second$"):
-        result = search([matmul(32), matmul(48)], 60, broken, sink=sink, fallback_runner="second")
+        result = search([matmul(32), matmul(48)], 60, broken, subscribers=[sink.take], fallback_runner="second")
     assert result.stopped == "60 trials"
     assert "no more; the search goes on with --runner second" in result.notes
     assert tuple(sink.records) == result.records
@@ -303,12 +317,12 @@ def test_a_resumed_search_continues_where_it_was() -> None:
     tasks = [matmul(32), matmul(48)]
     before = search(tasks, 26)
     sink = Sink()
-    after = search(tasks, 50, restored=before.records, sink=sink)
+    after = search(tasks, 50, restored=before.records, subscribers=[sink.take])
     assert after.records[:26] == before.records
     assert [record.trial for record in after.records] == list(range(50))
     assert after.records[26].round == before.records[-1].round + 1
     assert after.records[26].elapsed > before.records[25].elapsed
-    assert not any(record.operator == "default" for record in after.records[26:])
+    assert not any(record.origin.operator == "default" for record in after.records[26:])
     programs = [(record.workload_key, record.sketch_id, record.genes) for record in after.records]
     assert len(set(programs)) == len(programs)
     assert tuple(sink.records) == after.records[26:]
@@ -320,7 +334,7 @@ def test_a_resumed_search_continues_where_it_was() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"costs": (2e-9,)}, "2e-09 s, where the machine needs at least"),
+        ({"result": MeasureResult((2e-9,))}, "2e-09 s, where the machine needs at least"),
         ({"steps": (["no-such-step", 1],)}, "unknown transform step 'no-such-step'"),
         ({"steps": ([],)}, "unknown transform step"),
     ],
@@ -328,7 +342,7 @@ def test_a_resumed_search_continues_where_it_was() -> None:
 def test_records_that_cannot_be_believed_are_not_taken_up(trials: int, change: dict[str, Any], words: str) -> None:
     """Neither as the best nor as a parent, also where the earlier trials are all that there will be."""
     before = search([matmul(32)], 40)
-    false = replace(before.records[7], **{"costs": (1e-7,), **change})
+    false = msgspec.structs.replace(before.records[7], **{"result": MeasureResult((1e-7,)), **change})
     restored = [*before.records[:7], false, *before.records[8:]]
     after = search([matmul(32)], trials, restored=restored)
     assert false not in after.records
@@ -343,7 +357,7 @@ def test_records_that_cannot_be_believed_are_not_taken_up(trials: int, change: d
 def test_the_best_of_an_earlier_search_is_measured_again_before_it_is_called_so() -> None:
     """A false cost that the machine could reach does not win either."""
     before = search([matmul(32)], 40)
-    lucky = replace(before.records[9], costs=(before.best.cost / 5 if before.best else 0.0,))
+    lucky = msgspec.structs.replace(before.records[9], result=MeasureResult((before.best.cost / 5 if before.best else 0.0,)))
     after = search([matmul(32)], 40, restored=[*before.records[:9], lucky, *before.records[10:]])
     assert after.best is not None
     assert after.best.cost > lucky.cost
@@ -352,7 +366,7 @@ def test_the_best_of_an_earlier_search_is_measured_again_before_it_is_called_so(
 
 def test_records_of_another_target_or_task_are_not_taken_up() -> None:
     before = search([matmul(32)], 10)
-    strangers = [replace(record, threads=7) for record in before.records]
+    strangers = [msgspec.structs.replace(record, threads=7) for record in before.records]
     assert [r.trial for r in search([matmul(32)], 10, restored=strangers).records] == list(range(10))
 
 
@@ -361,7 +375,7 @@ def test_genes_that_stand_for_other_steps_today_teach_nothing() -> None:
     sketches = generate_sketches(task.dag, task.target, OPTIONS.search.rules)
     records = [Record.from_json(json.loads(json.dumps(r.to_json()))) for r in search([task], 10).records if r.genes]
     assert all(trainable(record, sketches) for record in records)
-    assert not any(trainable(replace(record, steps=record.steps[1:]), sketches) for record in records)
+    assert not any(trainable(msgspec.structs.replace(record, steps=record.steps[1:]), sketches) for record in records)
 
 
 def test_the_best_are_measured_again_and_that_is_what_the_summary_says() -> None:
@@ -371,7 +385,7 @@ def test_the_best_are_measured_again_and_that_is_what_the_summary_says() -> None
         result = hashed_cost(program, number)
         key = str(program.steps)
         calls[key] = calls.get(key, 0) + 1
-        return replace(result, costs=(1e-3,)) if calls[key] == 1 else result
+        return msgspec.structs.replace(result, costs=(1e-3,)) if calls[key] == 1 else result
 
     result = search([matmul()], 80, FakeMeasurer(lucky_once))
     assert result.best is not None
@@ -380,18 +394,19 @@ def test_the_best_are_measured_again_and_that_is_what_the_summary_says() -> None
     default = result.records[0]
     assert result.best.cost == pytest.approx(min(hashed_cost_of(record) for record in [*chosen, default]))
     assert result.tasks[0].default_seconds == pytest.approx(hashed_cost_of(default))
-    assert len(result.best.costs) == 9
+    assert len(result.best.result.costs) == 9
     assert len(result.records) == 80
 
 
 def hashed_cost_of(record: Record) -> float:
-    program = MeasureInput(record.workload_key, matmul().dag, record.concrete_steps(), TARGET, 2)
+    program = MeasureInput(record.workload_key, matmul().dag, record.concrete_steps(matmul().dag), TARGET, 2)
     return hashed_cost(program, 0).cost
 
 
 def test_contenders_are_distinct_close_to_the_best_and_few() -> None:
     def record(cost: float, step: int, error: str = "none") -> Record:
-        return Record("key", "target", 1, step, steps=(["unroll", step],), costs=(cost,), error=error)  # type: ignore[arg-type]
+        result = MeasureResult((cost,), error)  # type: ignore[arg-type]
+        return Record(workload_key="key", target="target", threads=1, trial=step, steps=(["unroll", step],), result=result)
 
     some = [record(1.04, 1), record(1.0, 2), record(1.01, 2), record(1.06, 3), record(0.5, 4, "run")]
     slow = [record(2.0, step) for step in range(5, 40)]
@@ -402,10 +417,11 @@ def test_contenders_are_distinct_close_to_the_best_and_few() -> None:
 
 
 def test_progress_is_reported_and_phases_add_up() -> None:
-    seen: list[Progress] = []
-    result = search([matmul(32), matmul(48)], 20, observer=seen.append)
-    assert [p.trials for p in seen if p.round_done] == [2, 8, 14, 20]
-    assert all(p.budget == 20 for p in seen)
+    seen: list[Event] = []
+    result = search([matmul(32), matmul(48)], 20, subscribers=[seen.append])
+    progress = [event for event in seen if isinstance(event, Progress)]
+    assert [p.trials for p in progress if p.round_done] == [2, 8, 14, 20]
+    assert all(p.budget == 20 for p in progress)
     assert sum(result.phases.values()) == pytest.approx(result.search_seconds)
     assert {"sketch", "evolve", "features", "predict", "train", "build", "run", "other"} <= set(result.phases)
     assert len(result.drift) == 3

@@ -70,10 +70,10 @@ def test_the_worked_example_runs_in_a_search_whose_workers_have_no_rules(
     monkeypatch.chdir(tmp_path.parent)
     assert main(["--op", "reduce_sum:24,600,axis=0", *words, "--rules", worked_example]) == 0
     records, _ = read_records(out / "records.jsonl")
-    mine = [record for record in records if record.sketch is not None and record.sketch.startswith("block(")]
+    mine = [record for record in records if record.origin.sketch is not None and record.origin.sketch.startswith("block(")]
     assert mine
-    assert all(record.valid or record.error == "cut" for record in mine)
-    assert all(record.concrete_steps() for record in mine)
+    assert all(record.valid or record.result.error == "cut" for record in mine)
+    assert all(record.steps for record in mine)
 
 
 def test_rules_of_a_file_go_first_and_presets_can_be_chosen(worked_example: str) -> None:

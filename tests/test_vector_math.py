@@ -16,7 +16,9 @@ from ansor_py.codegen.llvm import compile_module, emit_optimised_ir
 from ansor_py.codegen.vector_math import FUNCTIONS, expand
 from ansor_py.codegen.vector_operations import constant, shaped, split_type
 from ansor_py.errors import CodegenError
+from ansor_py.schedule.access import instructions_of
 from ansor_py.target import Target
+from ansor_py.te.expr import Binary, Call, Var
 from targets import executed_targets, structure_targets
 
 on_executed_targets = pytest.mark.parametrize("target", executed_targets())
@@ -265,3 +267,12 @@ def test_float32_exp_at_the_ends(target: Target) -> None:
     expected = np.array([0, 0, 0, 0, 1, np.exp(88.72), INF, INF, INF, NAN])
     for kind in ("float", "<16 x float>", "<4 x float>"):
         np.testing.assert_allclose(_apply("exp", kind, target, x), expected, rtol=1e-5)
+
+
+def test_functions_have_about_as_many_instructions_as_rules_and_models_count() -> None:
+    x = Var("x", "float32")
+    for function in FUNCTIONS:
+        text = FunctionText(set())
+        expand(function, ("%x", "%y") if function in ("pow", "fmod") else "%x", "<8 x float>", text, True)
+        counted = instructions_of(Binary("pow", x, x) if function == "pow" else Call(function, (x,)))
+        assert 0.9 * counted <= len(list(text.written())) <= max(1.1 * counted, 2), function

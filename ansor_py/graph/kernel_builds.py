@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Union
+from typing import TYPE_CHECKING, Union
 
 from ansor_py.errors import MeasureError
 from ansor_py.measure.build import BuildJob, BuildReply, perform_build
@@ -66,7 +67,7 @@ def build_default(symbol: str, dag: ComputeDAG, steps: Sequence[Step], target: T
 NamedBuild = Callable[[str, "ComputeDAG", Sequence["Step"], "Target", int], "CompiledKernel"]
 
 
-class KernelBuilder:
+class KernelBuilder(AbstractContextManager["KernelBuilder"]):
     """Compiles programs with up to `workers` child processes, which start at the first use and end with `close`.
 
     `build` is the picklable function that a worker calls, by default `build_named`.
@@ -103,9 +104,6 @@ class KernelBuilder:
             worker.kill()
         self._idle.clear()
         self._busy.clear()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
@@ -148,4 +146,4 @@ class KernelBuilder:
 
 
 def _result(reply: BuildReply) -> BuildResult:
-    return reply.kernel if reply.kernel is not None else reply.error_text
+    return reply.kernel if reply.kernel is not None else reply.result.error_text

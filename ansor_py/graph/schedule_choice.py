@@ -126,7 +126,7 @@ def _choice(unit: TaskUnit, records: Sequence[Record]) -> _Choice:
     """The first record whose steps can be read, else the default schedule."""
     for number, record in enumerate(records):
         try:
-            return _Choice(unit, record.concrete_steps(), f"trial {record.trial}", tuple(records[number + 1 :]))
+            return _Choice(unit, record.concrete_steps(unit.dag), f"trial {record.trial}", tuple(records[number + 1 :]))
         except ScheduleError as error:
             following = f"trial {records[number + 1].trial}" if number + 1 < len(records) else DEFAULT_SCHEDULE
             _warn_of(unit, f"trial {record.trial}", f"cannot be read ({error})", following)

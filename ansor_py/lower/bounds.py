@@ -15,6 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ansor_py.errors import ScheduleError
 from ansor_py.lower.affine import (
@@ -34,7 +38,7 @@ from ansor_py.lower.affine import (
     variable,
 )
 from ansor_py.schedule.hole import Genes, Hole
-from ansor_py.schedule.sketch import length_values
+from ansor_py.schedule.sketch import Population, length_values
 from ansor_py.schedule.state import Annotation, At, FuseRelation, Inlined, SplitRelation, Stage, State
 from ansor_py.schedule.steps import ComputeAt
 from ansor_py.te.expr import AxisKind, Expr, Read
@@ -96,6 +100,23 @@ def infer_bounds(state: State, holes: Sequence[Hole] = (), genes: Genes | None =
         if not isinstance(stage.location, Inlined):
             found[stage.name] = _stage_bounds(state, stage, found, holes, genes)
     return dict(reversed(found.items()))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundedPopulation(Population):
+    """A population whose bounds are inferred once, when they are first asked for: checks and features read the same ones."""
+
+    @cached_property
+    def bounds(self) -> tuple[tuple[State, NDArray[np.int64], Bounds], ...]:
+        """The templates that occur, each with the rows of its programs and their bounds. Raises ScheduleError."""
+        return tuple((t, rows, infer_bounds(t, self.sketch.holes, self.genes[rows])) for t, rows in self.groups())
+
+
+def bounded(population: Population) -> BoundedPopulation:
+    """The population itself if its bounds are kept, else one that keeps them."""
+    if isinstance(population, BoundedPopulation):
+        return population
+    return BoundedPopulation(population.sketch, population.genes)
 
 
 def _stage_bounds(state: State, stage: Stage, found: Bounds, holes: Sequence[Hole], genes: Genes | None) -> StageBounds:

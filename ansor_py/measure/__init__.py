@@ -10,21 +10,19 @@ from ansor_py.measure.interface import (
     MeasureInput,
     MeasureOptions,
     Measurer,
-    MeasureResult,
-    completed_record,
     create_measurer,
     find_measurer,
     register_measurer,
 )
 from ansor_py.measure.records import (
-    ERROR_KINDS,
-    ErrorKind,
     LostLine,
+    Origin,
     Record,
     RecordWriter,
     best_records,
     read_records,
 )
+from ansor_py.measure.result import ERROR_KINDS, ErrorKind, MeasureResult, Span
 from ansor_py.measure.run import RunSettings
 
 __all__ = [
@@ -36,11 +34,12 @@ __all__ = [
     "MeasureOptions",
     "MeasureResult",
     "Measurer",
+    "Origin",
     "Record",
     "RecordWriter",
     "RunSettings",
+    "Span",
     "best_records",
-    "completed_record",
     "create_measurer",
     "find_measurer",
     "inline",

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ansor_py.errors import MeasureError
 from ansor_py.measure.build import BuildJob, BuildReply
-from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, MeasureResult
-from ansor_py.measure.records import ErrorKind
-from ansor_py.measure.run import PrepareJob, PrepareReply, RunJob, RunReply
+from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer
+from ansor_py.measure.result import ErrorKind, MeasureResult, Span
+from ansor_py.measure.run import PrepareJob, PrepareReply, RunJob
 from ansor_py.measure.workers import Died, Job, Message, Pool, Ready, Worker
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class BatchMeasurer(Measurer):
         self._batches: deque[list[_Program]] = deque()
         self._to_build: deque[_Program] = deque()
         self._to_run: deque[_Program] = deque()
-        self._finished: list[MeasureResult] = []
+        self._finished: list[tuple[int, MeasureResult]] = []
         self._next_id = 0
         self._outstanding = 0
         self._closed = False
@@ -111,7 +113,7 @@ class BatchMeasurer(Measurer):
         self._outstanding += len(ids)
         return ids
 
-    def poll(self, timeout: float | None = None) -> list[MeasureResult]:
+    def poll(self, timeout: float | None = None) -> list[tuple[int, MeasureResult]]:
         limit = None if timeout is None else time.monotonic() + timeout
         while not self._closed:
             self._collect()
@@ -171,7 +173,7 @@ class BatchMeasurer(Measurer):
                 self._take_build(program, message)
             case PrepareReply() if program is not None and preparing:
                 self._take_reference(slot, program, message)
-            case RunReply() if program is not None:
+            case MeasureResult() if program is not None:
                 self._finish(program, message)
 
     def _time_out(self, slot: _Slot) -> None:
@@ -232,7 +234,7 @@ class BatchMeasurer(Measurer):
             if self._options.check_outputs and item.workload_key not in slot.prepared:
                 if task.failure is not None:
                     kind, text = task.failure
-                    self._finish(program, RunReply(error=kind, error_text=text, stage="reference"))
+                    self._finish(program, MeasureResult(error=kind, error_text=text, error_stage="reference"))
                 elif task.kernel is None:
                     self._to_run.append(program)  # the reference is still being built
                 else:
@@ -263,11 +265,11 @@ class BatchMeasurer(Measurer):
         if program.id is None:
             task.kernel, task.tolerance = reply.kernel, reply.tolerance
             if reply.kernel is None:
-                task.failure = (reply.error, f"the naive program that checks outputs: {reply.error_text}")
+                task.failure = (reply.result.error, f"the naive program that checks outputs: {reply.result.error_text}")
             return
         program.built = reply
         if reply.kernel is None:
-            self._finish(program, RunReply(error=reply.error, error_text=reply.error_text, stage="build"))
+            self._finish(program, reply.result)
         else:
             self._to_run.append(program)
 
@@ -284,32 +286,15 @@ class BatchMeasurer(Measurer):
         program = slot.program
         if program is None:
             return
-        building = slot in self._builders
+        span = Span(slot.began, time.time())
         if program.id is None or slot.preparing:
             self._tasks[program.input.workload_key].failure = (kind, f"the naive program that checks outputs: {text}")
             return
-        if building:
-            program.built = BuildReply(None, kind, text, slot.began, time.time())
-            self._finish(program, RunReply(error=kind, error_text=text, stage="build"))
+        if slot in self._builders:
+            self._finish(program, MeasureResult(error=kind, error_text=text, error_stage="build", build=span))
         else:
-            reply = RunReply(error=kind, error_text=text, stage="run", started=slot.began, finished=time.time())
-            self._finish(program, reply)
+            self._finish(program, MeasureResult(error=kind, error_text=text, error_stage="run", run=span))
 
-    def _finish(self, program: _Program, reply: RunReply) -> None:
-        built = program.built
+    def _finish(self, program: _Program, result: MeasureResult) -> None:
         assert program.id is not None
-        self._finished.append(
-            MeasureResult(
-                id=program.id,
-                costs=reply.costs,
-                error=reply.error,
-                error_text=reply.error_text,
-                error_stage=reply.stage,
-                output_checked=reply.output_checked,
-                build_started=built.started if built else None,
-                build_finished=built.finished if built else None,
-                run_started=reply.started or None,
-                run_finished=reply.finished or None,
-                build_phases=dict(built.kernel.build_phases) if built and built.kernel else {},
-            )
-        )
+        self._finished.append((program.id, replace(result, build=program.built.result.build) if program.built else result))

@@ -4,7 +4,7 @@ The functions run in worker processes, because LLVM may end the process on a mal
 option (`MeasureOptions.builder`), so that another code generator can be measured with the same search.
 
     reply = perform_build(BuildJob(dag.workload_key, steps, target, threads=2, builder=build_program), dag)
-    reply.kernel.object_code if reply.kernel else reply.error_text
+    reply.kernel.object_code if reply.kernel else reply.result.error_text
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Union
 
 from ansor_py.errors import OptionError
-from ansor_py.measure.records import ErrorKind
 from ansor_py.measure.reference import relative_tolerance
+from ansor_py.measure.result import MeasureResult, Span
 from ansor_py.te.tensor import Compute
 
 if TYPE_CHECKING:
@@ -44,16 +44,13 @@ class BuildJob:
 
 @dataclass(frozen=True)
 class BuildReply:
-    """A compiled kernel, or why there is none. Time stamps are seconds since the epoch.
+    """A compiled kernel, or None; `result` says when it was built, and why there is none.
 
     `tolerance` is the relative tolerance at which outputs of the task's programs may differ.
     """
 
     kernel: Union[CompiledKernel, None]
-    error: ErrorKind
-    error_text: str
-    started: float
-    finished: float
+    result: MeasureResult
     tolerance: float = 0.0
 
 
@@ -88,8 +85,9 @@ def perform_build(job: BuildJob, dag: ComputeDAG) -> BuildReply:
         kernel = job.builder(dag, job.steps, job.target, job.threads)
         tolerance = relative_tolerance(dag)
     except Exception as error:
-        return BuildReply(None, "build", error_text(error), started, time.time())
-    return BuildReply(kernel, "none", "", started, time.time(), tolerance)
+        span = Span(started, time.time())
+        return BuildReply(None, MeasureResult(error="build", error_text=error_text(error), error_stage="build", build=span))
+    return BuildReply(kernel, MeasureResult(build=Span(started, time.time(), dict(kernel.build_phases))), tolerance)
 
 
 def module_of(builder: Callable[..., object]) -> str:
@@ -107,4 +105,5 @@ def module_of(builder: Callable[..., object]) -> str:
 def error_text(error: BaseException) -> str:
     """An exception in one short text: its type and message."""
     message = str(error)
-    return (f"{type(error).__name__}: {message}" if message else type(error).__name__)[:TEXT_LIMIT]
+    text = (f"{type(error).__name__}: {message}" if message else type(error).__name__)[:TEXT_LIMIT]
+    return text.encode(errors="replace").decode()  # a part of a file's name may be no text, and no JSON

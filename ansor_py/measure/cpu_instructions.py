@@ -15,6 +15,7 @@ from math import gcd, prod
 
 from ansor_py.measure.cpu_caches import Access
 from ansor_py.measure.cpu_loops import TileSite
+from ansor_py.schedule.access import instructions_of
 from ansor_py.target import Target
 from ansor_py.te.expr import (
     DTYPE_BYTES,
@@ -36,11 +37,7 @@ from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Tensor
 
 # Slots of the two vector units; vectors of any width take the same number, except where a unit is narrow.
-FUNCTION_SLOTS = {"exp": 14, "log": 26, "tanh": 30, "sigmoid": 30, "erf": 34, "sin": 30, "cos": 30, "atan": 30}
-FUNCTION_SLOTS |= {"pow": 60, "fmod": 60}
 SIMPLE_FUNCTION_SLOTS = 2  # abs, floor, ceil, round
-ROOT_SLOTS = 24
-DIVISION_SLOTS = 16
 INTEGER_DIVISION_SLOTS = 4  # by a constant: a multiplication and shifts
 EXTREME_SLOTS = 4  # two comparisons and two blends, so that NaN wins
 EXTREME_LATENCY = 7.0  # cycles from one step of an accumulator to the next
@@ -197,16 +194,17 @@ class _TileCount:
         operands = (expr, *expr.operands)
         return any(node.dtype == INDEX for node in operands) and self._lanes * DTYPE_BYTES[INDEX] > self._target.vector_bytes
 
-    def _slots(self, expr: Expr) -> int:
+    def _slots(self, expr: Expr) -> float:
+        core = self._target.core
         match expr:
             case Call():
                 if expr.function in ("sqrt", "rsqrt"):
-                    return ROOT_SLOTS
-                return FUNCTION_SLOTS.get(expr.function, SIMPLE_FUNCTION_SLOTS)
+                    return core.root * core.vector_units
+                return max(instructions_of(expr), SIMPLE_FUNCTION_SLOTS)
             case Binary(op="div"):
-                return DIVISION_SLOTS
+                return core.division * core.vector_units
             case Binary(op="pow"):
-                return FUNCTION_SLOTS["pow"]
+                return instructions_of(expr)
             case Binary(op="floordiv" | "mod"):
                 return INTEGER_DIVISION_SLOTS
             case Binary(op="min" | "max"):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ansor_py.errors import LoweringError
 from ansor_py.lower.ir import For, If, Node, Program, Region, Tile
 from ansor_py.te.expr import Binary, Compare, Const, Expr, Not, Var
+from ansor_py.te.interpreter import BINARY_FUNCTIONS, COMPARE_FUNCTIONS
 
 Values = NDArray[np.float64]
 
@@ -78,34 +79,16 @@ def evaluate(expr: Expr, values: Mapping[str, Values]) -> Values | float:
     """An integer expression or condition (as 0 or 1) at all positions. Raises LoweringError for any other expression."""
     match expr:
         case Const():
-            return float(expr.value)
+            return np.float64(expr.value)
         case Var():
             return values[expr.name]
         case Not():
             return 1.0 - evaluate(expr.value, values)
-        case Compare():
-            a, b = evaluate(expr.left, values), evaluate(expr.right, values)
-            tests = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal}
-            return np.asarray(tests.get(expr.op, np.not_equal)(a, b), dtype=np.float64)
-        case Binary():
-            a, b = evaluate(expr.left, values), evaluate(expr.right, values)
-            operation = _OPERATIONS.get(expr.op)
-            if operation is not None:
-                return np.asarray(operation(a, b), dtype=np.float64)
+        case Compare() | Binary(op="add" | "sub" | "mul" | "floordiv" | "mod" | "min" | "max" | "and" | "or"):
+            functions = COMPARE_FUNCTIONS if isinstance(expr, Compare) else BINARY_FUNCTIONS
+            result = functions[expr.op](evaluate(expr.left, values), evaluate(expr.right, values))
+            return np.asarray(result, dtype=np.float64)
     raise LoweringError(f"an extent or condition is '{expr}', which no loop position gives a value")
-
-
-_OPERATIONS = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "floordiv": np.floor_divide,
-    "mod": np.mod,
-    "min": np.minimum,
-    "max": np.maximum,
-    "and": np.minimum,
-    "or": np.maximum,
-}
 
 
 class _Walk:

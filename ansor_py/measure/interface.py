@@ -5,23 +5,23 @@ file with that function and an import in `ansor_py.measure`.
 
     with create_measurer("process", target=target, threads=2) as measurer:
         ids = measurer.submit([MeasureInput(dag.workload_key, dag, steps, target, threads=2)])
-        for result in measurer.poll(timeout=1.0):
-            print(result.id, result.error, result.cost)
+        for number, result in measurer.poll(timeout=1.0):
+            print(number, result.error, result.cost)
 """
 
 from __future__ import annotations
 
-import math
-import statistics
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ansor_py.errors import AnsorError, OptionError, plug_in
 from ansor_py.measure.build import Builder, build_program, build_reference
-from ansor_py.measure.records import ErrorKind, Record
+from ansor_py.measure.records import Record
+from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.run import RunSettings
 
 if TYPE_CHECKING:
@@ -43,54 +43,6 @@ class MeasureInput:
     target: Target
     threads: int
     cut_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class MeasureResult:
-    """What became of the program with this id. `costs` are seconds per call, one a repeat; for `cut` a lower bound.
-
-    `error_stage` says where an error happened: `build`, `load`, `warm-up`, `time`, `check` or `reference` (the naive
-    program of the task that outputs are compared with). Time stamps are seconds since the epoch, None if never begun.
-    """
-
-    id: int
-    costs: tuple[float, ...] = ()
-    error: ErrorKind = "none"
-    error_text: str = ""
-    error_stage: str = ""
-    output_checked: bool = False
-    build_started: float | None = None
-    build_finished: float | None = None
-    run_started: float | None = None
-    run_finished: float | None = None
-    build_phases: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def valid(self) -> bool:
-        """Whether the program ran to the end and passed its checks."""
-        return self.error == "none"
-
-    @property
-    def cost(self) -> float:
-        """Median seconds per call; infinite for a failed program."""
-        return statistics.median(self.costs) if self.valid and self.costs else math.inf
-
-
-def completed_record(record: Record, result: MeasureResult) -> Record:
-    """A record with everything that the measurement found out."""
-    return replace(
-        record,
-        costs=result.costs,
-        error=result.error,
-        error_text=result.error_text,
-        error_stage=result.error_stage,
-        output_checked=result.output_checked,
-        build_started=result.build_started,
-        build_finished=result.build_finished,
-        run_started=result.run_started,
-        run_finished=result.run_finished,
-        build_phases=dict(result.build_phases),
-    )
 
 
 @dataclass(frozen=True)
@@ -123,7 +75,7 @@ class MeasureOptions:
             raise OptionError(f"measuring: builders is {self.builders}; give at least 1, or none for one a core")
 
 
-class Measurer(ABC):
+class Measurer(AbstractContextManager["Measurer"]):
     """Measures programs. `submit` returns at once; work proceeds while `poll` waits. A context manager that closes itself.
 
     After an exception, KeyboardInterrupt included, `poll(0)` still returns what was finished before it.
@@ -143,8 +95,8 @@ class Measurer(ABC):
         """Queue programs; returns their ids, unique within this measurer, in the order of the batch."""
 
     @abstractmethod
-    def poll(self, timeout: float | None = None) -> list[MeasureResult]:
-        """Results that were not returned before, in the order in which they were finished.
+    def poll(self, timeout: float | None = None) -> list[tuple[int, MeasureResult]]:
+        """Ids and results that were not returned before, in the order in which they were finished.
 
         Waits until there is at least one, until nothing is outstanding, or for `timeout` seconds (None: no limit).
         Raises MeasureError when workers cannot be started.
@@ -164,11 +116,8 @@ class Measurer(ABC):
         ids = self.submit(batch)
         results: dict[int, MeasureResult] = {}
         while len(results) < len(ids):
-            results.update((result.id, result) for result in self.poll())
+            results.update(self.poll())
         return [results[number] for number in ids]
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from ansor_py.errors import MeasureError
 from ansor_py.measure.build import module_of
 from ansor_py.measure.child_process import ChildProcess, child_environment
-from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, MeasureResult, register_measurer
+from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, register_measurer
 from ansor_py.measure.ray_driver import REACH_SECONDS, Begin, Close, Connected, Doing, Failed, Measure, Results
+from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.workers import Died
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class RayMeasurer(Measurer):
         self._child = ChildProcess(_PROGRAM, child_environment({"RAY_USAGE_STATS_ENABLED": "0"}))
         self._doing = Doing("starting a Python process", options.start_timeout, time.monotonic())
         self._connected = False
-        self._finished: list[MeasureResult] = []
+        self._finished: list[tuple[int, MeasureResult]] = []
         self._next_id = 0
         self._outstanding = 0
         self._failure = ""
@@ -82,7 +83,7 @@ class RayMeasurer(Measurer):
         self._child.send(Measure(tuple(ids), tuple(batch)))
         return ids
 
-    def poll(self, timeout: float | None = None) -> list[MeasureResult]:
+    def poll(self, timeout: float | None = None) -> list[tuple[int, MeasureResult]]:
         limit = math.inf if timeout is None else time.monotonic() + timeout
         while not self._closed:
             self._take_all()

@@ -12,15 +12,16 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from ansor_py.errors import MeasureError
 from ansor_py.measure.batches import BatchMeasurer
 from ansor_py.measure.child import end_with_parent
-from ansor_py.measure.interface import MeasureInput, MeasureOptions, MeasureResult
+from ansor_py.measure.interface import MeasureInput, MeasureOptions
 from ansor_py.measure.ray_pool import FREE_SECONDS, RayPool, connect, find_nodes, import_ray
+from ansor_py.measure.result import MeasureResult
 
 # Everything is to end within ten seconds of a fault.
 SILENCE_SECONDS = 5.0
@@ -73,7 +74,7 @@ class Connected:
 class Results:
     """Measured programs."""
 
-    results: tuple[MeasureResult, ...]
+    results: tuple[tuple[int, MeasureResult], ...]
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _serve(connection: Connection[Any, Any], ray: Any, measurer: BatchMeasurer, 
                 return
             numbers.update(zip(measurer.submit(message.programs), message.numbers, strict=True))
         if results := measurer.poll(BUSY_WAIT_SECONDS):
-            connection.send(Results(tuple(replace(result, id=numbers.pop(result.id)) for result in results)))
+            connection.send(Results(tuple((numbers.pop(number), result) for number, result in results)))
 
 
 def _probe(ray: Any, tell: Tell) -> None:

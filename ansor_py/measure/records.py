@@ -13,123 +13,128 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from ansor_py.errors import RecordError
+import msgspec
+from msgspec import Struct
+
+from ansor_py.errors import LoweringError, RecordError, ScheduleError
+from ansor_py.measure.result import MeasureResult
+from ansor_py.measure.schema_1 import converted
 
 if TYPE_CHECKING:
+    from ansor_py.schedule.dag import ComputeDAG
     from ansor_py.schedule.steps import Step
     from ansor_py.target import Target
 
-SCHEMA = 1
-# No call of a kernel takes less; a smaller cost was not measured.
-LEAST_SECONDS = 1e-9
+SCHEMA: Literal[2] = 2
 # A program does at most this many times the operations that its target's multiply-add units can do. It cannot be less:
 # Winograd's algorithm multiplies four times less than the definition says, and caches deliver more than memory.
 MOST_TIMES_PEAK = 10.0
 
-ErrorKind = Literal["none", "build", "build-timeout", "run", "run-timeout", "wrong-result", "out-of-bounds", "crash", "cut"]
-ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
 
+class Origin(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a program comes from; None is "not known".
 
-@dataclass(frozen=True)
-class Record:
-    """One trial. Times are seconds; time stamps are seconds since the epoch with fractions; None is "not known".
-
-    Fields of the host are None when a virtual measurer made the record, so that equal seeds give equal bytes.
+    `parent` is the trial whose program it was made from, `operator` what made it (a mutation, crossover, random sampling),
+    `predicted` the score of the cost model before it was trained on this trial.
     """
 
-    workload_key: str
-    target: str
-    threads: int
-    trial: int
-    steps: tuple[Any, ...] = ()  # concrete transform steps, each as JSON
-    task: str = ""
-    round: int = 0
-    seed: int = 0
     sketch_id: int | None = None
     sketch: str | None = None
     genes: tuple[int, ...] = ()
-    parent: int | None = None  # the trial whose program this one was made from
-    operator: str | None = None  # what made it: a mutation, crossover, random sampling, the default schedule
-    predicted: float | None = None  # score of the cost model before it was trained on this trial
-    costs: tuple[float, ...] = ()  # seconds per call, one a repeat; for a `cut` trial a lower bound
-    error: ErrorKind = "none"
-    error_text: str = ""
-    error_stage: str = ""
-    output_checked: bool = False
-    build_started: float | None = None
-    build_finished: float | None = None
-    run_started: float | None = None
-    run_finished: float | None = None
-    build_phases: Mapping[str, float] = field(default_factory=dict)
-    elapsed: float = 0.0  # seconds since the search began
-    host: str | None = None
+    parent: int | None = None
+    operator: str | None = None
+    predicted: float | None = None
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One trial. `steps` are concrete transform steps, each as JSON; `elapsed` seconds since the search began.
+
+    `states_tiles` is False for a program from before the step `RegisterTile`, whose register tiles lowering guessed.
+
+    `host` is None, and time stamps are the virtual clock's, when a virtual measurer made the record, so that equal seeds give
+    equal bytes.
+    """
+
+    schema: Literal[2] = SCHEMA
     engine: str = ""
-    schema: int = SCHEMA
+    host: str | None = None
+    workload_key: str
+    target: str
+    threads: int
+    task: str = ""
+    trial: int
+    round: int = 0
+    seed: int = 0
+    elapsed: float = 0.0
+    steps: tuple[list[Any], ...]
+    states_tiles: bool = True
+    origin: Origin = Origin()
+    result: MeasureResult
 
     @property
     def valid(self) -> bool:
         """Whether the program ran to the end and passed its checks."""
-        return self.error == "none" and bool(self.costs)
+        return self.result.valid
 
     @property
     def cost(self) -> float:
         """Median seconds per call; infinite for a failed trial."""
-        return statistics.median(self.costs) if self.valid else math.inf
+        return self.result.cost
 
-    def concrete_steps(self) -> tuple[Step, ...]:
-        """The transform steps as objects. Raises ScheduleError for steps that this version does not know."""
+    @property
+    def sketch_id(self) -> int | None:
+        """The number of the sketch, None for a program that was not made from one."""
+        return self.origin.sketch_id
+
+    @property
+    def genes(self) -> tuple[int, ...]:
+        """One gene for every hole of the sketch."""
+        return self.origin.genes
+
+    def concrete_steps(self, dag: ComputeDAG) -> tuple[Step, ...]:
+        """The transform steps as objects, for the DAG that the record is about; those of an older program state its tiles.
+
+        Raises ScheduleError for steps that this version does not know or cannot apply.
+        """
         from ansor_py.schedule.steps import step_from_json
 
-        return tuple(step_from_json(step) for step in self.steps)
+        steps = tuple(step_from_json(step) for step in self.steps)
+        if self.states_tiles:
+            return steps
+        from ansor_py.lower.guessed_tiles import with_register_tiles
+        from ansor_py.target import Target
+
+        try:
+            return with_register_tiles(dag, steps, Target.parse(self.target))
+        except LoweringError as error:
+            raise ScheduleError(str(error)) from error
 
     def to_json(self) -> dict[str, Any]:
         """The fields in a fixed order, with tuples as lists."""
-        return {name: _plain(getattr(self, name)) for name in FIELD_NAMES}
+        written: dict[str, Any] = msgspec.to_builtins(self)
+        return written
 
     @staticmethod
     def from_json(value: object) -> Record:
-        """The inverse of `to_json`. Raises RecordError naming the first field that is missing, unknown or of a wrong kind."""
+        """The inverse of `to_json`; also takes records of schema 1. Raises RecordError that names what is wrong and where."""
         if not isinstance(value, dict):
             raise RecordError(f"a record must be a JSON object, not {type(value).__name__}")
         schema = value.get("schema")
-        if schema != SCHEMA:
+        if schema not in (1, SCHEMA):
             raise RecordError(
-                f"the record has schema {schema!r} and this version reads schema {SCHEMA}; use the ansor-py that wrote it"
+                f"the record has schema {schema!r:.20} and this version reads 1 and {SCHEMA}; use the ansor-py that wrote it"
             )
-        unknown = [name for name in value if name not in FIELD_NAMES]
-        if unknown:
-            raise RecordError(f"the record has an unknown field '{unknown[0]}'")
-        for name in REQUIRED_FIELDS:
-            if name not in value:
-                raise RecordError(f"the record has no field '{name}'")
-        return Record(**{name: _checked_field(name, item) for name, item in value.items()})
-
-
-FIELD_NAMES = tuple(item.name for item in reversed(fields(Record)) if item.name in ("schema", "engine", "host")) + tuple(
-    item.name for item in fields(Record) if item.name not in ("schema", "engine", "host")
-)
-REQUIRED_FIELDS = ("schema", "workload_key", "target", "threads", "trial", "steps", "costs", "error")
-
-_FIELD_KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("schema", "threads", "trial", "round", "seed"), (int,)),
-    **dict.fromkeys(("sketch_id", "parent"), (int, type(None))),
-    **dict.fromkeys(("workload_key", "target", "task", "engine", "error_text", "error_stage", "error"), (str,)),
-    **dict.fromkeys(("sketch", "operator", "host"), (str, type(None))),
-    **dict.fromkeys(("steps", "genes", "costs"), (list,)),
-    **dict.fromkeys(("predicted", "build_started", "build_finished", "run_started", "run_finished"), (int, float, type(None))),
-    "elapsed": (int, float),
-    "output_checked": (bool,),
-    "build_phases": (dict,),
-}
+        try:
+            return msgspec.convert(converted(value) if schema == 1 else value, Record)
+        except msgspec.ValidationError as error:
+            raise RecordError(f"the record is wrong: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class LostLine:
         return f"line {self.number}{' (the last one, cut short)' if self.last else ''}: {self.reason}"
 
 
-class RecordWriter:
+class RecordWriter(AbstractContextManager["RecordWriter"]):
     """Appends records to a file, one line each, and flushes them to the operating system after each batch.
 
     A rest without an end of line, left by an earlier run that was killed, is completed when it is a whole record and
@@ -194,9 +199,6 @@ class RecordWriter:
         with suppress(OSError):  # what could not be written was reported by `write`
             self._file.close()
 
-    def __enter__(self) -> RecordWriter:
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
@@ -240,8 +242,8 @@ def credible_records(
     doubts: list[str] = []
     for record in records:
         least = flops.get(record.workload_key, 0) / rate
-        if record.costs and min(record.costs) < least:
-            doubts.append(f"trial {record.trial}: {min(record.costs):.3g} s, where the machine needs at least {least:.3g} s")
+        if (costs := record.result.costs) and min(costs) < least:
+            doubts.append(f"trial {record.trial}: {min(costs):.3g} s, where the machine needs at least {least:.3g} s")
         else:
             kept.append(record)
     return kept, doubts
@@ -266,8 +268,8 @@ def best_records(records: Iterable[Record], target: str | None = None, threads: 
 
 def _record_of_line(line: bytes) -> Record:
     try:
-        return Record.from_json(json.loads(line))
-    except ValueError as error:  # also UnicodeDecodeError
+        return Record.from_json(msgspec.json.decode(line))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise RecordError(f"not valid JSON ({error})") from error
 
 
@@ -286,41 +288,3 @@ def _mend_last_line(path: Path) -> None:
         return
     with path.open("ab") as file:
         file.write(b"\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _checked_field(name: str, value: Any) -> Any:
-    kinds = _FIELD_KINDS[name]
-    if type(value) not in kinds:
-        raise _wrong_field(name, value, _kind_names(kinds))
-    if name == "error" and value not in ERROR_KINDS:
-        raise RecordError(f"field 'error' of the record is '{value}'; known are {', '.join(ERROR_KINDS)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _wrong_field(name, value, "a finite number")
-    if name == "costs" and not all(_is_number(cost) and cost >= LEAST_SECONDS for cost in value):
-        raise _wrong_field(name, value, f"finite seconds of at least {LEAST_SECONDS:g}")
-    if name == "genes" and not all(isinstance(gene, int) and not isinstance(gene, bool) for gene in value):
-        raise _wrong_field(name, value, "whole numbers")
-    if name == "steps" and not all(isinstance(step, list) for step in value):
-        raise _wrong_field(name, value, "a list of steps, each a list")
-    if name == "build_phases" and not all(_is_number(seconds) for seconds in value.values()):
-        raise _wrong_field(name, value, "finite seconds by name")
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _wrong_field(name: str, value: object, expected: str) -> RecordError:
-    return RecordError(f"field '{name}' of the record is {json.dumps(value)[:60]}; expected {expected}")
-
-
-def _kind_names(kinds: Sequence[type]) -> str:
-    words = {int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "an object", bool: "true or false"}
-    return " or ".join(words.get(kind, "null") for kind in kinds)

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import OptionError, ScheduleError
 from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, register_measurer
 from ansor_py.measure.records import Record, read_records
-from ansor_py.measure.virtual import Answer, VirtualMeasurer
+from ansor_py.measure.result import MeasureResult
+from ansor_py.measure.virtual import VirtualMeasurer
+from ansor_py.schedule.steps import Step
 from ansor_py.target import Target
 
 
@@ -32,6 +35,7 @@ class ReplayMeasurer(VirtualMeasurer):
         self._fitting = _machine(target, threads)
         self._records, _ = read_records(self._path)
         self._pools: dict[str, dict[str, Record]] = {}
+        self._older: dict[str, dict[tuple[Step, ...], Record]] = {}
         for record in self._records:
             if (record.target, record.threads) == (str(target), threads):
                 self._pools.setdefault(record.workload_key, {}).setdefault(json.dumps(record.steps), record)
@@ -50,13 +54,26 @@ class ReplayMeasurer(VirtualMeasurer):
             )
         return list(self._pools[workload_key].values())
 
-    def answer(self, program: MeasureInput) -> Answer:
+    def answer(self, program: MeasureInput) -> MeasureResult:
         """What the record says."""
         steps = json.dumps([step.to_json() for step in program.steps])
-        record = self._pools.get(program.workload_key, {}).get(steps)
+        record = self._pools.get(program.workload_key, {}).get(steps) or self._older_programs(program).get(program.steps)
         if record is None:
-            return Answer(error="build", error_text=f"'{self._path}' has no record of this program", error_stage="replay")
-        return Answer(record.costs, record.error, record.error_text, record.error_stage, record.output_checked)
+            return MeasureResult(
+                error="build", error_text=f"'{self._path}' has no record of this program", error_stage="replay"
+            )
+        return record.result
+
+    def _older_programs(self, program: MeasureInput) -> dict[tuple[Step, ...], Record]:
+        """Records of the program's task that do not state register tiles, by the steps that do."""
+        key = program.workload_key
+        if key not in self._older:
+            older = [record for record in self._pools.get(key, {}).values() if not record.states_tiles]
+            self._older[key] = {}
+            for record in older:
+                with suppress(ScheduleError):
+                    self._older[key].setdefault(record.concrete_steps(program.dag), record)
+        return self._older[key]
 
 
 def _machine(target: Target, threads: int) -> str:

@@ -5,21 +5,22 @@ and the workspace lie between guard pages; outputs are filled with NaN beforehan
 
     runner = Runner(RunSettings())
     runner.prepare(PrepareJob(key, naive_kernel, None, tolerance))
-    reply = runner.run(RunJob(key, kernel, threads=2, cut_seconds=3 * best))
-    reply.costs, reply.error
+    result = runner.run(RunJob(key, kernel, threads=2, cut_seconds=3 * best))
+    result.costs, result.error
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
-from ansor_py.measure.records import ErrorKind
 from ansor_py.measure.reference import difference, fill_input, poison
+from ansor_py.measure.result import ErrorKind, MeasureResult, Span
 
 if TYPE_CHECKING:
     from ansor_py.codegen.jit import LoadedObject
@@ -75,19 +76,6 @@ class RunJob:
     check: bool = True
 
 
-@dataclass(frozen=True)
-class RunReply:
-    """Seconds per call, one a repeat, or a typed error and the stage it happened in. Time stamps are since the epoch."""
-
-    costs: tuple[float, ...] = ()
-    error: ErrorKind = "none"
-    error_text: str = ""
-    stage: str = ""
-    output_checked: bool = False
-    started: float = 0.0
-    finished: float = 0.0
-
-
 @dataclass
 class _Buffers:
     """The arrays of one task, in ABI order, each in a guarded buffer."""
@@ -135,18 +123,18 @@ class Runner:
         self._references[job.workload_key] = (reference, job.tolerance)
         return PrepareReply(reference)
 
-    def run(self, job: RunJob) -> RunReply:
-        """Time one program. Every exception becomes a reply with error `run`."""
+    def run(self, job: RunJob) -> MeasureResult:
+        """Time one program. Every exception becomes a result with error `run`."""
         started = time.time()
         try:
-            reply = self._run(job)
+            result = self._run(job)
         except Exception as error:
-            reply = RunReply(error="run", error_text=f"{type(error).__name__}: {error}", stage="load")
-        if reply.error in ("wrong-result", "out-of-bounds", "run"):
+            result = MeasureResult(error="run", error_text=f"{type(error).__name__}: {error}", error_stage="load")
+        if result.error in ("wrong-result", "out-of-bounds", "run"):
             self._buffers.pop(job.workload_key, None)  # inputs may be damaged: the next program gets fresh ones
-        return replace(reply, started=started, finished=time.time())
+        return replace(result, run=Span(started, time.time()))
 
-    def _run(self, job: RunJob) -> RunReply:
+    def _run(self, job: RunJob) -> MeasureResult:
         from ansor_py.codegen.memory import GuardedBuffer, buffer_table
         from ansor_py.codegen.thread_pool import load_kernels
 
@@ -167,12 +155,12 @@ class Runner:
         finally:
             loaded.close()
         if damage:
-            return RunReply(error="out-of-bounds", error_text=damage, stage="check")
+            return MeasureResult(error="out-of-bounds", error_text=damage, error_stage="check")
         if timed.error != "none" or not job.check:
             return timed
         return self._checked(job, timed, buffers)
 
-    def _time(self, call: _Call, cut_seconds: float | None, buffers: _Buffers) -> RunReply:
+    def _time(self, call: _Call, cut_seconds: float | None, buffers: _Buffers) -> MeasureResult:
         """Warm up with one call, then time blocks of calls.
 
         A cold call takes longer than a warm one, so the first is cut only after a whole block's time.
@@ -195,9 +183,9 @@ class Runner:
             max_repeats=settings.max_repeats,
             cold_regions=regions,
         )
-        return _stopped(timing.status, timing.lower_bound, "time") if timing.status else RunReply(timing.seconds)
+        return _stopped(timing.status, timing.lower_bound, "time") if timing.status else MeasureResult(timing.seconds)
 
-    def _time_long(self, call: _Call, limit: float, spent: float) -> RunReply:
+    def _time_long(self, call: _Call, limit: float, spent: float) -> MeasureResult:
         """Single calls are long enough as blocks: one at least, more while the budget lasts. The first may be the cut one."""
         settings, samples = self._settings, list[float]()
         while not samples or (len(samples) < settings.max_repeats and spent + samples[-1] <= settings.budget_seconds):
@@ -206,7 +194,7 @@ class Runner:
                 return _stopped(block.status, block.seconds, "time")
             samples.append(block.seconds)
             spent += block.seconds
-        return RunReply(tuple(samples))
+        return MeasureResult(tuple(samples))
 
     def _single(self, call: _Call, limit: float) -> Block:
         """One call that is cut after `limit` seconds. One that was cut before it had half of them is made again, a few times:
@@ -220,15 +208,17 @@ class Runner:
                 break
         return block
 
-    def _checked(self, job: RunJob, timed: RunReply, buffers: _Buffers) -> RunReply:
+    def _checked(self, job: RunJob, timed: MeasureResult, buffers: _Buffers) -> MeasureResult:
         if job.workload_key not in self._references:
-            return RunReply(error="run", error_text="the task was not prepared: there is no reference output", stage="check")
+            return MeasureResult(
+                error="run", error_text="the task was not prepared: there is no reference output", error_stage="check"
+            )
         reference, tolerance = self._references[job.workload_key]
         for (spec, output), expected in zip(buffers.outputs, reference, strict=True):
             sentence = difference(output, expected, tolerance)
             if sentence:
                 text = f"output '{spec.name}': {sentence}"
-                return RunReply(error="wrong-result", error_text=text, stage="check", output_checked=True)
+                return MeasureResult(error="wrong-result", error_text=text, error_stage="check", output_checked=True)
         return replace(timed, output_checked=True)
 
     def _naive_outputs(self, job: PrepareJob) -> tuple[np.ndarray, ...]:
@@ -301,9 +291,9 @@ def _allocate(specs: tuple[BufferSpec, ...], seed: int) -> _Buffers:
     return buffers
 
 
-def _stopped(status: int, seconds: float, stage: str) -> RunReply:
+def _stopped(status: int, seconds: float, stage: str) -> MeasureResult:
     """The kernel returned early: cut by the abort flag (status 1), or with a status that the ABI does not know."""
     if status == _ABORTED:
         text = f"stopped by the abort flag after {seconds * 1e3:.3g} ms of one call"
-        return RunReply((seconds,), "cut", text, stage)
-    return RunReply(error="run", error_text=f"the kernel returned status {status}", stage=stage)
+        return MeasureResult((seconds,), "cut", text, stage)
+    return MeasureResult(error="run", error_text=f"the kernel returned status {status}", error_stage=stage)

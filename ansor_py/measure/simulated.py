@@ -19,7 +19,8 @@ import numpy as np
 from ansor_py.errors import AnsorError
 from ansor_py.measure.build import error_text
 from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, register_measurer
-from ansor_py.measure.virtual import Answer, VirtualMeasurer
+from ansor_py.measure.result import MeasureResult
+from ansor_py.measure.virtual import VirtualMeasurer
 
 if TYPE_CHECKING:
     from ansor_py.target import Target
@@ -36,21 +37,21 @@ class SimulatedMeasurer(VirtualMeasurer):
         super().__init__()
         self._seed = seed
 
-    def answer(self, program: MeasureInput) -> Answer:
+    def answer(self, program: MeasureInput) -> MeasureResult:
         """Simulated seconds; what cannot be lowered fails as it does in a real build."""
         from ansor_py.measure.cpu_simulation import simulate  # runners of real programs do without
 
         try:
             seconds = simulate(program.dag, program.steps, program.target, program.threads)
         except AnsorError as error:
-            return Answer(error="build", error_text=error_text(error), error_stage="build")
+            return MeasureResult(error="build", error_text=error_text(error), error_stage="build")
         rng = np.random.default_rng([self._seed, _fingerprint(program)])
         seconds *= float(np.exp(PROGRAM_SCATTER * rng.standard_normal()))
         costs = tuple(float(f"{seconds * scatter:.6g}") for scatter in np.exp(REPEAT_SCATTER * rng.standard_normal(REPEATS)))
         if program.cut_seconds is not None and min(costs) > program.cut_seconds:
             text = f"stopped by the abort flag after {program.cut_seconds * 1e3:.3g} ms of one call"
-            return Answer((program.cut_seconds,), "cut", text, "time")
-        return Answer(costs)
+            return MeasureResult((program.cut_seconds,), "cut", text, "time")
+        return MeasureResult(costs)
 
 
 def _fingerprint(program: MeasureInput) -> int:

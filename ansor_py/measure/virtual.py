@@ -5,7 +5,7 @@ the clock, about that of a real one, so that searches which time limits can be s
 
     class ConstantMeasurer(VirtualMeasurer):
         def answer(self, program):
-            return Answer(costs=(1e-3,))
+            return MeasureResult(costs=(1e-3,))
 """
 
 from __future__ import annotations
@@ -13,24 +13,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from ansor_py.errors import MeasureError
-from ansor_py.measure.interface import MeasureInput, Measurer, MeasureResult
-from ansor_py.measure.records import ErrorKind
+from ansor_py.measure.interface import MeasureInput, Measurer
+from ansor_py.measure.result import MeasureResult, Span
 
 BUILD_SECONDS, RUN_SECONDS = 0.06, 0.04  # of a trial on the virtual clock
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is said about a program; the fields are those of `MeasureResult`."""
-
-    costs: tuple[float, ...] = ()
-    error: ErrorKind = "none"
-    error_text: str = ""
-    error_stage: str = ""
-    output_checked: bool = False
 
 
 class VirtualMeasurer(Measurer):
@@ -43,7 +33,7 @@ class VirtualMeasurer(Measurer):
         self._closed = False
 
     @abstractmethod
-    def answer(self, program: MeasureInput) -> Answer:
+    def answer(self, program: MeasureInput) -> MeasureResult:
         """What the program costs, which must depend on nothing but the program."""
 
     @property
@@ -66,31 +56,17 @@ class VirtualMeasurer(Measurer):
         self._waiting.extend(zip(ids, batch, strict=True))
         return ids
 
-    def poll(self, timeout: float | None = None) -> list[MeasureResult]:
+    def poll(self, timeout: float | None = None) -> list[tuple[int, MeasureResult]]:
         """The next program's result, after which the clock shows when it was finished."""
         if not self._waiting:
             return []
         number, program = self._waiting[0]
         answer = self.answer(program)
         self._waiting.popleft()
-        started = self._now
-        built = started + BUILD_SECONDS
-        ran = answer.error != "build"
-        self._now = built + RUN_SECONDS if ran else built
-        return [
-            MeasureResult(
-                number,
-                answer.costs,
-                answer.error,
-                answer.error_text,
-                answer.error_stage,
-                answer.output_checked,
-                build_started=started,
-                build_finished=built,
-                run_started=built if ran else None,
-                run_finished=self._now if ran else None,
-            )
-        ]
+        build = Span(self._now, self._now + BUILD_SECONDS)
+        run = Span(build.finished, build.finished + RUN_SECONDS) if answer.error != "build" else None
+        self._now = (run or build).finished
+        return [(number, replace(answer, build=build, run=run))]
 
     def close(self) -> None:
         """Forget what was not answered."""

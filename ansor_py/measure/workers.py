@@ -5,7 +5,7 @@ worker lives and how it is replaced; the jobs are performed by the same `JobServ
 
     pool.runners[0].send(RunJob(...), dag)
     pool.wait([pool.runners[0]], timeout=10)
-    message = pool.runners[0].receive()       # RunReply, or Died("killed by SIGSEGV ...")
+    message = pool.runners[0].receive()       # MeasureResult, or Died("killed by SIGSEGV ...")
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Union
 
 from ansor_py.measure.build import BuildJob, BuildReply, perform_build
-from ansor_py.measure.run import PrepareJob, PrepareReply, RunJob, Runner, RunReply, RunSettings
+from ansor_py.measure.result import MeasureResult
+from ansor_py.measure.run import PrepareJob, PrepareReply, RunJob, Runner, RunSettings
 
 if TYPE_CHECKING:
     from ansor_py.schedule.dag import ComputeDAG
 
 Role = Literal["builder", "runner"]
 Job = Union[BuildJob, PrepareJob, RunJob]
-Reply = Union[BuildReply, PrepareReply, RunReply]
+Reply = Union[BuildReply, PrepareReply, MeasureResult]
 
 
 @dataclass(frozen=True)

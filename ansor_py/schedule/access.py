@@ -33,11 +33,19 @@ from ansor_py.te.expr import (
 from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
-# Functions that cost many instructions; recomputing them at every read would be a loss. Ansor lists only `exp`.
-EXPENSIVE_FUNCTIONS = frozenset({"exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "atan", "fmod"})
-
-# Instructions of one evaluation of a vector function such as exp, about.
-FUNCTION_INSTRUCTIONS = 16
+# Instructions of one evaluation on a vector of float32, as `codegen/vector_math.py` writes it; other functions take one or two.
+FUNCTION_INSTRUCTIONS = {
+    "exp": 18,
+    "log": 33,
+    "tanh": 24,
+    "erf": 40,
+    "sigmoid": 21,
+    "sin": 60,
+    "cos": 60,
+    "atan": 21,
+    "fmod": 57,
+}
+FUNCTION_INSTRUCTIONS |= {"pow": 104}
 # No stage is inlined where a formula would then have more instructions than this. A loop that computes four vectors at a time,
 # whole and with a masked tail, has eight times as many: 2048, half of a first-level instruction cache. A longer chain of
 # operations becomes several loops; what that costs is a store and a load for 256 instructions.
@@ -89,11 +97,8 @@ def has_branch(body: Expr) -> bool:
 
 
 def has_expensive_function(body: Expr) -> bool:
-    """Whether the body calls a function of `EXPENSIVE_FUNCTIONS` or takes a power."""
-    return any(
-        (isinstance(node, Call) and node.function in EXPENSIVE_FUNCTIONS) or (isinstance(node, Binary) and node.op == "pow")
-        for node in walk(body)
-    )
+    """Whether the body has a function of many instructions; recomputing it at every read would be a loss."""
+    return any(instructions_of(node) > 1 for node in walk(body))
 
 
 def is_strictly_inlineable(tensor: Tensor) -> bool:
@@ -173,10 +178,17 @@ def _instructions_with(reader: Tensor, name: str, own: int) -> int:
     return formula_instructions(reader.op.body) + reads * own
 
 
+def instructions_of(node: Expr) -> int:
+    """Instructions of one operation on a vector, about."""
+    return FUNCTION_INSTRUCTIONS.get(
+        node.function if isinstance(node, Call) else node.op if isinstance(node, Binary) else "", 1
+    )
+
+
 @lru_cache(maxsize=4096)
 def formula_instructions(body: Expr) -> int:
     """Instructions for one element (or vector of elements) of a formula, about."""
-    return sum(FUNCTION_INSTRUCTIONS if isinstance(node, Call) else 1 for node in set(walk(body)) if isinstance(node, _EMITTED))
+    return sum(instructions_of(node) for node in set(walk(body)) if isinstance(node, _EMITTED))
 
 
 _EMITTED = (Binary, Cast, Compare, Read, Reduce, Select, Call)

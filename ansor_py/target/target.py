@@ -92,7 +92,7 @@ class Target:
     @property
     def core(self) -> Core:
         """What a core of the CPU does in a cycle."""
-        return core_of(self.architecture, self.cpu)
+        return core_of(self.architecture, self.cpu, self.features)
 
     def most_flops(self, threads: int) -> float:
         """float32 operations a second that its multiply-add units cannot exceed."""

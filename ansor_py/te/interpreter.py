@@ -45,7 +45,8 @@ def _divisor(array: Array) -> Array:
     return array if array.dtype.kind == "f" else np.where(array == 0, np.asarray(1, array.dtype), array)
 
 
-_BINARY: dict[str, Callable[..., Array]] = {
+# What the operators of `Binary` and `Compare` do to arrays.
+BINARY_FUNCTIONS: dict[str, Callable[..., Array]] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
@@ -63,7 +64,7 @@ _BINARY: dict[str, Callable[..., Array]] = {
     "shl": np.left_shift,
     "shr": np.right_shift,
 }
-_COMPARE: dict[str, Callable[..., Array]] = {
+COMPARE_FUNCTIONS: dict[str, Callable[..., Array]] = {
     "lt": np.less,
     "le": np.less_equal,
     "gt": np.greater,
@@ -185,9 +186,9 @@ class _Scope:
             case Var():
                 return self.grid[expr.name]
             case Binary():
-                return np.asarray(_BINARY[expr.op](self.value(expr.left), self.value(expr.right)))
+                return np.asarray(BINARY_FUNCTIONS[expr.op](self.value(expr.left), self.value(expr.right)))
             case Compare():
-                return np.asarray(_COMPARE[expr.op](self.value(expr.left), self.value(expr.right)))
+                return np.asarray(COMPARE_FUNCTIONS[expr.op](self.value(expr.left), self.value(expr.right)))
             case Not():
                 return np.logical_not(self.value(expr.value))
             case Cast():

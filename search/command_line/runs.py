@@ -3,7 +3,7 @@
 Usually that is one model or one operator; `--together` makes one run, with one search, of all that the command line names.
 This is the top layer with `__main__.py`: it may import graphs, and nothing else imports it.
 
-    outcome = Run("squeezenet.onnx", [ModelSubject("squeezenet.onnx")], Path("runs/x"), settings, console).execute()
+    outcome = Run("squeezenet.onnx", [ModelWorkload("squeezenet.onnx")], Path("runs/x"), settings, console).execute()
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ansor_py.errors import MeasureError, OptionError, PlugInError
 from ansor_py.search.command_line.settings import folder_names
-from ansor_py.search.command_line.subjects import ModelSubject, Settings, Subject, say, say_error, total
+from ansor_py.search.command_line.workloads import ModelWorkload, Settings, Workload, say, say_error, total
 
 if TYPE_CHECKING:
     from ansor_py.schedule.task import Task
@@ -33,10 +33,10 @@ Outcome = Literal["done", "interrupted", "failed"]
 class Run:
     """One run of the command line: one search, one run directory."""
 
-    def __init__(self, name: str, subjects: Sequence[Subject], path: Path, settings: Settings, console: Console) -> None:
+    def __init__(self, name: str, workloads: Sequence[Workload], path: Path, settings: Settings, console: Console) -> None:
         self.name = name
         self.path = path
-        self._subjects = subjects
+        self._workloads = workloads
         self._settings = settings
         self._console = console
 
@@ -50,25 +50,25 @@ class Run:
         from ansor_py.search.scheduler.objectives import check_objective, describe_networks
 
         timer = PhaseTimer()
-        for subject in self._subjects:
-            subject.load(self._settings, timer)
-        tasks = merge_tasks(task for subject in self._subjects for task in subject.tasks)
+        for workload in self._workloads:
+            workload.load(self._settings, timer)
+        tasks = merge_tasks(task for workload in self._workloads for task in workload.tasks)
         options = self._settings.tuning
         networks = describe_networks(
-            tasks, [subject.network for subject in self._subjects], options.target_latencies, options.reference_latencies
+            tasks, [workload.network for workload in self._workloads], options.target_latencies, options.reference_latencies
         )
         check_objective(options.objective, networks)
         self._check_records(tasks)
         check_memory(tasks, self._settings.runner, options)
         with self._open(tasks) as run:
-            for subject in self._subjects:
-                subject.prepare(timer, self._console)
+            for workload in self._workloads:
+                workload.prepare(timer, self._console)
             result, outcome = self._search(tasks, run, timer)
-            for subject in self._subjects:
-                subject.take(result, timer)
+            for workload in self._workloads:
+                workload.take(result, timer)
             self._write_summary(run, result, networks, timer)  # in case that what follows fails
-            for subject, model in zip(self._subjects, self._model_paths(run), strict=True):
-                subject.finish(model, timer, self._console)
+            for workload, model in zip(self._workloads, self._model_paths(run), strict=True):
+                workload.finish(model, timer, self._console)
             self._write_summary(run, result, networks, timer)
             self._say_result(run, result)
             if self._settings.profile:
@@ -94,7 +94,7 @@ class Run:
 
         settings, path = self._settings, self.path
         unfit = foreign_records(path, settings, tasks) if settings.resume else 0
-        names = [subject.name for subject in self._subjects]
+        names = [workload.name for workload in self._workloads]
         config = {"model": self.name, "networks": names, **settings.config, "tasks": config_of_tasks(tasks)}
         run = RunDirectory.create(path, config, settings.resume)
         for line in run.lost:
@@ -111,7 +111,7 @@ class Run:
 
         The result is empty when there is nothing to measure and nothing was.
         """
-        from ansor_py.search.loop.progress import create_progress
+        from ansor_py.search.command_line.progress import show_progress
         from ansor_py.search.loop.results import TaskResult, TuningResult
         from ansor_py.search.loop.tuning import tune_tasks
 
@@ -120,15 +120,14 @@ class Run:
             return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {}), "done"
         if options.time_budget is not None and not self._settings.virtual:
             options = replace(options, time_budget=options.time_budget - time_outside(timer))
-        networks = [subject.network for subject in self._subjects]
+        networks = [workload.network for workload in self._workloads]
         try:
-            with create_progress(self._console) as progress:
+            with show_progress(self._console) as progress:
                 result = tune_tasks(
                     tasks,
                     options,
                     self._settings.runner,
-                    observer=progress.show,
-                    sink=run,
+                    subscribers=[run.take, progress],
                     restored=run.restored,
                     networks=networks,
                     fallback_runner=self._settings.fallback_runner,
@@ -142,9 +141,9 @@ class Run:
 
     def _model_paths(self, run: RunDirectory) -> list[Path]:
         """`model.ansor`, or one file for each of several."""
-        if len(self._subjects) == 1:
+        if len(self._workloads) == 1:
             return [run.model_path]
-        return [run.path / f"{name}.ansor" for name in folder_names([subject.short_name for subject in self._subjects])]
+        return [run.path / f"{name}.ansor" for name in folder_names([workload.short_name for workload in self._workloads])]
 
     def _write_summary(self, run: RunDirectory, result: TuningResult, networks: Networks, timer: PhaseTimer) -> None:
         """Write `summary.json`, with the phases before and after the search."""
@@ -153,10 +152,10 @@ class Run:
         outside = {phase: seconds for phase, seconds in timer.summary().items() if phase in ("import", "compile", "benchmark")}
         result = replace(result, phases={**outside, **result.phases})
         target = self._settings.target
-        untuned, tuned = ([getattr(subject, name) for subject in self._subjects] for name in ("untuned", "tuned"))
+        untuned, tuned = ([getattr(workload, name) for workload in self._workloads] for name in ("untuned", "tuned"))
         summary = summarise(result, self.name, str(target), target.cores, total(untuned), total(tuned))
         summary["networks"] = summarise_networks(result, networks, untuned, tuned)
-        models = [subject for subject in self._subjects if isinstance(subject, ModelSubject)]
+        models = [workload for workload in self._workloads if isinstance(workload, ModelWorkload)]
         if models:
             opaque = [node for model in models for node in model.parts.graph.opaque]
             for key, library in (("fallback_nodes", False), ("library_nodes", True)):
@@ -169,14 +168,14 @@ class Run:
 
     def _say_result(self, run: RunDirectory, result: TuningResult) -> None:
         """What came out."""
-        from ansor_py.search.loop.progress import duration, milliseconds
+        from ansor_py.search.command_line.progress import duration, milliseconds
 
         for note in result.notes:
             say(self._console, note)
-        for subject in self._subjects:
-            words = f"{subject.name}: untuned {milliseconds(subject.untuned)}, tuned {milliseconds(subject.tuned)}"
-            if subject.untuned and subject.tuned:
-                words += f" ({subject.untuned / subject.tuned:.2f} times as fast)"
+        for workload in self._workloads:
+            words = f"{workload.name}: untuned {milliseconds(workload.untuned)}, tuned {milliseconds(workload.tuned)}"
+            if workload.untuned and workload.tuned:
+                words += f" ({workload.untuned / workload.tuned:.2f} times as fast)"
             say(self._console, words)
         if result.records:
             words = f"{len(result.records)} trials in {duration(result.search_seconds)}"

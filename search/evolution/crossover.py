@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.schedule.state import Inlined
-from ansor_py.search.evolution.scores import StatementScores
+from ansor_py.search.evolution.scores import StatementScores, ranks
 from ansor_py.search.sampling.space import Space, node_of
 
 Shares = NDArray[np.float64]
@@ -42,12 +42,11 @@ def crossover(space: Space, first: Genes, second: Genes, shares: Shares, rng: np
 def guided_shares(first: NDArray[np.floating], second: NDArray[np.floating]) -> Shares:
     """The probability with which a node comes from the first parent, by scores [rows, nodes]: logistic in their difference.
 
-    The unit is the deviation of a node's scores among the parents, so that neither scale nor origin of the scores matter.
+    A node's scores count by their ranks among the parents, and the unit is the deviation of these.
     """
-    both = np.concatenate([first, second]).astype(np.float64)
-    finite = np.where(np.isfinite(both), both, 0.0)
-    spread = finite.std(axis=0)
-    difference = finite[: len(first)] - finite[len(first) :]
+    places = np.apply_along_axis(ranks, 0, np.concatenate([first, second]))
+    spread = places.std(axis=0)
+    difference = places[: len(first)] - places[len(first) :]
     units = np.divide(difference, spread, out=np.zeros_like(difference), where=spread > 0)
     return np.asarray(1 / (1 + np.exp(-units)))
 

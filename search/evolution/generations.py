@@ -1,6 +1,6 @@
 """Evolutionary search: generations of programs of all sketches together, as matrices (paper, section 5.1).
 
-A generation is scored in one call. Parents are drawn in proportion to their scores, over all sketches; children come from
+A generation is scored in one call. Parents are drawn by the rank of their scores, over all sketches; children come from
 mutations, crossover or copies, are repaired, checked and, where that fails, made again. The best programs of all
 generations, without those that were measured before, are the result. No State is built and nothing loops over programs.
 
@@ -10,16 +10,17 @@ generations, without those that were measured before, are the result. No State i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.lower.bounds import BoundedPopulation
 from ansor_py.schedule.hole import Mask
-from ansor_py.schedule.sketch import Genes, Population
+from ansor_py.schedule.sketch import Genes
 from ansor_py.search.evolution.crossover import crossover, guided_shares, node_scores
 from ansor_py.search.evolution.mutation import MUTATIONS, mutate
-from ansor_py.search.evolution.scores import ScoreFunction, StatementScoreFunction, StatementScores
+from ansor_py.search.evolution.scores import ScoreFunction, StatementScoreFunction, StatementScores, ranks
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.candidates import Candidate, Keys, row_keys
 from ansor_py.search.sampling.space import Space
@@ -30,38 +31,54 @@ NO_PARENT = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Breed:
+class Individuals:
     """Programs of one sketch: genes int32[n, holes], the measured trial each descends from (or -1), what made it."""
 
     genes: Genes
     origins: NDArray[np.int64]
     operators: NDArray[np.str_]
 
+    @staticmethod
+    def made(genes: Genes, operator: str = "random", origins: NDArray[np.int64] | int = NO_PARENT) -> Individuals:
+        """Rows that one operator made, with one origin (or one a row)."""
+        return Individuals(genes, np.broadcast_to(np.int64(origins), len(genes)), np.full(len(genes), operator, dtype="U32"))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Individuals]) -> Individuals:
+        """Several groups of one sketch, one after the other."""
+        names = ("genes", "origins", "operators")
+        return Individuals(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
     def __len__(self) -> int:
         return len(self.genes)
 
-    def take(self, rows: NDArray[np.integer]) -> Breed:
+    def take(self, rows: NDArray[np.integer]) -> Individuals:
         """Some of the rows."""
-        return Breed(self.genes[rows], self.origins[rows], self.operators[rows])
+        return Individuals(self.genes[rows], self.origins[rows], self.operators[rows])
 
 
-def breed(genes: Genes, origins: NDArray[np.int64] | int = NO_PARENT, operator: str = "random") -> Breed:
-    """Rows with one origin (or one a row) and one operator."""
-    return Breed(genes, np.broadcast_to(np.int64(origins), len(genes)), np.full(len(genes), operator, dtype="U32"))
+@dataclass(frozen=True, eq=False)
+class Parents:
+    """A scored generation of one sketch: scores float64[programs], and those of the statements if the model knows them.
 
+    The score of a program that is not valid is -inf.
+    """
 
-def join(parts: Sequence[Breed]) -> Breed:
-    """Several breeds of one sketch, one after the other."""
-    return Breed(
-        np.concatenate([part.genes for part in parts]),
-        np.concatenate([part.origins for part in parts]),
-        np.concatenate([part.operators for part in parts]),
-    )
+    rows: Individuals
+    scores: Scores
+    statements: StatementScores | None
+
+    def by_node(self, space: Space, chosen: NDArray[np.integer]) -> Scores:
+        """Scores of every node of some of the programs, float64[chosen, nodes]; [chosen, 1] where only programs have scores."""
+        if self.statements is None:
+            return self.scores[chosen, None]
+        statements = StatementScores(self.statements.scores, self.statements.offsets[chosen])
+        return node_scores(space, self.rows.genes[chosen], statements)
 
 
 def evolve(
     spaces: Sequence[Space],
-    generation: Sequence[Breed],
+    generation: Sequence[Individuals],
     score: ScoreFunction,
     rng: np.random.Generator,
     options: SearchOptions,
@@ -70,42 +87,45 @@ def evolve(
 ) -> list[Candidate]:
     """The best programs over all generations, best first, at most `options.best_kept`, none whose key is in `measured`.
 
-    `generation` holds the first generation, one breed a space. Raises nothing for empty ones; the result may be empty.
+    `generation` holds the first generation, by space. Raises nothing for empty ones; the result may be empty.
     Children keep to `structures` (one mask over structure keys a space; all legal ones by default).
     """
     allowed = [space.legal_structures for space in spaces] if structures is None else structures
     seen = np.zeros(0, dtype=np.uint64) if measured is None else measured
-    best: list[Candidate] = []
-    for iteration in range(options.iterations + 1):
-        populations = [Population(space.sketch, rows.genes) for space, rows in zip(spaces, generation, strict=True)]
-        scored, statements = _score(score, populations)
-        scores = [np.nan_to_num(values.astype(np.float64), nan=-np.inf) for values in scored]
-        best = _keep_best(best, generation, scores, seen, options.best_kept)
-        if iteration < options.iterations and any(len(rows) for rows in generation):
-            parents = [
-                Parents(rows, values, statements[number] if statements is not None else None)
-                for number, (rows, values) in enumerate(zip(generation, scores, strict=True))
-            ]
-            generation = next_generation(spaces, parents, rng, options, allowed)
+    parents = scored(spaces, generation, score)
+    best = _keep_best([], parents, seen, options.best_kept)
+    for _ in range(options.iterations):
+        if not any(np.isfinite(mine.scores).any() for mine in parents):
+            break
+        parents = scored(spaces, next_generation(spaces, parents, rng, options, allowed), score)
+        best = _keep_best(best, parents, seen, options.best_kept)
     return best
 
 
-def _score(
-    score: ScoreFunction, populations: Sequence[Population]
-) -> tuple[list[NDArray[np.float32]], list[StatementScores] | None]:
-    """Scores of the programs and, where there are any, of their statements."""
+def scored(spaces: Sequence[Space], generation: Sequence[Individuals], score: ScoreFunction) -> list[Parents]:
+    """The programs of a generation with their scores. Checks and features read the same bounds, which are inferred once.
+
+    So few of the plausible children are invalid that leaving them out beforehand would cost more than scoring them.
+    """
+    populations = [BoundedPopulation(space.sketch, rows.genes) for space, rows in zip(spaces, generation, strict=True)]
     if isinstance(score, StatementScoreFunction):
-        return score.with_statements(populations)
-    return score(populations), None
+        scores, statements = score.with_statements(populations)
+    else:
+        scores, statements = score(populations), None
+    found = []
+    for number, (space, rows, population) in enumerate(zip(spaces, generation, populations, strict=True)):
+        valid = within_bounds(space, population) & np.isfinite(scores[number])
+        values = np.where(valid, scores[number].astype(np.float64), -np.inf)
+        found.append(Parents(rows, values, None if statements is None else statements[number]))
+    return found
 
 
-def _keep_best(
-    best: list[Candidate], generation: Sequence[Breed], scores: Sequence[Scores], seen: Keys, count: int
-) -> list[Candidate]:
+def _keep_best(best: list[Candidate], generation: Sequence[Parents], seen: Keys, count: int) -> list[Candidate]:
     """The `count` best of the kept ones and a generation, every program once. Only candidates that enter become objects."""
     known = np.concatenate([row_keys(c.sketch, c.genes[None, :]) for c in best]) if best else np.zeros(0, dtype=np.uint64)
     found: list[Candidate] = list(best)
-    for number, (rows, values) in enumerate(zip(generation, scores, strict=True)):
+    for number, parents in enumerate(generation):
+        rows, values = parents.rows, parents.scores
         keys = row_keys(number, rows.genes)
         _, first = np.unique(keys, return_index=True)
         fresh = first[~np.isin(keys[first], seen) & ~np.isin(keys[first], known) & np.isfinite(values[first])]
@@ -123,36 +143,17 @@ def _keep_best(
     return sorted(found, key=lambda candidate: -(candidate.predicted or 0.0))[:count]
 
 
-@dataclass(frozen=True, eq=False)
-class Parents:
-    """A scored generation of one sketch: scores float64[programs], and those of the statements if the model knows them."""
-
-    rows: Breed
-    scores: Scores
-    statements: StatementScores | None
-
-    def by_node(self, space: Space, chosen: NDArray[np.integer]) -> Scores:
-        """Scores of every node of some of the programs, float64[chosen, nodes]; [chosen, 1] where only programs have scores."""
-        if self.statements is None:
-            return self.scores[chosen, None]
-        statements = StatementScores(self.statements.scores, self.statements.offsets[chosen])
-        return node_scores(space, self.rows.genes[chosen], statements)
-
-
 def next_generation(
     spaces: Sequence[Space],
     generation: Sequence[Parents],
     rng: np.random.Generator,
     options: SearchOptions,
     structures: Sequence[Mask],
-) -> list[Breed]:
-    """`options.population` children of parents drawn in proportion to their (positive) scores over all sketches."""
-    scores = [parents.scores for parents in generation]
-    weights = np.concatenate([np.where(np.isfinite(values), np.maximum(values, 0.0), 0.0) for values in scores])
-    total = weights.sum()
-    probabilities = weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
-    drawn = rng.choice(len(weights), options.population, p=probabilities)
-    children: list[Breed] = []
+) -> list[Individuals]:
+    """`options.population` children of parents drawn by the ranks of their scores over all sketches; one must be finite."""
+    weights = selection_weights(np.concatenate([parents.scores for parents in generation]), options.selection_pressure)
+    drawn = rng.choice(len(weights), options.population, p=weights)
+    children: list[Individuals] = []
     start = 0
     for space, parents, allowed in zip(spaces, generation, structures, strict=True):
         count = len(parents.rows)
@@ -162,24 +163,29 @@ def next_generation(
     return children
 
 
-def _children(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.random.Generator, allowed: Mask) -> Breed:
-    """One valid child for every drawn parent. What stays invalid after some attempts is replaced by a copy of its parent."""
-    parts: list[Breed] = []
-    pending = drawn
+def selection_weights(scores: Scores, pressure: float) -> Scores:
+    """The probability with which each program is drawn as a parent: a power of its score's rank, 0 where that is not finite."""
+    weights = np.zeros(len(scores))
+    finite = np.isfinite(scores)
+    weights[finite] = ranks(scores[finite]) ** pressure
+    return np.asarray(weights / weights.sum())
+
+
+def _children(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.random.Generator, allowed: Mask) -> Individuals:
+    """One plausible child for every drawn parent; a copy of the parent where some attempts gave none."""
+    parts: list[Individuals] = []
     for _ in range(space.options.attempts + 1):
-        made = _attempt(space, parents, pending, rng, allowed)
+        made = _attempt(space, parents, drawn, rng, allowed)
         good = plausible(space, made.genes, allowed)
         parts.append(made.take(np.flatnonzero(good)))
-        pending = pending[~good]
-        if not len(pending):
+        drawn = drawn[~good]
+        if not len(drawn):
             break
-    children = join(parts)
-    children = children.take(np.flatnonzero(within_bounds(space, children.genes)))
-    copies = parents.rows.take(drawn[: len(drawn) - len(children)])
-    return join([children, replace(copies, operators=np.full(len(copies), "copy", dtype="U32"))])
+    copies = parents.rows.take(drawn)
+    return Individuals.concatenate([*parts, Individuals.made(copies.genes, "copy", copies.origins)])
 
 
-def _attempt(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.random.Generator, allowed: Mask) -> Breed:
+def _attempt(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.random.Generator, allowed: Mask) -> Individuals:
     """A child for every drawn parent, in this order, repaired but not checked."""
     options = space.options
     chosen = parents.rows.take(drawn)
@@ -204,4 +210,4 @@ def _attempt(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.r
         shares = guided_shares(parents.by_node(space, drawn[mine]), parents.by_node(space, other))
         genes[mine] = crossover(space, chosen.genes[mine], parents.rows.genes[other], shares, rng, allowed)
         operators[mine] = "crossover"
-    return Breed(repair(space, genes, rng), chosen.origins, operators)
+    return Individuals(repair(space, genes, rng), chosen.origins, operators)

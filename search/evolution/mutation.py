@@ -80,10 +80,13 @@ def nearest_choice(space: Space, genes: Genes, rng: np.random.Generator) -> Gene
 
 @mutation("other_choice")
 def other_choice(space: Space, genes: Genes, rng: np.random.Generator, move: str = "other_choice") -> Genes | None:
-    """One hole takes any other choice, uniformly: one of those that name the move."""
+    """One hole takes any other choice: one of those that name the move."""
     columns = space.columns(move)
-    if not len(columns):
-        return None
+    return changed_in_one(space, genes, columns, rng) if len(columns) else None
+
+
+def changed_in_one(space: Space, genes: Genes, columns: NDArray[np.int64], rng: np.random.Generator) -> Genes:
+    """Copies of the rows, in each of which one of the columns has a choice other than its own, all uniformly."""
     children = genes.copy()
     rows = np.arange(len(genes))
     chosen = columns[rng.integers(0, len(columns), len(genes))]

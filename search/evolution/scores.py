@@ -42,3 +42,9 @@ class StatementScoreFunction(Protocol):
     ) -> tuple[list[NDArray[np.float32]], list[StatementScores] | None]:
         """The scores of the programs, and of their statements if the cost model knows those."""
         ...
+
+
+def ranks(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The place of each score among all, float64[n]: 1 for the lowest; equal ones share the mean of their places."""
+    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[which])

@@ -10,10 +10,11 @@ import math
 import signal
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from ansor_py.errors import AnsorError, MeasureError, PlugInError, plug_in
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult
-from ansor_py.measure.records import LEAST_SECONDS
+from ansor_py.measure.result import LEAST_SECONDS
 from ansor_py.search.loop.phases import PhaseTimer, covered_seconds
 
 _WAITING = "waiting"  # a phase that is divided into build, run and other when the batch is over
@@ -55,11 +56,11 @@ class BatchRunner:
                 given = list(self._measurer.poll(timeout))
                 if not given and timeout is None and not self._measurer.outstanding:
                     raise PlugInError(f"the runner: poll gave nothing, although {len(places)} programs have no result yet")
-            for result in given:
-                _check(result, places)
+            for item in given:
+                number, result = _checked(item, places)
                 with uninterrupted():
                     results.append(result)
-                    finished(places.pop(result.id), result)
+                    finished(places.pop(number), result)
 
         try:
             with self._timer.phase(_WAITING):
@@ -82,17 +83,21 @@ class BatchRunner:
 
     def _attribute(self, results: Sequence[MeasureResult]) -> None:
         """Building beside running counts as running, so that the phases add up to the wall clock."""
-        built = [(result.build_started, result.build_finished) for result in results]
-        ran = [(result.run_started, result.run_finished) for result in results]
+        built = [result.build for result in results if result.build is not None]
+        ran = [result.run for result in results if result.run is not None]
         run = covered_seconds(ran)
         self._timer.divide(_WAITING, {"run": run, "build": covered_seconds(built + ran) - run})
 
 
-def _check(result: MeasureResult, waiting: Container[int]) -> None:
-    """Raise PlugInError for a result that nobody waits for, and for costs that are no times."""
-    if not isinstance(result, MeasureResult) or result.id not in waiting:
-        raise PlugInError(f"the runner: poll gave {result!r:.60}, which is no result of a program that was submitted")
-    if not all(LEAST_SECONDS <= cost < math.inf for cost in result.costs) or (result.valid and not result.costs):
+def _checked(given: Any, waiting: Container[int]) -> tuple[int, MeasureResult]:
+    """What a poll gave, if it is a result that is waited for. Raises PlugInError, also for costs that are no times."""
+    match given:
+        case (int(number), MeasureResult() as result) if number in waiting:
+            pass
+        case _:
+            raise PlugInError(f"the runner: poll gave {given!r:.60}, which is no result of a program that was submitted")
+    if not all(LEAST_SECONDS <= cost < math.inf for cost in result.costs) or (result.error == "none" and not result.costs):
         raise PlugInError(
             f"the runner: poll gave costs {result.costs!r:.60}; they must be seconds of at least {LEAST_SECONDS:g}"
         )
+    return number, result

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from ansor_py.measure.result import Span
+
 PHASES = ("sketch", "evolve", "features", "predict", "train", "build", "run", "other")
 
 
@@ -32,17 +34,17 @@ class PhaseTimer:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Attribute the time inside the block to `name`."""
-        self._settle()
+        self._attribute()
         self._open.append(name)
         try:
             yield
         finally:
-            self._settle()
+            self._attribute()
             self._open.pop()
 
     def divide(self, name: str, shares: dict[str, float]) -> None:
         """Divide what a phase has so far: seconds for others, as far as it has them, and the rest for `other`."""
-        self._settle()
+        self._attribute()
         left = self.seconds.pop(name, 0.0)
         for other, seconds in shares.items():
             moved = min(max(seconds, 0.0), left)
@@ -56,22 +58,22 @@ class PhaseTimer:
 
     def summary(self) -> dict[str, float]:
         """Seconds of every phase up to now; they add up to `elapsed`."""
-        self._settle()
+        self._attribute()
         phases = dict.fromkeys(PHASES, 0.0) | self.seconds
         phases["other"] += max(self._since - self._began - sum(phases.values()), 0.0)
         return phases
 
-    def _settle(self) -> None:
+    def _attribute(self) -> None:
         now = self._clock()
         if self._open:
             self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
         self._since = now
 
 
-def covered_seconds(intervals: Iterable[tuple[float | None, float | None]]) -> float:
-    """Length of the union of time intervals; those with an unknown end are left out."""
+def covered_seconds(spans: Iterable[Span]) -> float:
+    """Length of the union of spans of time."""
     total, reached = 0.0, float("-inf")
-    for start, end in sorted((a, b) for a, b in intervals if a is not None and b is not None):
+    for start, end in sorted((span.started, span.finished) for span in spans):
         total += max(end - max(start, reached), 0.0)
         reached = max(reached, end)
     return total

@@ -19,6 +19,7 @@ def usable_records(records: Iterable[Record], tasks: Sequence[Task], target: Tar
     Those are records with costs that cannot be true, and with steps that this version cannot replay. Records of another task,
     target or number of threads are left out without a word.
     """
+    dags = {task.workload_key: task.dag for task in tasks}
     flops = {task.workload_key: task.flops for task in tasks}
     machine = (str(target), target.cores)
     mine = [record for record in records if record.workload_key in flops and (record.target, record.threads) == machine]
@@ -26,7 +27,7 @@ def usable_records(records: Iterable[Record], tasks: Sequence[Task], target: Tar
     known = []
     for record in credible:
         try:
-            record.concrete_steps()
+            record.concrete_steps(dags[record.workload_key])
         except ScheduleError as error:
             doubts.append(f"trial {record.trial}: {error}")
         else:

@@ -19,6 +19,8 @@ from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy
 from ansor_py.search.loop.round_times import RoundTimes
 
+DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 0, the default schedule
+
 
 @dataclass(frozen=True)
 class CurvePoint:
@@ -117,7 +119,7 @@ def weighted_seconds(tasks: Sequence[TaskResult]) -> float | None:
 
 def count_errors(records: Iterable[Record]) -> dict[str, int]:
     """Number of failed records by kind of error, the most frequent first. (A `cut` program was merely slow.)"""
-    return dict(Counter(record.error for record in records if record.error != "none").most_common())
+    return dict(Counter(record.result.error for record in records if record.result.error != "none").most_common())
 
 
 class CurveBuilder:
@@ -132,6 +134,13 @@ class CurveBuilder:
         self._best: dict[str, float] = {}
         self.defaults: dict[str, float] = {}
         self._elapsed = 0.0
+
+    def add_all(self, records: Sequence[Record]) -> list[CurvePoint]:
+        """The points of the next trials. What default schedules among them cost is known from the first of them on."""
+        for record in records:
+            if record.origin.operator == DEFAULT_OPERATOR and record.valid:
+                self.defaults[record.workload_key] = record.cost
+        return [self.add(record) for record in records]
 
     def add(self, record: Record) -> CurvePoint:
         """The point of the next trial."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ansor_py.measure import MeasureResult, Record
 
@@ -52,7 +53,9 @@ def retime(
             passes = results[position + offset :: len(everyone)]
             costs = [result.costs for result in passes if result is not None and result.valid]
             if len(costs) == PASSES:
-                retimed.append(replace(record, costs=tuple(itertools.chain.from_iterable(costs))))
+                retimed.append(
+                    replace(record, result=replace(record.result, costs=tuple(itertools.chain.from_iterable(costs))))
+                )
         position += len(group)
         again.append(retimed)
     return again

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansor_py.measure.records import Record
+from ansor_py.measure.result import Span
 from ansor_py.search.loop.phases import PHASES, PhaseTimer
 
 RETIMING = "re-timing"  # in the column `task` of the row of the final re-timing
@@ -72,8 +73,8 @@ def trial_budget(records: Sequence[Record], rounds: Sequence[RoundTimes]) -> dic
     trials = sum(row.trials for row in tuned)
     other = sum(row.seconds - row.phases.get("build", 0.0) - row.phases.get("run", 0.0) for row in tuned)
     spent = {
-        "build": _mean_milliseconds((record.build_started, record.build_finished) for record in records),
-        "run": _mean_milliseconds((record.run_started, record.run_finished) for record in records),
+        "build": _mean_milliseconds(record.result.build for record in records),
+        "run": _mean_milliseconds(record.result.run for record in records),
         "everything else": round(other / trials * 1e3, 3) if trials else None,
     }
     report: dict[str, dict[str, float | str | None]] = {
@@ -88,7 +89,7 @@ def trial_budget(records: Sequence[Record], rounds: Sequence[RoundTimes]) -> dic
     return report
 
 
-def _mean_milliseconds(intervals: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """Mean length of the intervals with known ends."""
-    lengths = [end - start for start, end in intervals if start is not None and end is not None]
+def _mean_milliseconds(spans: Iterable[Span | None]) -> float | None:
+    """Mean length of the spans that are known."""
+    lengths = [span.seconds for span in spans if span is not None]
     return round(sum(lengths) / len(lengths) * 1e3, 3) if lengths else None

@@ -4,7 +4,7 @@
 Records, curve, rounds and accuracy grow after every round, so that a search that is killed loses at most the round it was in.
 
     with RunDirectory.create("runs/squeezenet", config={...}) as run:
-        run.add(records, points)
+        result = tune_tasks(tasks, options, subscribers=[run.take])
         run.write_summary({...})
     RunDirectory.create("runs/squeezenet", config={...}, resume=True).restored      # the records that were there
 """
@@ -17,17 +17,18 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import LostLine, Record, RecordWriter, read_records
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import ACCURACY_COLUMNS, RoundAccuracy
+from ansor_py.search.loop.events import Event, Restored, Stopped, TrialsMeasured
 from ansor_py.search.loop.phases import PHASES
 from ansor_py.search.loop.results import CurvePoint, TaskResult, TuningResult
 from ansor_py.search.loop.round_times import RoundTimes, trial_budget
@@ -41,7 +42,7 @@ ROUND_COLUMNS = ("round", "task", "trials", "scored", "seconds", *PHASES)
 _CURVE_DIGITS = {"elapsed_s": 4, "latency_ms": 6, "best_ms": 6, "estimated_total_ms": 6}
 
 
-class RunDirectory:
+class RunDirectory(AbstractContextManager["RunDirectory"]):
     """An open run directory. `restored` are the records of an earlier search that is continued, `lost` what was unreadable.
 
     What an earlier search left is replaced by what is complete and by nothing else: a search that fails before its first
@@ -86,10 +87,21 @@ class RunDirectory:
         """Where the compiled model belongs."""
         return self.path / MODEL
 
-    def add(self, records: Sequence[Record], points: Sequence[CurvePoint]) -> None:
-        """Append the trials of a round and their points of the curve."""
-        self._writer.write(records)
-        self.add_points(points)
+    def take(self, event: Event) -> None:
+        """Write what a search tells."""
+        match event:
+            case Restored(points=points):
+                self.add_points(points)
+            case TrialsMeasured(records, points):
+                self._writer.write(records)
+                self.add_points(points)
+            case RoundTimes():
+                self.add_round(event)
+            case RoundAccuracy():
+                with _writing(self.path):
+                    _append(self.path / ACCURACY, [event.row()])
+            case Stopped(model=model):
+                self.save_cost_model(model)
 
     def add_points(self, points: Sequence[CurvePoint]) -> None:
         """Append points of the curve alone. The first ones, those of restored records, begin a new curve."""
@@ -110,11 +122,6 @@ class RunDirectory:
         seconds = [f"{value:.4f}" for value in (times.seconds, *(times.phases[name] for name in PHASES))]
         with _writing(self.path):
             _append(self.path / ROUNDS, [[times.round, times.task, times.trials, times.scored, *seconds]])
-
-    def add_accuracy(self, accuracy: RoundAccuracy) -> None:
-        """Append how well the cost model knew a round's programs."""
-        with _writing(self.path):
-            _append(self.path / ACCURACY, [accuracy.row()])
 
     def save_cost_model(self, model: CostModel) -> None:
         """Write what the cost model has learned, for `--cost-model-from`."""
@@ -137,9 +144,6 @@ class RunDirectory:
     def close(self) -> None:
         """Close the records file."""
         self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()

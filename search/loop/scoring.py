@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,6 @@ from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.task import Task
 from ansor_py.search.evolution.scores import StatementScores
 from ansor_py.search.loop.phases import PhaseTimer
-
-
-class Judged(NamedTuple):
-    """Scores float32[programs] that a model gave before it knew the seconds float64[programs] (inf: failed)."""
-
-    scores: NDArray[np.float32]
-    costs: NDArray[np.float64]
 
 
 class Scorer:
@@ -59,8 +52,8 @@ class Scorer:
             self.scored += len(population)
         return scores, statements if len(statements) == len(scores) else None
 
-    def train(self, sketches: Sequence[Sketch], records: Sequence[Record]) -> Judged:
-        """Let the model learn from measured programs, and return what it thought of them before.
+    def train(self, sketches: Sequence[Sketch], records: Sequence[Record]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Let the model learn from measured programs; returns the scores it gave them before, and their seconds (inf: failed).
 
         Programs that no sketch contains (the default schedule) are left out.
         """
@@ -73,13 +66,13 @@ class Scorer:
                 batches.append(extract_features(Population(sketches[number], genes), self._task.target))
                 costs += [training_cost(record) for record in chosen]
         if not batches:
-            return Judged(np.empty(0, dtype=np.float32), np.empty(0))
+            return np.empty(0, dtype=np.float32), np.empty(0)
         batch = FeatureBatch.concatenate(batches)
         with self._timer.phase("predict"):
-            judged = Judged(self._model.predict(batch), np.array(costs))
+            scores, seconds = self._model.predict(batch), np.array(costs)
         with self._timer.phase("train"):
-            self._model.update(batch, judged.costs, np.full(len(costs), self._number, dtype=np.int64))
-        return judged
+            self._model.update(batch, seconds, np.full(len(costs), self._number, dtype=np.int64))
+        return scores, seconds
 
 
 def trainable(record: Record, sketches: Sequence[Sketch]) -> bool:
@@ -103,6 +96,6 @@ def contains(sketch: Sketch, genes: Sequence[int], steps: Sequence[Any]) -> bool
 
 def training_cost(record: Record) -> float:
     """Seconds that the model learns: the median, for a program that was cut the lower bound, infinite for a failed one."""
-    if record.error == "cut" and record.costs:
-        return max(record.costs)
+    if record.result.error == "cut" and record.result.costs:
+        return max(record.result.costs)
     return record.cost if record.valid else math.inf

@@ -10,35 +10,35 @@ search.progress()                      # what the task scheduler wants to know
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ansor_py import __version__
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import AnsorError, NoSpaceError
 from ansor_py.measure.build import error_text
-from ansor_py.measure.interface import MeasureResult, completed_record
-from ansor_py.measure.records import Record
+from ansor_py.measure.records import Origin, Record
+from ansor_py.measure.result import MeasureResult
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy, round_accuracy
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.pooled_policy import PooledPolicy
-from ansor_py.search.loop.results import TaskResult
+from ansor_py.search.loop.results import DEFAULT_OPERATOR, TaskResult
 from ansor_py.search.loop.retiming import contenders_of
-from ansor_py.search.loop.scoring import Judged, Scorer, contains, trainable
+from ansor_py.search.loop.scoring import Scorer, contains, trainable
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.policies.checked_policy import checked_policy
 from ansor_py.search.policies.policy import Policy, sketches_for
-from ansor_py.search.sampling.candidates import Candidates, Observation
+from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
 from ansor_py.search.sampling.default_schedule import default_schedule
 from ansor_py.search.scheduler.strategies import TaskProgress, similarity_group
 
-DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 0, the default schedule
 FAILING_ROUNDS = 3
 FAILING_TRIALS = 16
 CUT_FACTOR = 3.0
@@ -48,16 +48,32 @@ FIRST_CUT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Program:
-    """A candidate: concrete steps, or why there are none, and where it came from (see `Record`)."""
+    """A candidate: where it comes from, and its concrete steps or the result that says why there are none."""
 
+    origin: Origin
     steps: tuple[Step, ...] = ()
-    sketch_id: int | None = None
-    sketch: str | None = None
-    genes: tuple[int, ...] = ()
-    parent: int | None = None
-    operator: str | None = None
-    predicted: float | None = None
-    error: str = ""
+    failure: MeasureResult | None = None
+
+    @staticmethod
+    def made(origin: Origin, steps: Callable[[], Iterable[Step]]) -> Program:
+        """The program whose steps a function makes."""
+        try:
+            return Program(origin, tuple(steps()))
+        except AnsorError as error:
+            return Program(origin, failure=failed_build(error))
+
+    @staticmethod
+    def of_candidate(candidate: Candidate, sketch: Sketch) -> Program:
+        """The program of a policy's candidate."""
+        number, row, predicted, parent, operator = candidate
+        genes = tuple(map(int, row))
+        score = None if predicted is None else float(predicted)
+        return Program.made(Origin(number, sketch.name, genes, parent, operator, score), lambda: sketch.concretise(genes))
+
+
+def failed_build(error: AnsorError) -> MeasureResult:
+    """The result of a program that has no steps."""
+    return MeasureResult(error="build", error_text=error_text(error), error_stage="concretise")
 
 
 class TaskSearch:
@@ -85,26 +101,19 @@ class TaskSearch:
         """Candidate 0: the default schedule, as a program of the policy's sketch of which it is one, if any."""
         try:
             chosen = default_schedule(self.task.dag, self.task.target, self.task.target.cores)
-            program = Program(chosen.steps, sketch=chosen.sketch.name, genes=chosen.genes, operator=DEFAULT_OPERATOR)
         except AnsorError as error:
-            return Program(operator=DEFAULT_OPERATOR, error=error_text(error))
-        steps = [step.to_json() for step in program.steps]
-        known = (n for n, sketch in enumerate(self.policy.sketches) if contains(sketch, program.genes, steps))
-        return replace(program, sketch_id=next(known, None))
+            return Program(Origin(operator=DEFAULT_OPERATOR), failure=failed_build(error))
+        steps = [step.to_json() for step in chosen.steps]
+        known = (n for n, sketch in enumerate(self.policy.sketches) if contains(sketch, chosen.genes, steps))
+        origin = Origin(next(known, None), chosen.sketch.name, chosen.genes, operator=DEFAULT_OPERATOR)
+        return Program(origin, chosen.steps)
 
     def propose(self, count: int) -> list[Program]:
         """At most `count` programs of the policy; none when it has no more, which ends the task."""
         candidates = self.policy.propose(count)
         if not len(candidates):
             self.ended = "all candidates measured"
-        programs = []
-        for candidate in candidates:
-            sketch = self.policy.sketches[candidate.sketch]
-            genes = tuple(map(int, candidate.genes))
-            score = None if candidate.predicted is None else float(candidate.predicted)
-            origin = Program((), candidate.sketch, sketch.name, genes, candidate.parent, candidate.operator, score)
-            programs.append(_with_steps(origin, sketch))
-        return programs
+        return [Program.of_candidate(candidate, self.policy.sketches[candidate.sketch]) for candidate in candidates]
 
     def cut_seconds(self) -> float | None:
         """Above how many seconds a call is cut short: three times the best, generously more in the first round."""
@@ -122,7 +131,7 @@ class TaskSearch:
     def close_round(self, records: Sequence[Record]) -> None:
         """A round is over, or as much of it as there will be. The first one is the default schedule alone."""
         self._observe(records)
-        if not self._history or any(record.operator != DEFAULT_OPERATOR for record in records):
+        if not self._history or any(record.origin.operator != DEFAULT_OPERATOR for record in records):
             self._history.append(self.best.cost if self.best is not None else math.inf)
         self._count_failures(records)
         if self._early_stopping and self.best is not None and self._trials_since_best >= self._early_stopping:
@@ -130,22 +139,22 @@ class TaskSearch:
 
     def learn(self, records: Sequence[Record]) -> RoundAccuracy:
         """Show a round's programs to cost model and policy; returns how well the model knew them. Raises PlugInError."""
-        judged = self._teach(records)
+        scores, seconds = self._teach(records)
         best = self.best.cost if self.best is not None else math.inf
-        return round_accuracy(records[0].round if records else 0, self.task.name, judged.scores, judged.costs, best)
+        return round_accuracy(records[0].round if records else 0, self.task.name, scores, seconds, best)
 
-    def _teach(self, records: Sequence[Record]) -> Judged:
+    def _teach(self, records: Sequence[Record]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Show programs to policy and cost model, as far as today's sketches contain them."""
         known = [record for record in records if trainable(record, self.policy.sketches)]
-        judged = self.scorer.train(self.policy.sketches, known)
+        learned = self.scorer.train(self.policy.sketches, known)
         if known:
             self.policy.observe(known)
-        return judged
+        return learned
 
     def _observe(self, records: Sequence[Record]) -> None:
         self.records.extend(records)
         for record in records:
-            if record.operator == DEFAULT_OPERATOR and record.valid:
+            if record.origin.operator == DEFAULT_OPERATOR and record.valid:
                 self.default_seconds = record.cost
             elif record.valid:
                 self._found = min(self._found, record.cost)
@@ -162,14 +171,14 @@ class TaskSearch:
     def contenders(self) -> list[Record]:
         """The programs to measure again at the end: the best few and the default schedule."""
         chosen = contenders_of(self.records)
-        default = [record for record in self.records if record.operator == DEFAULT_OPERATOR and record.valid]
+        default = [record for record in self.records if record.origin.operator == DEFAULT_OPERATOR and record.valid]
         return chosen + [record for record in default if record not in chosen]
 
-    def settle(self, retimed: Sequence[Record]) -> None:
+    def take_retimed(self, retimed: Sequence[Record]) -> None:
         """The final word on the contenders: the best is chosen by their new costs, as far as they ran again."""
         self.best = min(retimed, key=lambda record: record.cost, default=self.best)
         for record in retimed:
-            if record.operator == DEFAULT_OPERATOR:
+            if record.origin.operator == DEFAULT_OPERATOR:
                 self.default_seconds = record.cost
 
     def result(self) -> TaskResult:
@@ -177,16 +186,16 @@ class TaskSearch:
         return TaskResult(self.task, self.best, self.default_seconds, len(self.records), self.ended)
 
     def _count_failures(self, records: Sequence[Record]) -> None:
-        tried = [record for record in records if record.operator != DEFAULT_OPERATOR]
+        tried = [record for record in records if record.origin.operator != DEFAULT_OPERATOR]
         if not tried:
             return
-        if any(record.valid or record.error == "cut" for record in tried):
+        if any(record.valid or record.result.error == "cut" for record in tried):
             self._failed_rounds = self._failed_trials = 0
             return
         self._failed_rounds += 1
         self._failed_trials += len(tried)
         if self._failed_rounds >= FAILING_ROUNDS and self._failed_trials >= FAILING_TRIALS:
-            last = tried[-1]
+            last = tried[-1].result
             self.ended = (
                 f"every candidate of the last {self._failed_rounds} rounds failed; the last one by '{last.error}': "
                 f"{last.error_text.splitlines()[0] if last.error_text else 'no message'}"
@@ -195,22 +204,17 @@ class TaskSearch:
 
 def trial_record(task: Task, program: Program, result: MeasureResult) -> Record:
     """What is known of a measured program by itself; the tuning loop adds when it was measured."""
-    record = Record(
+    return Record(
+        engine=__version__,
         workload_key=task.workload_key,
         target=str(task.target),
         threads=task.target.cores,
+        task=task.name,
         trial=-1,
         steps=tuple(step.to_json() for step in program.steps),
-        task=task.name,
-        sketch_id=program.sketch_id,
-        sketch=program.sketch,
-        genes=program.genes,
-        parent=program.parent,
-        operator=program.operator,
-        predicted=program.predicted,
-        engine=__version__,
+        origin=program.origin,
+        result=result,
     )
-    return completed_record(record, result)
 
 
 class NothingToTry:
@@ -259,10 +263,3 @@ def _policy_of(number: int, task: Task, options: TuningOptions, scorer: Scorer, 
     sketches = sketches_for(options.policy, task.dag, task.target, options.search)
     policy: Policy = checked_policy(options.policy, sketches, task.target, scorer, rng, options.search)
     return policy if pool is None else PooledPolicy(policy, scorer, pool)
-
-
-def _with_steps(program: Program, sketch: Sketch) -> Program:
-    try:
-        return replace(program, steps=sketch.concretise(program.genes))
-    except AnsorError as error:
-        return replace(program, error=error_text(error))

@@ -99,7 +99,7 @@ def _programs_of_task(records: Sequence[Record], task: Task, target: Target, sea
 def _concrete_features(record: Record, task: Task, target: Target) -> FeatureBatch | None:
     """Features of a program that no sketch gives: its steps are a sketch without holes. None if they do not apply any more."""
     try:
-        sketch = Sketch("recorded", task.dag, record.concrete_steps(), ())
+        sketch = Sketch("recorded", task.dag, record.concrete_steps(task.dag), ())
         return extract_features(Population(sketch, np.zeros((1, 0), dtype=np.int32)), target)
     except AnsorError:
         return None

@@ -23,10 +23,9 @@ from ansor_py.errors import MeasureError, OptionError
 from ansor_py.measure import Measurer, Record, create_measurer, find_measurer
 from ansor_py.measure.reference import memory_to_measure
 from ansor_py.schedule.task import Task
+from ansor_py.search.loop.events import Subscriber
 from ansor_py.search.loop.loop import Search
-from ansor_py.search.loop.progress import Progress
 from ansor_py.search.loop.results import TuningResult
-from ansor_py.search.loop.trial_sink import TrialSink
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.scheduler.objectives import Network
 
@@ -38,10 +37,11 @@ def tune(
     runner: str = "process",
     options: TuningOptions | None = None,
     measurer: Measurer | None = None,
+    subscribers: Sequence[Subscriber] = (),
 ) -> TuningResult:
     """Search for the fastest program of one task; `result.best` is its record. See `tune_tasks`."""
     options = replace(options or TuningOptions(), trials=trials, seed=seed)
-    return tune_tasks([task], options, runner, measurer)
+    return tune_tasks([task], options, runner, measurer, subscribers)
 
 
 def tune_tasks(
@@ -49,8 +49,7 @@ def tune_tasks(
     options: TuningOptions | None = None,
     runner: str = "process",
     measurer: Measurer | None = None,
-    observer: Callable[[Progress], None] | None = None,
-    sink: TrialSink | None = None,
+    subscribers: Sequence[Subscriber] = (),
     restored: Sequence[Record] = (),
     clock: Callable[[], float] | None = None,
     networks: Sequence[Network] = (),
@@ -59,7 +58,7 @@ def tune_tasks(
     """Search for the fastest programs of several tasks on one target.
 
     `measurer` is used if given (and left open), otherwise one of kind `runner` is made; with 0 trials nothing is measured.
-    `observer` is told of the progress, `sink` gets records and curve round by round, `restored` are the records of an
+    `subscribers` are told what happens (`events.py`), such as `RunDirectory.take`; `restored` are the records of an
     earlier search that is continued. `networks` says which tasks belong to which of several networks that are tuned together;
     without it all tasks are of one, with their weights. `clock` returns seconds; a virtual runner brings its own.
     KeyboardInterrupt ends the search early (`result.interrupted`). Raises OptionError for tasks of different targets, unknown
@@ -83,7 +82,7 @@ def tune_tasks(
     with ExitStack() as stack:
         if measurer is None and find_measurer(runner).virtual:
             measurer = stack.enter_context(create(runner))
-        search = Search(tasks, options, observer or _ignore, sink, clock, networks, measurer)
+        search = Search(tasks, options, subscribers, clock, networks, measurer)
         search.restore(restored)
 
         def open_measurer() -> AbstractContextManager[Measurer]:
@@ -115,7 +114,3 @@ def merge_tasks(tasks: Iterable[Task]) -> list[Task]:
         known = merged.get(task.workload_key)
         merged[task.workload_key] = task if known is None else replace(known, weight=known.weight + task.weight)
     return list(merged.values())
-
-
-def _ignore(progress: Progress) -> None:
-    """The observer of a search that nobody watches."""

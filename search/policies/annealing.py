@@ -1,7 +1,8 @@
 """Model-guided simulated annealing, as AutoTVM's: chains walk through the space on the cost model's scores.
 
 In every step each chain changes one knob. A better program is always taken, a worse one with probability
-`exp(difference / temperature)`; the temperature, in units of the best score at the round's start, falls to zero. The best
+`exp(difference / temperature)`. The difference is that of the scores' ranks among all chains before and after the step, from 0
+to 1, so that any scores will do in which higher is better; the temperature falls to zero. The best
 programs that any chain has met are measured. Chains go on in the next round where they stopped. There are as many as make
 a round score as many programs as an evolution does.
 
@@ -10,17 +11,18 @@ a round score as many programs as an evolution does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ansor_py.schedule.sketch import Genes
+from ansor_py.search.evolution.mutation import changed_in_one
+from ansor_py.search.evolution.scores import ranks
 from ansor_py.search.policies.sampler import ProgramSampler, Scores
 from ansor_py.search.sampling.candidates import Candidate
 from ansor_py.search.sampling.validity import accepts, repair
-
-# Temperature where no chain stands on a program with a score: every step that is not worse is taken.
-COLDEST = 1e-12
 
 
 class AnnealingSearch(ProgramSampler):
@@ -42,14 +44,13 @@ class AnnealingSearch(ProgramSampler):
         steps = self.options.annealing_steps
         rows, scores = self._chains, self.score_rows(self._chains)
         met, values = [rows], [scores]
-        highest = max((float(found.max(initial=0.0)) for found in scores), default=0.0)
         for step in range(steps):
-            temperature = self.options.annealing_temperature * highest * (1 - step / steps)
+            temperature = self.options.annealing_temperature * (1 - step / steps)
             moved = [self._neighbours(number, genes) for number, genes in enumerate(rows)]
             found = self.score_rows(moved)
             met.append(moved)
             values.append(found)
-            taken = [self._accepts(old, new, temperature) for old, new in zip(scores, found, strict=True)]
+            taken = self._taken(scores, found, temperature)
             rows = [np.where(t[:, None], new, old) for t, new, old in zip(taken, moved, rows, strict=True)]
             scores = [np.where(t, new, old) for t, new, old in zip(taken, found, scores, strict=True)]
         self._chains = rows
@@ -64,16 +65,11 @@ class AnnealingSearch(ProgramSampler):
         columns = np.flatnonzero(space.sketch.sizes > 1)
         if not len(columns) or not len(rows):
             return rows
-        moved = rows.copy()
-        places = np.arange(len(rows))
-        chosen = columns[self.rng.integers(0, len(columns), len(rows))]
-        sizes = space.sketch.sizes[chosen]
-        moved[places, chosen] = (rows[places, chosen] + self.rng.integers(1, sizes)) % sizes
-        moved = repair(space, moved, self.rng)
+        moved = repair(space, changed_in_one(space, rows, columns, self.rng), self.rng)
         return np.where(accepts(space, moved)[:, None], moved, rows)
 
-    def _accepts(self, old: Scores, new: Scores, temperature: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Which chains take their step."""
-        with np.errstate(invalid="ignore"):
-            difference = np.nan_to_num(np.minimum(new - old, 0.0), nan=0.0)
-        return np.asarray(self.rng.random(len(old)) < np.exp(difference / max(temperature, COLDEST)))
+    def _taken(self, old: Sequence[Scores], new: Sequence[Scores], temperature: float) -> list[NDArray[np.bool_]]:
+        """Which chains take their step, by sketch."""
+        before, after = np.split(ranks(np.concatenate([*old, *new])) / sum(map(len, [*old, *new])), 2)
+        taken = self.rng.random(len(before)) < np.exp(np.minimum(after - before, 0.0) / temperature)
+        return np.split(taken, np.cumsum([len(scores) for scores in old])[:-1])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ansor_py.schedule.hole import Mask
-from ansor_py.search.evolution.generations import Breed, breed, evolve, join
+from ansor_py.search.evolution.generations import Individuals, evolve
 from ansor_py.search.policies.policy import policy
 from ansor_py.search.policies.sampler import ProgramSampler
 from ansor_py.search.sampling.candidates import Candidate
@@ -29,7 +29,9 @@ class EvolutionPolicy(ProgramSampler):
         structures = self.choose_structures(self._best_structures(), options.max_structures)
         sampled = self.random_generation(options.population, structures)
         seeds = self._best_measured(structures, int(options.measured_share * options.population))
-        generation = [join([rows, own]) if len(own) else rows for rows, own in zip(sampled, seeds, strict=True)]
+        generation = [
+            Individuals.concatenate([rows, own]) if len(own) else rows for rows, own in zip(sampled, seeds, strict=True)
+        ]
         best = evolve(self.spaces, generation, self.score, self.rng, options, self.seen, structures)
         return self.batch_of(best, count, sampled)
 
@@ -37,19 +39,19 @@ class EvolutionPolicy(ProgramSampler):
         """The structures of the measured programs, best first."""
         return [(sketch, int(self.sketches[sketch].structure_keys(genes[None, :])[0])) for _, _, sketch, genes in self.measured]
 
-    def _best_measured(self, structures: Sequence[Mask], count: int) -> list[Breed]:
+    def _best_measured(self, structures: Sequence[Mask], count: int) -> list[Individuals]:
         """The `count` best measured programs by sketch, as parents that name their trials."""
         kept = self.measured[:count]
-        breeds = []
+        found = []
         for number, space in enumerate(self.spaces):
             mine = [(trial, genes) for _, trial, sketch, genes in kept if sketch == number]
             if not mine:
-                breeds.append(breed(np.zeros((0, len(space.sketch.holes)), dtype=np.int32)))
+                found.append(Individuals.made(np.zeros((0, len(space.sketch.holes)), dtype=np.int32)))
                 continue
             genes = np.stack([genes for _, genes in mine])
             origins = np.array([trial for trial, _ in mine], dtype=np.int64)
             inside = np.all((genes >= 0) & (genes < space.sketch.sizes), axis=1)
             good = np.flatnonzero(inside)
             good = good[accepts(space, genes[good], structures[number])]
-            breeds.append(Breed(genes[good], origins[good], np.full(len(good), "copy", dtype="U32")))
-        return breeds
+            found.append(Individuals.made(genes[good], "copy", origins[good]))
+        return found

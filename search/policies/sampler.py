@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes, Population, Sketch
-from ansor_py.search.evolution.generations import Breed, breed
+from ansor_py.search.evolution.generations import Individuals
 from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.candidates import Candidate, Keys, Observation, row_keys
@@ -86,15 +86,15 @@ class ProgramSampler:
             restricted[number][key] = True
         return restricted
 
-    def random_generation(self, count: int, structures: Sequence[Mask]) -> list[Breed]:
+    def random_generation(self, count: int, structures: Sequence[Mask]) -> list[Individuals]:
         """About `count` valid random programs, an equal share of each sketch that has a structure to choose."""
         share = math.ceil(count / max(1, sum(bool(mask.any()) for mask in structures)))
         return [
-            breed(sample(space, share if mask.any() else 0, self.rng, mask))
+            Individuals.made(sample(space, share if mask.any() else 0, self.rng, mask))
             for space, mask in zip(self.spaces, structures, strict=True)
         ]
 
-    def pick_random(self, generation: Sequence[Breed], count: int) -> list[Candidate]:
+    def pick_random(self, generation: Sequence[Individuals], count: int) -> list[Candidate]:
         """At most `count` programs of a generation that were not proposed yet, in random order; they count as proposed."""
         fresh = [self._unseen(number, rows.genes) for number, rows in enumerate(generation)]
         pool = [(number, row) for number, places in enumerate(fresh) for row in places.tolist()]
@@ -115,7 +115,7 @@ class ProgramSampler:
             drawn *= RANDOM_SPARE
         return chosen
 
-    def batch_of(self, best: Sequence[Candidate], count: int, generation: Sequence[Breed] = ()) -> list[Candidate]:
+    def batch_of(self, best: Sequence[Candidate], count: int, generation: Sequence[Individuals] = ()) -> list[Candidate]:
         """At most `count` programs: of the best (in order) all but a share of `eps_greedy`, the rest random.
 
         The random ones are taken from `generation` as far as it has new ones. Where one sort runs out the other fills in. All

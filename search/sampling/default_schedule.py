@@ -15,7 +15,7 @@ import numpy as np
 
 from ansor_py.cost_model.roofline_model import estimated_cycles
 from ansor_py.errors import ScheduleError
-from ansor_py.lower.bounds import infer_bounds
+from ansor_py.lower.bounds import bounded, infer_bounds
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Genes, Population, Sketch
 from ansor_py.schedule.state import State
@@ -23,7 +23,7 @@ from ansor_py.schedule.steps import Step
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
-from ansor_py.search.sampling.validity import accepts, repair
+from ansor_py.search.sampling.validity import accepts, plausible, repair, within_bounds
 from ansor_py.sketch_rules.derivation import DEFAULT_RULES, generate_sketches
 from ansor_py.target import Target
 
@@ -82,12 +82,11 @@ def improved(cycles: float, space: Space, row: Genes) -> tuple[float, Space, Gen
         rows = np.repeat(row[None, :], len(others), axis=0)
         rows[np.arange(len(others)), columns[others]] = choices[others]
         rows = repair(space, rows, rng)
-        rows = rows[accepts(space, rows)]
-        found = scored(space, rows)
-        if not found or min(found) >= cycles:
+        population = bounded(Population(space.sketch, rows[plausible(space, rows)]))
+        found = np.where(within_bounds(space, population), estimated_cycles(population, space.target), np.inf)
+        if not len(found) or found.min() >= cycles:
             break
-        cycles = min(found)
-        row = rows[found.index(cycles)]
+        row, cycles = population.genes[found.argmin()], float(found.min())
     return cycles, space, row
 
 

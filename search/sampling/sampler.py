@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ansor_py.schedule.hole import Mask
-from ansor_py.schedule.sketch import Genes
+from ansor_py.schedule.sketch import Genes, Population
 from ansor_py.search.sampling.space import Space
 from ansor_py.search.sampling.validity import plausible, repair, within_bounds
 
@@ -27,7 +27,7 @@ def sample(space: Space, count: int, rng: np.random.Generator, structures: Mask 
     kept = np.zeros((0, len(space.sketch.holes)), dtype=np.int32)
     for _ in range(space.options.attempts + 1 if count else 0):
         genes = _plausible_rows(space, int(SPARE * (count - len(kept))) + 1, rng, structures)
-        kept = np.concatenate([kept, genes[within_bounds(space, genes)]])
+        kept = np.concatenate([kept, genes[within_bounds(space, Population(space.sketch, genes))]])
         if len(kept) >= count:
             break
     return kept[:count]

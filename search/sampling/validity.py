@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ansor_py.errors import PlugInError, plug_in
 from ansor_py.lower.affine import Number, choose, larger, smaller
-from ansor_py.lower.bounds import Bounds, StageBounds, infer_bounds
+from ansor_py.lower.bounds import Bounds, StageBounds, bounded
 from ansor_py.lower.register_tile import StageTile, register_tile
 from ansor_py.schedule.access import formula_instructions
 from ansor_py.schedule.hole import Mask
@@ -45,7 +45,7 @@ def accepts(space: Space, genes: Genes, structures: Mask | None = None) -> Mask:
     """Which rows are valid, bool[n]. Bounds are inferred only for rows that pass the cheap checks."""
     valid = plausible(space, genes, structures)
     rows = np.flatnonzero(valid)
-    valid[rows] = within_bounds(space, genes[rows])
+    valid[rows] = within_bounds(space, Population(space.sketch, genes[rows]))
     return valid
 
 
@@ -62,13 +62,11 @@ def plausible(space: Space, genes: Genes, structures: Mask | None = None) -> Mas
     return np.asarray(fits)
 
 
-def within_bounds(space: Space, genes: Genes) -> Mask:
+def within_bounds(space: Space, population: Population) -> Mask:
     """The checks that need bound inference, for rows that are plausible: buffers, instructions, vector lengths. bool[n]."""
-    valid = np.zeros(len(genes), dtype=np.bool_)
-    population = Population(space.sketch, genes)
-    for template, group in population.groups():
+    valid = np.zeros(len(population), dtype=np.bool_)
+    for _, group, bounds in bounded(population).bounds:
         chosen = population.genes[group]
-        bounds = infer_bounds(template, space.sketch.holes, chosen)
         fits = _buffers_fit(space, bounds, len(group)) & _instructions_fit(space, bounds, chosen)
         fits &= _lengths_fit(space, bounds, chosen)
         valid[group] = fits

@@ -65,8 +65,8 @@ def fusible_loops(template: State | None, stage: str) -> int:
     if template is None:  # a structure that is not legal
         return 1
     host = template.stage(stage)
-    inside = [host.position(item.location.iterator) + 1 for item in template.attached_to(stage)]  # type: ignore[union-attr]
-    return min(inside, default=len(host.iterators)) if isinstance(host.location, Root) else 0
+    loops = [place for place, loop in enumerate(host.iterators, 1) if template.attached_to(stage, loop.name)]
+    return min(loops, default=len(host.iterators)) if isinstance(host.location, Root) else 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """What a run of the command line tunes: ONNX models and single operators, with what is done before and after the search.
 
-subject = ModelSubject("squeezenet.onnx")
-subject.load(settings, timer)
+workload = ModelWorkload("squeezenet.onnx")
+workload.load(settings, timer)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Settings:
         return find_measurer(self.runner).virtual
 
 
-class Subject(ABC):
+class Workload(ABC):
     """A model or an operator that is tuned. Its methods are called in the order in which they stand here."""
 
     name: str
@@ -88,7 +88,7 @@ class Subject(ABC):
 
     @property
     def network(self) -> Network:
-        """The subject as the task scheduler sees it."""
+        """The workload as the task scheduler sees it."""
         from ansor_py.search.scheduler.objectives import Network
 
         weights: dict[str, float] = {}
@@ -97,7 +97,7 @@ class Subject(ABC):
         return Network(self.name, weights)
 
 
-class ModelSubject(Subject):
+class ModelWorkload(Workload):
     """An ONNX model: benchmarked with default schedules before the search, and with the best programs after it."""
 
     def __init__(self, name: str) -> None:
@@ -181,7 +181,7 @@ class ModelSubject(Subject):
         self.untuned, self.tuned = latencies[0], latencies[-1]
 
 
-class OperatorSubject(Subject):
+class OperatorWorkload(Workload):
     """A single operator. Its latencies are those of the search; the model that it leaves holds one kernel."""
 
     def __init__(self, spec: str) -> None:

@@ -1,0 +1,62 @@
+"""What became of one measured program: its seconds, or a typed error.
+
+The same object goes from the worker that ran the program to measurer, search and record, with more known on its way:
+
+    built = MeasureResult(build=Span(10.0, 10.1))
+    ran = MeasureResult(costs=(1e-3, 1.1e-3), run=Span(10.2, 10.3))
+    result = msgspec.structs.replace(ran, build=built.build)
+    result.valid, result.cost
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Annotated, Literal, get_args
+
+from msgspec import Meta, Struct
+
+# No call of a kernel takes less; a smaller cost was not measured.
+LEAST_SECONDS = 1e-9
+
+ErrorKind = Literal["none", "build", "build-timeout", "run", "run-timeout", "wrong-result", "out-of-bounds", "crash", "cut"]
+ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
+
+
+class Span(Struct, frozen=True, forbid_unknown_fields=True):
+    """When something was done, in seconds since the epoch with fractions, and the seconds of its parts by name."""
+
+    started: float
+    finished: float
+    phases: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.finished - self.started
+
+
+class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
+    """`costs` are seconds per call, one a repeat; for `cut` a lower bound.
+
+    `error_stage` says where an error happened: `concretise`, `build`, `load`, `warm-up`, `time`, `check` or `reference` (the
+    naive program of the task that outputs are compared with). `build` and `run` are None if they never began.
+    """
+
+    costs: tuple[Annotated[float, Meta(ge=LEAST_SECONDS)], ...] = ()
+    error: ErrorKind = "none"
+    error_text: str = ""
+    error_stage: str = ""
+    output_checked: bool = False
+    build: Span | None = None
+    run: Span | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether the program ran to the end and passed its checks."""
+        return self.error == "none" and bool(self.costs)
+
+    @property
+    def cost(self) -> float:
+        """Median seconds per call; infinite for a failed program."""
+        return statistics.median(self.costs) if self.valid else math.inf
