@@ -71,7 +71,7 @@ class Program:
         for place, (spec, array) in enumerate(zip(compiled.buffers, self._arrays, strict=True)):
             if spec.role != "output":
                 fill_input(array, 0, place)
-        self._arrays += self._kernel.prepare(self._arrays)
+        self._arrays += self._kernel.prepack(self._arrays)
         self._workspace = aligned_array((max(1, compiled.workspace_bytes),), "uint8")
         self._table = buffer_table(self._arrays)
         self._threads = allowed_threads(threads)
