@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ansor_py.cost_model.feature_accesses import loads_by_kind, stores, vector_share
+from ansor_py.cost_model.feature_accesses import lane_strides, loads_by_kind, stores, vector_share
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
 from ansor_py.cost_model.operation_counts import OperationCounts
@@ -22,12 +22,12 @@ INTEGER_DIVISION, FUNCTION = 8, 20  # operations that one division and one call 
 LOADS = (1.0, 3.0, 3.0)
 # Stores that one counts as: of a vector of accumulators, with its load when the next run begins, and of an element by itself.
 STORES = 2
-# Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors again.
-TRANSPOSED_RUN = 4
+# Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors so often.
+TRANSPOSED_RUN, TRANSPOSED = 4, 4
 SPILL_LOADS = 3  # loads that an accumulator without a register counts as, a step: it is stored and loaded again
 # In a body of more multiply-adds than the first number the compiler loads ahead, a register for each that many more.
-SHORT_BODY, BODY_OF_A_REGISTER = 64, 24
-START_CYCLES, ITERATION_CYCLES = 2.0, 0.7  # of a loop: its set-up and its branches
+SHORT_BODY, BODY_OF_A_REGISTER = 80, 6
+START_CYCLES, ITERATION_CYCLES = 1.0, 0.4  # of a loop: its set-up and its branches
 REGION_CYCLES, CHUNK_CYCLES = 5000, 10
 EXPOSED = 0.25  # of the core's cycles and the memory's, that share of the fewer is not hidden behind the others
 
@@ -48,14 +48,16 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
         waiting = np.maximum(core.latency * core.vector_units / accumulators, 1.0)
         steps = statement.inner[0] / statement.inner[depth]
         operands = loads[1] / steps + 1
-        ahead = np.maximum(accumulators * factors.prod(axis=0) - SHORT_BODY, 0.0) / BODY_OF_A_REGISTER
+        longer = np.maximum(accumulators * factors.prod(axis=0) - SHORT_BODY, 0.0)
+        ahead = longer / BODY_OF_A_REGISTER + np.where(longer > 0, shared_vectors(statement, factors), 0.0)
         spilled = steps * np.maximum(accumulators + operands + ahead - target.vector_registers, 0.0)
     cycles = np.empty((4, statement.programs))
     cycles[0] = statement.inner[0] * share * operation_weight(statement.operations, core) / core.vector_units * waiting
     cycles[1] = ((loads * np.array(LOADS)[:, None]).sum(axis=0) + SPILL_LOADS * spilled) / core.loads
     vectors, elements = stores(statement, target)
     transposed = (elements > 0) & (statement.runs[0, statement.tile_depth] >= TRANSPOSED_RUN)
-    cycles[2] = STORES / core.stores * (vectors + np.where(transposed, vectors, elements))
+    apart = np.where(transposed, np.minimum(TRANSPOSED * vectors, elements), elements)
+    cycles[2] = STORES / core.stores * (vectors + apart)
     rates = np.array([[core.second_bytes], [core.third_bytes], [core.memory_bytes]])
     cycles[3] = (cache_traffic(statement, target) / rates).sum(axis=0)
     busy = np.maximum(cycles[0], cycles[1]) + loop_cycles(statement, factors)
@@ -80,6 +82,20 @@ def unroll_factors(statement: StatementArrays, target: Target) -> Floats:
         emitted = emitted * factors[position]
         unrolling &= factors[position] == statement.extents[position]
     return factors
+
+
+def shared_vectors(statement: StatementArrays, factors: Floats) -> Floats:
+    """Vectors [n] that the steps emitted in a row load more than once between them: the compiler keeps them instead."""
+    depth = statement.tile_depth
+    unrolled = factors > 1
+    outermost = (
+        np.where(unrolled.any(axis=0), unrolled.argmax(axis=0), depth) if depth else np.zeros(statement.programs, np.int64)
+    )
+    steps = statement.inner[outermost, statement.everyone] / statement.inner[depth]
+    reads = statement.footprint[1:]
+    times = reads[:, depth] * steps / reads[:, outermost, statement.everyone]
+    vectors = np.ceil(reads[:, depth] / statement.tile.lanes) * (lane_strides(statement)[1:] == 1)
+    return np.asarray((vectors * (times - 1)).sum(axis=0))
 
 
 def loop_cycles(statement: StatementArrays, factors: Floats) -> Floats:

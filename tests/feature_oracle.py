@@ -451,7 +451,8 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     waiting, spilled = 1.0, 0.0
     if start is not None:
         waiting = max(1.0, core.latency * core.vector_units / emitted)
-        ahead = max(0.0, emitted * math.prod(factors) - 64) / 24
+        ahead = max(0.0, emitted * math.prod(factors) - 80) / 6
+        ahead += _shared_vectors(item, around, factors, target) if ahead else 0.0
         steps = iteration_count(around)
         spilled = steps * max(0.0, emitted + raw["contiguous_loads"] / steps + 1 + ahead - target.vector_registers)
     cycles = {"compute_cycles": raw["iterations"] * share * weight / core.vector_units * waiting}
@@ -461,11 +462,15 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     for position, (loop, factor) in enumerate(zip(around, factors, strict=True)):
         iterations = math.ceil(loop.extent / factor)
         if iterations > 1:
-            spent += iteration_count(around[:position]) * (2 + 0.7 * iterations)
+            spent += iteration_count(around[:position]) * (1 + 0.4 * iterations)
     cycles["memory_cycles"] = raw["l1_traffic"] / core.second_bytes + raw["l2_traffic"] / core.third_bytes
     cycles["memory_cycles"] += raw["l3_traffic"] / core.memory_bytes
     is_transposed = raw["scattered_stores"] > 0 and raw["store_run"] >= 4
-    cycles["store_cycles"] = 2 / core.stores * (raw["stores"] + raw["stores" if is_transposed else "scattered_stores"])
+    cycles["store_cycles"] = (
+        2
+        / core.stores
+        * (raw["stores"] + (min(4 * raw["stores"], raw["scattered_stores"]) if is_transposed else raw["scattered_stores"]))
+    )
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     waves = math.ceil(chunks / target.cores)
     cycles["roofline_cycles"] = 0.0
@@ -476,6 +481,19 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
         if any(loop.annotation == "parallel" and loop.variable.startswith(own) for loop in item.loops):
             cycles["roofline_cycles"] += 5000 + 10 * waves
     return cycles
+
+
+def _shared_vectors(item: Located, around: tuple[Loop, ...], factors: list[float], target: Target) -> float:
+    """Vectors that unrolled steps load more than once between them."""
+    tile = item.loops[len(around) :]
+    first = next((position for position, factor in enumerate(factors) if factor > 1), len(around))
+    vectorised = [loop for loop in item.loops if loop.annotation == "vectorize"]
+    total = 0.0
+    for use in item.uses[1:]:
+        if vectorised and stride_along(use, vectorised[-1]) == 1:
+            times = footprint(use, tile) * iteration_count(around[first:]) / footprint(use, item.loops[first:])
+            total += math.ceil(footprint(use, tile) / _lanes(item, target)) * (times - 1)
+    return total
 
 
 def _unrolled(item: Located, around: tuple[Loop, ...], emitted: float) -> list[float]:
