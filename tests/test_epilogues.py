@@ -14,7 +14,7 @@ from ansor_py.lower.ir import Program
 from ansor_py.lower.lower import lower
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import ComputeAt, ComputeInline, Reorder, Split, Step, Vectorize
+from ansor_py.schedule.steps import ComputeAt, ComputeInline, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from targets import executed_targets, structure_targets
@@ -74,6 +74,7 @@ def steps_of(name: str, dag: ComputeDAG, target: Target) -> tuple[Step, ...]:
         Split("C", "f", (channels,)),
         Split("C", "x", (7,)),
         Reorder("C", ("f.0", "n", "y", "x.0", "rc", "ry", "rx", "x.1", "f.1")),
+        RegisterTile("C", ("x.1", "f.1"), "float32 outer product"),
         Vectorize("C", "f.1"),
         Split(output, "i1", (channels,)),
         Split(output, "i3", (7,)),
@@ -134,6 +135,7 @@ def test_a_region_larger_than_one_register_tile_is_stored(target: Target) -> Non
             Split("C", "i", (2,)),
             Split("C", "j", (16,)),
             Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1")),
+            RegisterTile("C", ("i.1", "j.1"), "float32 outer product"),
             Vectorize("C", "j.1"),
         )
     )
