@@ -14,16 +14,21 @@ from ansor_py.cost_model.feature_accesses import loads_by_kind, stores, vector_s
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
 from ansor_py.cost_model.operation_counts import OperationCounts
-from ansor_py.cost_model.statement_arrays import StatementArrays, parallel_chunks
+from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parallel_chunks
 from ansor_py.target import Core, Target
 
 INTEGER_DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for, whichever it is
 # Loads that one counts as: one element for all lanes, a vector (which may lie across two cache lines), one element of many.
-LOADS = (1.0, 3.0, 2.0)
+LOADS = (1.0, 3.0, 3.0)
 # Stores that one counts as: of a vector of accumulators, with its load when the next run begins, and of an element by itself.
 STORES = 2
 # Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors again.
 TRANSPOSED_RUN = 4
+SPILL_LOADS = 3  # loads that an accumulator without a register counts as, a step: it is stored and loaded again
+# In a body of more multiply-adds than the first number the compiler loads ahead, a register for each that many more.
+SHORT_BODY, BODY_OF_A_REGISTER = 64, 24
+START_CYCLES, ITERATION_CYCLES = 2.0, 0.7  # of a loop: its set-up and its branches
+REGION_CYCLES, CHUNK_CYCLES = 5000, 10
 EXPOSED = 0.25  # of the core's cycles and the memory's, that share of the fewer is not hidden behind the others
 
 ROOFLINE_FIELDS = ("compute_cycles", "load_cycles", "store_cycles", "memory_cycles", "roofline_cycles")
@@ -35,22 +40,59 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     core, share = target.core, vector_share(statement, target)
     depth = statement.reduction_depth
     waiting = np.ones(statement.programs)
+    loads = loads_by_kind(statement, target)
+    factors = unroll_factors(statement, target)
+    spilled = np.zeros(statement.programs)
     if depth is not None:
-        waiting = np.maximum(core.latency * core.vector_units / (statement.inner[depth] * share), 1.0)
+        accumulators = statement.inner[depth] * share
+        waiting = np.maximum(core.latency * core.vector_units / accumulators, 1.0)
+        steps = statement.inner[0] / statement.inner[depth]
+        operands = loads[1] / steps + 1
+        ahead = np.maximum(accumulators * factors.prod(axis=0) - SHORT_BODY, 0.0) / BODY_OF_A_REGISTER
+        spilled = steps * np.maximum(accumulators + operands + ahead - target.vector_registers, 0.0)
     cycles = np.empty((4, statement.programs))
     cycles[0] = statement.inner[0] * share * operation_weight(statement.operations, core) / core.vector_units * waiting
-    cycles[1] = (loads_by_kind(statement, target) * np.array(LOADS)[:, None]).sum(axis=0) / core.loads
+    cycles[1] = ((loads * np.array(LOADS)[:, None]).sum(axis=0) + SPILL_LOADS * spilled) / core.loads
     vectors, elements = stores(statement, target)
     transposed = (elements > 0) & (statement.runs[0, statement.tile_depth] >= TRANSPOSED_RUN)
     cycles[2] = STORES / core.stores * (vectors + np.where(transposed, vectors, elements))
-    rates = np.array([core.second_bytes, core.third_bytes, core.memory_bytes])
-    cycles[3] = (cache_traffic(statement, target) / rates[:, None]).max(axis=0)
+    rates = np.array([[core.second_bytes], [core.third_bytes], [core.memory_bytes]])
+    cycles[3] = (cache_traffic(statement, target) / rates).sum(axis=0)
+    busy = np.maximum(cycles[0], cycles[1]) + loop_cycles(statement, factors)
+    busiest = np.maximum(busy, cycles[3]) + EXPOSED * np.minimum(busy, cycles[3])
     chunks = parallel_chunks(statement)
     waves = np.ceil(chunks / target.cores)
-    core = np.maximum(cycles[0], cycles[1])
-    busiest = np.maximum(core, cycles[3]) + EXPOSED * np.minimum(core, cycles[3])
     out[0:4] = cycles
-    out[4] = 0.0 if statement.prepacked else (busiest + cycles[2]) * waves / chunks
+    out[4] = 0.0 if statement.prepacked else (busiest + cycles[2]) * waves / chunks + parallel_cycles(statement, waves)
+
+
+def unroll_factors(statement: StatementArrays, target: Target) -> Floats:
+    """Of the loops around the tile [tile depth, n] how many iterations are emitted in a row within the unroll limit."""
+    depth = statement.tile_depth
+    factors, emitted = np.ones((depth, statement.programs)), statement.inner[depth] * vector_share(statement, target)
+    unrolling = np.full(statement.programs, statement.reduction_depth is not None)
+    for position in reversed(range(depth)):
+        unrolling = unrolling & (statement.loops[position].kind == "reduction")
+        if not unrolling.any():
+            break
+        room = np.clip(statement.unroll_limit // np.maximum(emitted, 1.0), 1.0, statement.extents[position])
+        factors[position] = np.where(unrolling, room, 1.0)
+        emitted = emitted * factors[position]
+        unrolling &= factors[position] == statement.extents[position]
+    return factors
+
+
+def loop_cycles(statement: StatementArrays, factors: Floats) -> Floats:
+    """Cycles [n] of the starts and iterations of the loops around the tile, as far as they are not unrolled."""
+    extents, starts = statement.extents[: len(factors)], statement.inner[0] / statement.inner[: len(factors)]
+    iterations = np.ceil(extents / factors)
+    return np.where(iterations > 1, starts * (START_CYCLES + ITERATION_CYCLES * iterations), 0.0).sum(axis=0)
+
+
+def parallel_cycles(statement: StatementArrays, waves: Floats) -> Floats:
+    """Cycles [n] to start and end a parallel region of the statement's own, and to hand out its chunks."""
+    own = statement.parallel[statement.allocation_depth :].any(axis=0)
+    return np.where(own, REGION_CYCLES + CHUNK_CYCLES * waves, 0.0)
 
 
 def operation_weight(counts: OperationCounts, core: Core) -> float:

@@ -51,6 +51,6 @@ def accumulation_run(statement: StatementArrays, depth: int) -> Floats:
         extents = statement.extents[:depth]
         reduces = np.array([loop.kind == "reduction" for loop in statement.loops[:depth]])[:, None]
         moves_on = innermost(~reduces & (extents > 1))
-        inside = np.arange(depth)[:, None] > moves_on
+        inside = np.arange(depth)[:, None] > np.maximum(moves_on, statement.company - 1)
         statement.kept["accumulation_run"] = np.where(reduces & inside, extents, 1.0).prod(axis=0)
     return statement.kept["accumulation_run"]

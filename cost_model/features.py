@@ -25,7 +25,7 @@ import ansor_py.cost_model.feature_machine
 import ansor_py.cost_model.feature_roofline
 import ansor_py.cost_model.feature_statement
 import ansor_py.cost_model.feature_tile  # noqa: F401  # the imports register the groups
-from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, feature_count, feature_names
+from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, FeatureGroup
 from ansor_py.cost_model.feature_machine import statement_bytes
 from ansor_py.cost_model.interface import FeatureBatch
 from ansor_py.cost_model.statement_arrays import (
@@ -56,12 +56,20 @@ def extract_features(population: Population, target: Target) -> FeatureBatch:
     Raises ScheduleError if a structure that occurs is illegal (a stage attached where not all of its consumers are), and
     PlugInError for a feature group that fails or gives a negative or undefined number.
     """
+    batch = raw_features(population, target, FEATURE_GROUPS)
+    np.add(batch.rows, 1, out=batch.rows)
+    np.log2(batch.rows, out=batch.rows)
+    return batch
+
+
+def raw_features(population: Population, target: Target, feature_groups: Sequence[FeatureGroup]) -> FeatureBatch:
+    """The same for some of the groups, and before the columns are scaled: the numbers that the groups compute."""
     groups = bounded(population).bounds
     counts = np.zeros(len(population), dtype=np.int64)
     for template, members, _ in groups:
         counts[members] = sum(not isinstance(stage.location, Inlined) for stage in template.stages)
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    rows = np.empty((int(offsets[-1]), feature_count()), dtype=np.float32)
+    rows = np.empty((int(offsets[-1]), sum(len(group.fields) for group in feature_groups)), dtype=np.float32)
     # Statements that occur alike in several structures wait for each other: the feature groups cost most for few programs.
     waiting: dict[Hashable, list[tuple[StatementArrays, NDArray[np.int64]]]] = {}
     for template, members, bounds in groups:
@@ -69,17 +77,22 @@ def extract_features(population: Population, target: Target) -> FeatureBatch:
         for statement, places in _statements(population.sketch, template, bounds, genes, offsets[members], target):
             parts = waiting.setdefault(statement.form, [])
             if parts and sum(len(others) for _, others in parts) + len(places) > CHUNK:
-                _fill(rows, parts, target)
+                _fill(rows, parts, target, feature_groups)
                 parts.clear()
             parts.append((statement, places))
     for parts in waiting.values():
-        _fill(rows, parts, target)
+        _fill(rows, parts, target, feature_groups)
     return FeatureBatch(rows, offsets)
 
 
-def _fill(rows: NDArray[np.float32], parts: Sequence[tuple[StatementArrays, NDArray[np.int64]]], target: Target) -> None:
+def _fill(
+    rows: NDArray[np.float32],
+    parts: Sequence[tuple[StatementArrays, NDArray[np.int64]]],
+    target: Target,
+    feature_groups: Sequence[FeatureGroup],
+) -> None:
     """Compute the rows of statements of one form."""
-    columns = _columns(joined([statement for statement, _ in parts]), target, rows.shape[1])
+    columns = _columns(joined([statement for statement, _ in parts]), target, feature_groups)
     rows[np.concatenate([places for _, places in parts])] = columns.T
 
 
@@ -108,19 +121,20 @@ def _statements(
             yield statement, offsets[chunk] + number
 
 
-def _columns(statement: StatementArrays, target: Target, count: int) -> NDArray[np.float32]:
-    """float32[features, programs] of one statement, scaled; `count` features. Raises PlugInError that names a feature group."""
-    columns = np.empty((count, statement.programs), dtype=np.float32)
+def _columns(statement: StatementArrays, target: Target, feature_groups: Sequence[FeatureGroup]) -> NDArray[np.float32]:
+    """float32[features, programs] of one statement. Raises PlugInError that names a feature group."""
+    columns = np.empty((sum(len(group.fields) for group in feature_groups), statement.programs), dtype=np.float32)
     start = 0
-    for group in FEATURE_GROUPS:
+    for group in feature_groups:
+        part = columns[start : start + len(group.fields)]
         with plug_in(f"feature group '{group.name}'"):
-            group.compute(statement, target, columns[start : start + len(group.fields)])
+            group.compute(statement, target, part)
+        valid = ((part >= 0) & (part < np.inf)).all(axis=1)
+        if not valid.all():
+            wrong = group.fields[int(valid.argmin())]
+            raise PlugInError(f"feature '{wrong}' is not a finite number of at least 0 for some program")
         start += len(group.fields)
-    if not np.all((columns >= 0) & (columns < np.inf)):
-        wrong = int(np.flatnonzero(~np.all((columns >= 0) & (columns < np.inf), axis=1))[0])
-        raise PlugInError(f"feature '{feature_names()[wrong]}' is not a finite number of at least 0 for some program")
-    columns += 1
-    return np.log2(columns, out=columns)
+    return columns
 
 
 def _parallel_flags(b: StageBounds, parallel: Mapping[str, NDArray[np.int64]], chunk: slice, programs: int) -> Flags:
@@ -180,3 +194,4 @@ def _link_body(depth: int, statements: Sequence[StatementArrays]) -> None:
                 statement.shared_footprint[number, depth] = least
     for statement in statements:
         statement.body_bytes[depth] = total
+        statement.company = max(statement.company, depth)

@@ -14,12 +14,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.cost_model.feature_groups import feature_count, feature_names
+from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, feature_count, feature_names
+from ansor_py.cost_model.features import raw_features
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
 from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.errors import OptionError
+from ansor_py.schedule.sketch import Population
+from ansor_py.target import Target
 
 COLUMN = "roofline_cycles"
+ROOFLINE = next(group for group in FEATURE_GROUPS if COLUMN in group.fields)
 CYCLES_PER_SECOND = 1e9
 
 
@@ -33,6 +37,12 @@ def roofline_cycles(batch: FeatureBatch) -> NDArray[np.float64]:
 def roofline_throughput(batch: FeatureBatch) -> NDArray[np.float64]:
     """Programs a second, float64[programs], positive. Raises OptionError as `roofline_cycles` does."""
     return np.asarray(CYCLES_PER_SECOND / np.maximum(np.add.reduceat(roofline_cycles(batch), batch.offsets[:-1]), 1.0))
+
+
+def estimated_cycles(population: Population, target: Target) -> NDArray[np.float64]:
+    """Cycles of programs of which nothing but the roofline is computed, float64[programs]; the same on every machine."""
+    batch = raw_features(population, target, [ROOFLINE])
+    return np.asarray(np.add.reduceat(batch.rows[:, ROOFLINE.fields.index(COLUMN)].astype(np.float64), batch.offsets[:-1]))
 
 
 @cost_model("roofline")

@@ -47,7 +47,7 @@ class BufferUse:
 
 # Fields with one entry a program, along their last axis.
 PROGRAM_ARRAYS = (
-    *("extents", "inner", "strides", "footprint", "runs", "parallel", "unroll_limit", "allocated"),
+    *("extents", "inner", "strides", "footprint", "runs", "neighbours", "pitches", "parallel", "unroll_limit", "allocated"),
     *("body_bytes", "sharers", "shared_footprint"),
 )
 
@@ -70,6 +70,8 @@ class StatementArrays:
     strides: Floats  # [B, L, n] elements between consecutive iterations of a loop
     footprint: Floats  # [B, D, n] elements touched inside a depth
     runs: Floats  # [B, D, n] consecutive elements touched inside a depth
+    neighbours: Floats  # [B, D, n] such runs along the next dimension
+    pitches: Floats  # [2, B, D, n] elements from one of them to the next, and between what they make up; 0 where there is one
     parallel: Flags  # [L, n]
     unroll_limit: Floats  # [n]
     operations: OperationCounts
@@ -80,6 +82,7 @@ class StatementArrays:
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
     sharers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # [B, D, n] statements using a buffer
     shared_footprint: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
+    company: int = 0  # number of outer loops that run around other statements, too
     kept: dict[str, Floats] = field(default_factory=dict)  # what several groups read and is computed once
 
     @property
@@ -87,7 +90,7 @@ class StatementArrays:
         """Equal for statements that differ in nothing but numbers, so that they can be worked on together."""
         loops = tuple((loop.variable, loop.kind, loop.annotation) for loop in self.loops)
         buffers = tuple((use.name, use.kind) for use in self.buffers)
-        body = (self.operations, isinstance(self.bounds.body, Reduce), self.work, self.prepacked)
+        body = (self.operations, isinstance(self.bounds.body, Reduce), self.work, self.prepacked, self.company)
         return loops, self.tile, buffers, body, self.allocation_depth, self.allocated is None
 
     @cached_property
@@ -195,7 +198,7 @@ def statement_arrays(
     inner = np.ones((len(loops) + 1, programs))
     for position in reversed(range(len(loops))):
         np.multiply(inner[position + 1], extents[position], out=inner[position])
-    strides, footprint, runs = _access_arrays(uses, loops, extents, chunk)
+    strides, footprint, runs, neighbours, pitches = _access_arrays(uses, loops, extents, chunk)
     allocated = None
     if not state.is_output(b.stage.name):
         allocated = np.ones(programs)
@@ -215,6 +218,8 @@ def statement_arrays(
         strides=strides,
         footprint=footprint,
         runs=runs,
+        neighbours=neighbours,
+        pitches=pitches,
         parallel=parallel,
         unroll_limit=limit,
         operations=count_operations(b.body),
@@ -232,8 +237,8 @@ def part(value: Number, chunk: slice) -> int | NDArray[np.int64]:
 
 def _access_arrays(
     uses: Sequence[BufferUse], loops: Sequence[LoopBounds], extents: Floats, chunk: slice
-) -> tuple[Floats, Floats, Floats]:
-    """Strides [B, L, n], footprint [B, D, n] and runs [B, D, n] of all buffers of a statement."""
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Strides [B, L, n], footprint, runs, neighbours [B, D, n] and pitches [2, B, D, n] of all buffers of a statement."""
     table = IndexTable(loops, extents, chunk)
     rank, programs = max(1, *(len(use.shape) for use in uses)), extents.shape[1]
     # Buffers of fewer dimensions have leading ones of size 1, so that all buffers are worked on at once.
@@ -256,18 +261,24 @@ def _access_arrays(
     footprint = np.multiply.reduce(width, axis=1)
     runs = width[:, -1]
     whole: Flags = np.asarray(True)
-    pitches = np.ones_like(sizes)
+    steps = np.ones_like(sizes)
+    neighbours, pitches = np.ones_like(footprint), np.zeros((2, *footprint.shape))
     for dimension in reversed(range(rank - 1)):
         # A dimension prolongs the run if all dimensions to its right are touched as a whole.
         whole = whole & (width[:, dimension + 1] == sizes[:, dimension + 1])
         runs = runs * np.where(whole, width[:, dimension], 1.0)
-        np.multiply(pitches[:, dimension + 1], sizes[:, dimension + 1], out=pitches[:, dimension])
-    strides = np.abs(np.einsum("bdln,bdin->bln", growth[rows], pitches))
+        np.multiply(steps[:, dimension + 1], sizes[:, dimension + 1], out=steps[:, dimension])
+        apart = ~whole & (width[:, dimension] > 1)
+        first = apart & (pitches[0] == 0)
+        neighbours = np.where(first, width[:, dimension], neighbours)
+        pitches[1] = np.where(apart & ~first & (pitches[1] == 0), steps[:, dimension], pitches[1])
+        pitches[0] = np.where(first, steps[:, dimension], pitches[0])
+    strides = np.abs(np.einsum("bdln,bdin->bln", growth[rows], steps))
     for number, start, accesses in others:
         for access in accesses[1:]:
-            steps = np.abs(np.einsum("dln,din->ln", growth[access], pitches[number, start:]))
-            np.minimum(strides[number], steps, out=strides[number])
-    return strides, footprint, runs
+            others_strides = np.abs(np.einsum("dln,din->ln", growth[access], steps[number, start:]))
+            np.minimum(strides[number], others_strides, out=strides[number])
+    return strides, footprint, runs, neighbours, pitches
 
 
 def _hull(use: BufferUse, rows: Sequence[Sequence[int]], widths: Floats, sizes: Floats, chunk: slice) -> Floats:
@@ -341,5 +352,6 @@ class IndexTable:
 
 def _atom_width(atom: Atom, width: Floats, divisor: int | NDArray[np.int64]) -> Floats:
     if atom.kind == "floordiv":
-        return np.asarray(np.ceil(width / divisor))
+        straddles = (width % divisor != 0) & (divisor % width != 0)
+        return np.asarray(np.ceil(width / divisor) + straddles)
     return np.asarray(np.minimum(width, divisor if atom.kind == "mod" else divisor + 1))

@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.codegen.memory import aligned_array, buffer_table
@@ -40,6 +39,7 @@ from ansor_py.schedule.merge_axes import merge_axes
 from ansor_py.schedule.steps import Step, step_from_json
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.tuning import tune
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from machine import add_target_option, cpu_line, origin

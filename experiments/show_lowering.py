@@ -13,13 +13,13 @@ from pathlib import Path
 
 import click
 
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.errors import AnsorError
 from ansor_py.lower.lower import PASSES, lowering
 from ansor_py.measure.records import best_records, read_records
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import Step
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import Target
 from machine import target_option
 from workloads import WORKLOADS, workload

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansor_py.codegen.default_tile import transposed_row
 from ansor_py.lower.register_tile import MAX_TILE_VECTORS
 from ansor_py.schedule.access import element_stride
 from ansor_py.schedule.hole_kinds import RegisterTileHole, TileHole, VectorHole
@@ -21,7 +20,7 @@ from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Vectorize
 from ansor_py.sketch_rules.notes import TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch, innermost_part, moved_last
 from ansor_py.sketch_rules.tile_sizes import level_sizes
-from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, vector_axis
+from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, transposed_row, vector_axis
 from ansor_py.te.expr import Axis, Expr, reads_of
 
 

@@ -98,6 +98,10 @@ def find_rules(rules: str | Sequence[str | Rule]) -> list[Rule]:
     return found
 
 
+# The preset's rules as they are here, whatever is registered later under their names.
+DEFAULT_RULES = tuple(find_rules("default"))
+
+
 def derive(
     dag: ComputeDAG, target: Target, rules: Sequence[Rule], options: SpaceOptions = DEFAULT_SPACE
 ) -> list[PartialSketch]:

@@ -1,4 +1,4 @@
-"""Which axis of an operation is computed in vector lanes.
+"""Which axis of an operation is computed in vector lanes, and which in rows beside it where lanes are not neighbours in memory.
 
 Stores and loads of neighbouring elements want the last axis of the output. A reduction that runs along memory while the
 output axis jumps (softmax's sums, a product with a transposed matrix) wants its reduction axis: one partial result per lane.
@@ -9,9 +9,12 @@ output axis jumps (softmax's sums, a product with a transposed matrix) wants its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ansor_py.codegen.transposition import FEWEST_ROWS
 from ansor_py.schedule.access import element_stride
 from ansor_py.schedule.state import Stage
-from ansor_py.te.expr import Axis, Expr, reads_of
+from ansor_py.te.expr import Axis, Expr, Read, reads_of
 
 # A load whose lanes are at most so many elements apart is a few loads and shuffles, not a gather.
 NEAR_STRIDE = 4
@@ -34,6 +37,25 @@ def vector_axis(stage: Stage, body: Expr) -> Axis | None:
         return longer[0] if longer else None
     if reduction is None or reduction.extent < SHORTEST_VECTOR_REDUCTION:
         return spatial
-    strides = [element_stride(read, spatial.name) for read in reads]
+    # A read that does not move with the reduction is one load before it.
+    strides = [element_stride(read, spatial.name) for read in reads if element_stride(read, reduction.name) != 0]
     near = any(stride is not None and 0 < abs(stride) <= NEAR_STRIDE for stride in strides)
     return spatial if near else reduction
+
+
+def transposed_row(reads: Sequence[Read], stage: Stage) -> Axis | None:
+    """The axis along which an operation without reduction reads neighbours, where along its last axis it does not.
+
+    Such reads are transposed in registers if both axes are in the tile (`ansor_py.codegen.transposition`).
+    """
+    last = next((axis for axis in reversed(stage.op.axes) if axis.extent > 1), None)
+    if last is None or stage.op.reduce_axes:
+        return None
+    apart = [read for read in reads if element_stride(read, last.name) not in (None, 0, 1)]
+    votes = {
+        axis: sum(element_stride(read, axis.name) == 1 for read in apart)
+        for axis in stage.op.axes
+        if axis is not last and axis.extent >= FEWEST_ROWS
+    }
+    best = max(votes, key=lambda axis: votes[axis], default=None)
+    return best if best is not None and votes[best] else None

@@ -282,8 +282,10 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
         fields["tile_loads"] = _loads(item, item.loops[start:], lanes)
         fields["tile_work"] = fields["tile_vectors"] / max(1, fields["tile_loads"])
         run = 1
-        for loop in reversed(item.loops[:start]):
-            if loop.kind == "spatial" and loop.extent > 1:
+        for position in reversed(range(start)):
+            loop = item.loops[position]
+            alone = len(_inside(item, position + 1, all_items)) == 1
+            if not alone or (loop.kind == "spatial" and loop.extent > 1):
                 break
             run *= loop.extent
         fields["accumulation_run"] = run
@@ -292,14 +294,54 @@ def _machine(state: State, item: Located, all_items: list[Located], target: Targ
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
     fields["parallel_chunks_per_core"] = chunks / target.cores
     fields["parallel_imbalance"] = math.ceil(chunks / target.cores) * target.cores / chunks
-    for name, capacity in (("l1", target.l1), ("l2", target.l2), ("l3", max(target.l3, target.l2))):
-        fitting = len(item.loops)
-        for depth in range(len(item.loops) + 1):
-            if _body_bytes(item, depth, all_items) <= capacity:
-                fitting = depth
-                break
-        fields[f"{name}_traffic"] = iteration_count(item.loops[:fitting]) * _statement_bytes(item, fitting)
+    core = target.core
+    levels = (("l1", target.l1, core.first_ways), ("l2", target.l2, core.second_ways), ("l3", max(target.l3, target.l2), None))
+    for name, capacity, ways in levels:
+        period = None if ways is None else 2 ** math.floor(math.log2(capacity // ways))
+        traffic = (_traffic(item, use, all_items, 0.75 * capacity, period, target) for use in item.uses)
+        fields[f"{name}_traffic"] = sum(traffic)
     return fields
+
+
+def _traffic(item: Located, use: Use, all_items: list[Located], capacity: float, period: int | None, target: Target) -> float:
+    """Bytes of a buffer's lines that move into a cache whose sets repeat every `period` bytes."""
+    vectorised = [position for position, loop in enumerate(item.loops) if loop.annotation == "vectorize"]
+    least = vectorised[-1] if vectorised else len(item.loops)
+    for depth in range(least + 1):
+        inside = item.loops[depth:]
+        moved, crowding, _ = _lines(use, inside, period, target)
+        others = _body_bytes(item, depth, all_items) - use.element * footprint(use, inside)
+        if depth == least or others + moved * crowding <= capacity:
+            break
+    if depth == 0:  # from the last call
+        return 0
+    moved, _, lone = _lines(use, item.loops[depth - 1 :], period, target)
+    return iteration_count(item.loops[: depth - 1]) * moved * (3 if lone and capacity > target.l1 else 1)
+
+
+def _lines(use: Use, inside: tuple[Loop, ...], period: int | None, target: Target) -> tuple[float, float, bool]:
+    """Bytes of the lines that hold what is touched, how many times more room they take in a cache's crowded sets, and whether
+    they are far from each other."""
+    run = _run(use, inside) * use.element
+    count = use.element * footprint(use, inside) / run
+    line = run if run % target.cache_line_bytes == 0 else run + target.cache_line_bytes - use.element
+    apart: list[tuple[int, int]] = []  # how many runs there are along further dimensions, and how far from each other
+    whole = True
+    for dimension in reversed(range(len(use.shape))):
+        width = dimension_width(use, dimension, inside)
+        if not whole and width > 1:
+            apart.append((width, math.prod(use.shape[dimension + 1 :]) * use.element))
+        whole = whole and width == use.shape[dimension]
+    if apart:
+        line = min(line, max(apart[0][1], run))
+    lone = line < 256 and bool(apart) and apart[0][1] > 256
+    if period is None:
+        return count * line, 1.0, lone
+    sets = line
+    for number, (width, pitch) in enumerate(apart[:2]):
+        held = width if number == 0 else count / apart[0][0]
+        sets *= min(held, period // math.gcd(pitch, period))
+    return count * line, period / min(sets, period) if count * line > sets else 1.0, lone
 
 
 def _lanes(item: Located, target: Target) -> int:
@@ -384,6 +426,8 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
     for use, stride in zip(item.uses[1:], strides[1:], strict=True):
         loads = math.ceil(footprint(use, tile) / lanes) if stride == 1 else footprint(use, tile)
         kind = "broadcast_loads" if stride == 0 else "contiguous_loads" if stride == 1 else "gathered_loads"
+        if stride > 1 and _run(use, tile) >= 4:
+            kind, loads = "contiguous_loads", 2 * math.ceil(footprint(use, tile) / lanes)
         fields[kind] += iteration_count(around) * loads
     fields["stores"] = raw["iterations"] * _vector_share(item, target) / max(1, raw["accumulation_run"])
     fields["scattered_stores"] = fields["stores"] * lanes if strides[0] > 1 else 0
@@ -394,21 +438,32 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
 
 
 def _roofline(state: State, item: Located, raw: dict[str, float], target: Target) -> dict[str, float]:
-    """Cycles of arithmetic, of loads, of stores, of the caches."""
+    """Cycles of arithmetic, of loads, of stores, of the caches, of loops."""
     core, share = target.core, _vector_share(item, target)
     operations = {"float_divmod": core.division * core.vector_units, "int_divmod": 8, "float_math": 20}
     counts = {name: round(raw[name] / raw["iterations"]) for name in raw if name.startswith(("float_", "int_"))}
     weight = sum(operations.get(name, 1) * count for name, count in counts.items())
     weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
-    waiting = 1.0
     start = _reduction_tile(state, item)
+    around = item.loops[: _tile(state, item) if start is None else start]
+    emitted = iteration_count(item.loops[len(around) :]) * share
+    factors = _unrolled(item, around, emitted) if start is not None else [1.0] * len(around)
+    waiting, spilled = 1.0, 0.0
     if start is not None:
-        waiting = max(1.0, core.latency * core.vector_units / (iteration_count(item.loops[start:]) * share))
+        waiting = max(1.0, core.latency * core.vector_units / emitted)
+        ahead = max(0.0, emitted * math.prod(factors) - 64) / 24
+        steps = iteration_count(around)
+        spilled = steps * max(0.0, emitted + raw["contiguous_loads"] / steps + 1 + ahead - target.vector_registers)
     cycles = {"compute_cycles": raw["iterations"] * share * weight / core.vector_units * waiting}
-    cycles["load_cycles"] = (raw["broadcast_loads"] + raw["contiguous_loads"] * 3 + raw["gathered_loads"] * 2) / core.loads
+    loads = raw["broadcast_loads"] + 3 * (raw["contiguous_loads"] + raw["gathered_loads"] + spilled)
+    cycles["load_cycles"] = loads / core.loads
     spent = max(cycles.values())
-    into = {"l1": core.second_bytes, "l2": core.third_bytes, "l3": core.memory_bytes}
-    cycles["memory_cycles"] = max(raw[f"{level}_traffic"] / rate for level, rate in into.items())
+    for position, (loop, factor) in enumerate(zip(around, factors, strict=True)):
+        iterations = math.ceil(loop.extent / factor)
+        if iterations > 1:
+            spent += iteration_count(around[:position]) * (2 + 0.7 * iterations)
+    cycles["memory_cycles"] = raw["l1_traffic"] / core.second_bytes + raw["l2_traffic"] / core.third_bytes
+    cycles["memory_cycles"] += raw["l3_traffic"] / core.memory_bytes
     is_transposed = raw["scattered_stores"] > 0 and raw["store_run"] >= 4
     cycles["store_cycles"] = 2 / core.stores * (raw["stores"] + raw["stores" if is_transposed else "scattered_stores"])
     chunks = math.prod(loop.extent for loop in item.loops if loop.annotation == "parallel")
@@ -417,4 +472,20 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     if not raw["prepacked"]:
         busiest = max(spent, cycles["memory_cycles"]) + min(spent, cycles["memory_cycles"]) / 4
         cycles["roofline_cycles"] = (busiest + cycles["store_cycles"]) * waves / chunks
+        own = f"{item.statement.stage}/"
+        if any(loop.annotation == "parallel" and loop.variable.startswith(own) for loop in item.loops):
+            cycles["roofline_cycles"] += 5000 + 10 * waves
     return cycles
+
+
+def _unrolled(item: Located, around: tuple[Loop, ...], emitted: float) -> list[float]:
+    """How many iterations of each loop around the tile are emitted in a row: of the reduction loops next to it."""
+    factors = [1.0] * len(around)
+    for position in reversed(range(len(around))):
+        if around[position].kind != "reduction":
+            break
+        factors[position] = min(max(1.0, item.statement.unroll_limit // max(emitted, 1.0)), around[position].extent)
+        emitted *= factors[position]
+        if factors[position] < around[position].extent:
+            break
+    return factors

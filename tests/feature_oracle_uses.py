@@ -101,7 +101,8 @@ def _width(expr: Expr, running: dict[str, int]) -> int | None:
             inner, divisor = _width(term.left, running), int(term.right.value)
             if inner is None:
                 return None
-            values = math.ceil(inner / divisor) if term.op == "floordiv" else min(inner, divisor)
+            straddles = inner % divisor != 0 and divisor % inner != 0
+            values = math.ceil(inner / divisor) + straddles if term.op == "floordiv" else min(inner, divisor)
         else:
             values = None
         if values is None:

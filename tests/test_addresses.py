@@ -8,13 +8,13 @@ import pytest
 
 from ansor_py import te
 from ansor_py.codegen.addresses import Coordinate
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.kernel import kernel_text
 from ansor_py.measure import MeasureInput, create_measurer
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.steps import Reorder, Split
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import Target
 from ansor_py.te.expr import INDEX, Var
 from ansor_py.te.simplify import Simplifier

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.errors import LoweringError, ScheduleError
 from ansor_py.lower.lower import lower
@@ -28,6 +27,7 @@ from ansor_py.schedule.steps import (
     Vectorize,
     step_from_json,
 )
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from arbitrary_steps import arbitrary_state

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.cost_model import extract_features, feature_names
 from ansor_py.lower.affine import from_expr
@@ -23,6 +22,7 @@ from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import ComputeInline
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches

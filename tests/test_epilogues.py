@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.lower.ir import Program
 from ansor_py.lower.lower import lower
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import ComputeAt, ComputeInline, RegisterTile, Reorder, Split, Step, Vectorize
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from targets import executed_targets, structure_targets

@@ -17,7 +17,6 @@ from _pytest.mark.structures import ParameterSet
 from numpy.typing import NDArray
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import CompiledKernel, build_kernel
 from ansor_py.codegen.parallel_runtime import PARALLEL
 from ansor_py.schedule.dag import ComputeDAG
@@ -34,6 +33,7 @@ from ansor_py.schedule.steps import (
     Vectorize,
 )
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
 from ansor_py.codegen.llvm import emit_assembly
 from ansor_py.codegen.peak import stream_ir
@@ -21,6 +20,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import At, Inlined, State
 from ansor_py.schedule.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches

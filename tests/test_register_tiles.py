@@ -7,12 +7,12 @@ import re
 import pytest
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import kernel_text
 from ansor_py.codegen.llvm import emit_assembly
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.micro_kernels.outer_products import FLOAT32
 from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Vectorize
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.sketch_rules.register_tile import register_tiles
 from ansor_py.target import Target
 from targets import structure_targets

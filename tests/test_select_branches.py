@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
 from ansor_py.codegen.select_branches import placement
 from ansor_py.measure import MeasureInput, create_measurer
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import Target
 from ansor_py.te.expr import INDEX, Axis, Expr, maximum
 from ansor_py.te.simplify import Simplifier

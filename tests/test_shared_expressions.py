@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
 from ansor_py.cost_model.operation_counts import OperationCounts, count_operations
 from ansor_py.schedule.access import MAX_FORMULA_INSTRUCTIONS, formula_instructions
@@ -20,6 +19,7 @@ from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.state import Inlined, State
 from ansor_py.schedule.steps import ComputeInline
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches

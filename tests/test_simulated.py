@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.errors import OptionError, ScheduleError
 from ansor_py.lower.lower import lower
 from ansor_py.measure import MeasureInput, MeasureOptions, RunSettings, create_measurer, read_records
@@ -27,6 +26,7 @@ from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import Fuse, Parallel, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.search.__main__ import main
 from ansor_py.search.loop.run_directory import read_curve
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import NOMINAL_HERTZ, Target
 from ansor_py.te.simplify import Simplifier
 from targets import structure_targets

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import kernel_text
 from ansor_py.codegen.llvm import emit_assembly
 from ansor_py.errors import TargetError
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import ARCHITECTURES, CORES, Architecture, Core, Target
 
 

@@ -12,7 +12,6 @@ import pytest
 
 import ansor_py
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.errors import RecordError, TargetError
 from ansor_py.graph import compile_task
@@ -22,6 +21,7 @@ from ansor_py.schedule.steps import CacheRead, Reorder, Split, Step, TransformLa
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
 from ansor_py.search.loop.tuning_options import TuningOptions
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.target import Target
 
 TARGET = Target.detect().with_cores(1)

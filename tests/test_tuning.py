@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from ansor_py import te
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.cost_model.interface import COST_MODELS, CostModel
 from ansor_py.errors import AnsorWarning, MeasureError, OptionError
 from ansor_py.measure import MEASURERS, MeasureInput, MeasureResult, Origin, Record
@@ -29,6 +28,7 @@ from ansor_py.search.loop.scoring import trainable
 from ansor_py.search.loop.tuning import merge_tasks, tune, tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.sketch_rules.derivation import generate_sketches
 from ansor_py.target import Target
 from search_fakes import CountingPolicy, EvenModel, FakeMeasurer, hashed_cost
@@ -144,15 +144,14 @@ def test_the_cost_model_learns_from_every_round(monkeypatch: pytest.MonkeyPatch)
         return MeasureResult(costs=(7e-3,), error="cut", error_stage="time")
 
     result = search([matmul(32), matmul(48)], 26, FakeMeasurer(various))
-    taught = [record for record in result.records if record.origin.operator != "default"]
-    assert len(taught) == 24
-    expected = [7e-3 if r.result.error == "cut" else r.cost for r in taught]
+    assert all(record.origin.sketch_id is not None for record in result.records)  # default schedules are rows of genes, too
+    expected = [7e-3 if r.result.error == "cut" else r.cost for r in result.records]
     assert sorted(model.costs) == pytest.approx(sorted(expected))
     assert math.inf in model.costs
-    assert model.tasks[:12] == [0] * 6 + [1] * 6
+    assert model.tasks[:14] == [0, 1] + [0] * 6 + [1] * 6
     model.costs.clear()
     search([matmul(32), matmul(48)], 26, restored=result.records)
-    assert len(model.costs) == 24  # a search that is continued begins with what is known
+    assert len(model.costs) == 26  # a search that is continued begins with what is known
 
 
 def test_the_curve_counts_the_default_schedule_of_tasks_not_yet_measured() -> None:
@@ -232,7 +231,7 @@ def test_a_task_whose_every_candidate_fails_is_given_up_with_a_message() -> None
 def test_an_exhausted_space_ends_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CountingPolicy, "limit", 9)
     result = search([matmul()], 50)
-    assert len(result.records) == 1 + 9
+    assert len(result.records) == 9  # candidate 0 is one of them
     assert result.tasks[0].ended == "all candidates measured"
 
 

@@ -37,11 +37,14 @@ _START_ATTEMPTS = 3
 
 @dataclass(frozen=True, eq=False)
 class BuildRequest:
-    """A program to compile under a symbol of its own, so that all kernels of a model can be linked together."""
+    """A program to compile under a symbol of its own, so that all kernels of a model can be linked together.
+
+    Without steps it gets its default schedule, which the worker chooses.
+    """
 
     symbol: str
     dag: ComputeDAG
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] | None
 
 
 BuildResult = Union["CompiledKernel", str]
@@ -52,6 +55,13 @@ def build_named(symbol: str, dag: ComputeDAG, steps: Sequence[Step], target: Tar
     from ansor_py.codegen.kernel import build_kernel
 
     return build_kernel(dag, steps, target, threads, symbol=symbol)
+
+
+def build_default(symbol: str, dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> CompiledKernel:
+    """The same with the default schedule in the place of `steps`."""
+    from ansor_py.search.sampling.default_schedule import default_steps
+
+    return build_named(symbol, dag, default_steps(dag, target, threads), target, threads)
 
 
 NamedBuild = Callable[[str, "ComputeDAG", Sequence["Step"], "Target", int], "CompiledKernel"]
@@ -99,8 +109,8 @@ class KernelBuilder(AbstractContextManager["KernelBuilder"]):
         self.close()
 
     def _job(self, request: BuildRequest) -> BuildJob:
-        builder = partial(self._build_named, request.symbol)
-        return BuildJob(request.dag.workload_key, request.steps, self._target, self._threads, builder)
+        builder = partial(build_default if request.steps is None else self._build_named, request.symbol)
+        return BuildJob(request.dag.workload_key, request.steps or (), self._target, self._threads, builder)
 
     def _started(self) -> ProcessWorker:
         worker = ProcessWorker("builder", self._cores, RunSettings(), ())

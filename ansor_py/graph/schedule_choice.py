@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.errors import AnsorWarning, CodegenError, RecordError, ScheduleError, TargetError
 from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
 from ansor_py.graph.partition import TaskUnit
@@ -87,7 +86,7 @@ def build_schedules(
     """
     kernels: dict[str, CompiledKernel] = {}
     origins: dict[str, str] = {}
-    choices = [_choice(unit, known.get(unit.workload_key, ())[:MOST_TRIES], target, threads) for unit in units]
+    choices = [_choice(unit, known.get(unit.workload_key, ())[:MOST_TRIES]) for unit in units]
     with KernelBuilder(target, threads, workers) as builder:
         while choices:
             tell(f"compiling {len(choices)} kernels")
@@ -100,7 +99,7 @@ def build_schedules(
                 elif choice.origin == DEFAULT_SCHEDULE:
                     raise CodegenError(f"task '{choice.unit.name}' cannot be compiled with its default schedule: {result}")
                 else:
-                    following = _choice(choice.unit, choice.others, target, threads)
+                    following = _choice(choice.unit, choice.others)
                     _warn_of(choice.unit, choice.origin, f"cannot be compiled ({result})", following.origin)
                     again.append(following)
             choices = again
@@ -109,10 +108,11 @@ def build_schedules(
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """The schedule of one task: steps, where they come from, and the records to try if they cannot be built."""
+    """The schedule of one task: steps (None: the default ones), where they come from, and the records to try if they cannot
+    be built."""
 
     unit: TaskUnit
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] | None
     origin: str
     others: tuple[Record, ...] = ()
 
@@ -122,7 +122,7 @@ class _Choice:
         return f"kernel_{self.unit.workload_key}"
 
 
-def _choice(unit: TaskUnit, records: Sequence[Record], target: Target, threads: int) -> _Choice:
+def _choice(unit: TaskUnit, records: Sequence[Record]) -> _Choice:
     """The first record whose steps can be read, else the default schedule."""
     for number, record in enumerate(records):
         try:
@@ -130,7 +130,7 @@ def _choice(unit: TaskUnit, records: Sequence[Record], target: Target, threads: 
         except ScheduleError as error:
             following = f"trial {records[number + 1].trial}" if number + 1 < len(records) else DEFAULT_SCHEDULE
             _warn_of(unit, f"trial {record.trial}", f"cannot be read ({error})", following)
-    return _Choice(unit, default_steps(unit.dag, target, threads), DEFAULT_SCHEDULE)
+    return _Choice(unit, None, DEFAULT_SCHEDULE)
 
 
 def _warn_of(unit: TaskUnit, origin: str, fault: str, following: str) -> None:

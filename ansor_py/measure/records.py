@@ -39,7 +39,7 @@ MOST_TIMES_PEAK = 10.0
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a program comes from; None is "not known", and for the default schedule so is all but the operator.
+    """Where a program comes from; None is "not known".
 
     `parent` is the trial whose program it was made from, `operator` what made it (a mutation, crossover, random sampling),
     `predicted` the score of the cost model before it was trained on this trial.

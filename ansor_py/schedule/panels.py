@@ -1,7 +1,7 @@
 """Panels: how an operand of a reduction is copied so that a vectorised inner loop reads it in one stream.
 
 `B[k, j]` becomes `B.cache[j / w, k, j % w]`: panels of `w` neighbouring elements along an output axis, the reduction inside,
-zero-filled at the end. The default schedules and a sketch rule both decide with these functions what can be packed.
+zero-filled at the end. A sketch rule decides with these functions what can be packed.
 
     [panels] = possible_panels(stage, width=32)     # Panels(read=B[k, j], axis='j', width=32)
     state = state.replay(panel_steps(state, stage, panels))

@@ -30,7 +30,7 @@ class Core:
         in_flight: instructions that have begun and not ended, of which the core finds those that are ready.
         kept_instructions: instructions that are kept decoded; a longer loop is decoded again in every iteration.
         decoded: instructions a cycle where they are decoded. Of 16 or 32 bytes fetched a vector instruction takes 6 or 7.
-        first_ways: lines with the same low bits of their address that the first cache holds.
+        first_ways, second_ways: lines with the same low bits of their address that the first and the second cache hold.
         second_bytes, third_bytes, memory_bytes: that arrive in a cycle from the second and third cache and from memory, many
             lines in a row. The latter two are the chip's more than the core's, and less than its links carry: they are
             chosen such that both models order measured programs well (docs/search.md).
@@ -53,6 +53,7 @@ class Core:
     kept_instructions: float = 3000.0
     decoded: float = 2.5
     first_ways: int = 8
+    second_ways: int = 16
     second_bytes: float = 48.0
     third_bytes: float = 10.0
     memory_bytes: float = 5.0

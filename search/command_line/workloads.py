@@ -258,8 +258,8 @@ def _list_fallback(name: str, model: CompiledModel, console: Console) -> None:
 
 def _default_seconds(task: Task, settings: Settings) -> float | None:
     """Latency of the default schedule alone, measured in a child process (no Ray is started); None if it fails."""
-    from ansor_py.codegen.default_schedule import default_steps
     from ansor_py.measure import MeasureInput, create_measurer
+    from ansor_py.search.sampling.default_schedule import default_steps
 
     threads = settings.target.cores
     steps = tuple(default_steps(task.dag, task.target, threads))

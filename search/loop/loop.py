@@ -204,8 +204,8 @@ class Search:
             self._choose_reference()
             return
         self._report("measuring the default schedules")
-        extra = [self._input(search, search.default_program().steps) for search in beyond]
-        results = self._measure(runner, [(search, search.default_program()) for search in counted], extra)
+        extra = [self._input(search, search.default_program.steps) for search in beyond]
+        results = self._measure(runner, [(search, search.default_program) for search in counted], extra)
         for search, result in zip(beyond, results, strict=True):
             if result is not None and result.valid:
                 search.default_seconds = self._curve.defaults[search.task.workload_key] = result.cost
@@ -309,7 +309,7 @@ class Search:
         known = [(search.default_seconds, n) for n, search in enumerate(self._searches) if search.default_seconds is not None]
         if known:
             search = self._searches[min(known)[1]]
-            self._reference = replace(self._input(search, search.default_program().steps), cut_seconds=None)
+            self._reference = replace(self._input(search, search.default_program.steps), cut_seconds=None)
 
     def _by_search(self, records: Sequence[Record]) -> list[tuple[TaskSearch, list[Record]]]:
         """The records of every task that has some."""

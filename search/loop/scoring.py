@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,18 +76,22 @@ class Scorer:
 
 
 def trainable(record: Record, sketches: Sequence[Sketch]) -> bool:
-    """Whether the record is of a program that these sketches still contain, so that its features can be extracted.
+    """Whether the record is of a program that these sketches still contain, so that its features can be extracted."""
+    number = record.sketch_id
+    if number is None or not 0 <= number < len(sketches):
+        return False
+    return contains(sketches[number], record.genes, record.steps)
 
-    Genes are indices into tables of choices that another version or another set of rules fills otherwise, so what counts is
-    that they give the recorded steps.
+
+def contains(sketch: Sketch, genes: Sequence[int], steps: Sequence[Any]) -> bool:
+    """Whether the genes give these steps (as JSON) in a sketch.
+
+    Genes are indices into tables of choices that another version or another set of rules fills otherwise.
     """
-    if record.sketch_id is None or not 0 <= record.sketch_id < len(sketches):
+    sizes = sketch.sizes.tolist()
+    if len(genes) != len(sizes) or not all(0 <= gene < size for gene, size in zip(genes, sizes, strict=True)):
         return False
-    sketch = sketches[record.sketch_id]
-    sizes = sketch.sizes
-    if len(record.genes) != len(sizes) or not all(0 <= g < s for g, s in zip(record.genes, sizes.tolist(), strict=True)):
-        return False
-    return tuple(step.to_json() for step in sketch.concretise(record.genes)) == record.steps
+    return tuple(step.to_json() for step in sketch.concretise(genes)) == tuple(steps)
 
 
 def training_cost(record: Record) -> float:

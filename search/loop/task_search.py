@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py import __version__
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import AnsorError, NoSpaceError
 from ansor_py.measure.build import error_text
@@ -31,11 +31,12 @@ from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.pooled_policy import PooledPolicy
 from ansor_py.search.loop.results import DEFAULT_OPERATOR, TaskResult
 from ansor_py.search.loop.retiming import contenders_of
-from ansor_py.search.loop.scoring import Scorer, trainable
+from ansor_py.search.loop.scoring import Scorer, contains, trainable
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.policies.checked_policy import checked_policy
 from ansor_py.search.policies.policy import Policy, sketches_for
 from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
+from ansor_py.search.sampling.default_schedule import default_schedule
 from ansor_py.search.scheduler.strategies import TaskProgress, similarity_group
 
 FAILING_ROUNDS = 3
@@ -59,7 +60,7 @@ class Program:
         try:
             return Program(origin, tuple(steps()))
         except AnsorError as error:
-            return Program(origin, (), MeasureResult(error="build", error_text=error_text(error), error_stage="concretise"))
+            return Program(origin, failure=failed_build(error))
 
     @staticmethod
     def of_candidate(candidate: Candidate, sketch: Sketch) -> Program:
@@ -68,6 +69,11 @@ class Program:
         genes = tuple(map(int, row))
         score = None if predicted is None else float(predicted)
         return Program.made(Origin(number, sketch.name, genes, parent, operator, score), lambda: sketch.concretise(genes))
+
+
+def failed_build(error: AnsorError) -> MeasureResult:
+    """The result of a program that has no steps."""
+    return MeasureResult(error="build", error_text=error_text(error), error_stage="concretise")
 
 
 class TaskSearch:
@@ -90,10 +96,17 @@ class TaskSearch:
         self._failed_trials = 0
         self._group = similarity_group(task.dag)
 
+    @cached_property
     def default_program(self) -> Program:
-        """Candidate 0: the default schedule."""
-        dag, target = self.task.dag, self.task.target
-        return Program.made(Origin(operator=DEFAULT_OPERATOR), lambda: default_steps(dag, target, target.cores))
+        """Candidate 0: the default schedule, as a program of the policy's sketch of which it is one, if any."""
+        try:
+            chosen = default_schedule(self.task.dag, self.task.target, self.task.target.cores)
+        except AnsorError as error:
+            return Program(Origin(operator=DEFAULT_OPERATOR), failure=failed_build(error))
+        steps = [step.to_json() for step in chosen.steps]
+        known = (n for n, sketch in enumerate(self.policy.sketches) if contains(sketch, chosen.genes, steps))
+        origin = Origin(next(known, None), chosen.sketch.name, chosen.genes, operator=DEFAULT_OPERATOR)
+        return Program(origin, chosen.steps)
 
     def propose(self, count: int) -> list[Program]:
         """At most `count` programs of the policy; none when it has no more, which ends the task."""

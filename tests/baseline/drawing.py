@@ -12,10 +12,10 @@ import numpy as np
 from recorded import DEFAULT, Program
 from subjects import TARGETS, workload_dag
 
-from ansor_py.codegen.default_schedule import default_steps
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches

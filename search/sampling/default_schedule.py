@@ -1,0 +1,106 @@
+"""Default schedules: a good guess for every computation without any measurement.
+
+Seeded rows of the sketches of the built-in rules are scored by the roofline; the best one is the schedule of an untuned model,
+and candidate 0 of every search, so that tuning never makes a model slower. Nothing that a user registers changes it.
+
+    chosen = default_schedule(dag, target, threads=2)
+    chosen.steps, chosen.sketch.name, chosen.genes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ansor_py.cost_model.roofline_model import estimated_cycles
+from ansor_py.errors import ScheduleError
+from ansor_py.lower.bounds import bounded, infer_bounds
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.sketch import Genes, Population, Sketch
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import Step
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
+from ansor_py.search.sampling.validity import accepts, plausible, repair, within_bounds
+from ansor_py.sketch_rules.derivation import DEFAULT_RULES, generate_sketches
+from ansor_py.target import Target
+
+ROWS = 64  # random ones of each sketch
+DESCENTS, ROUNDS = 2, 4  # so many of the best rows are improved, in so many rounds
+OPTIONS = SearchOptions()
+
+
+@dataclass(frozen=True, eq=False)
+class DefaultSchedule:
+    """One program of one sketch."""
+
+    sketch: Sketch
+    genes: tuple[int, ...]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The concrete transform steps."""
+        return self.sketch.concretise(self.genes)
+
+
+def default_schedule(dag: ComputeDAG, target: Target, threads: int) -> DefaultSchedule:
+    """The program for so many threads that the roofline likes best; the same whenever it is asked for."""
+    machine = target.with_cores(threads)
+    is_empty = any(tensor.iterations == 0 for tensor in dag.computed)  # of loops that do not run there is nothing to estimate
+    found: list[tuple[float, Space, Genes]] = []
+    for sketch in [] if is_empty else generate_sketches(dag, machine, DEFAULT_RULES):
+        space = Space(sketch, machine, OPTIONS)
+        rows = candidate_rows(space)
+        found += [(cycles, space, row) for cycles, row in zip(scored(space, rows), rows, strict=True)]
+    found.sort(key=lambda item: item[0])
+    found = [improved(*item) for item in found[:DESCENTS]]
+    if not found:
+        return DefaultSchedule(Sketch("untransformed", dag, (), ()), ())
+    _, space, row = min(found, key=lambda item: item[0])
+    return DefaultSchedule(space.sketch, tuple(map(int, row)))
+
+
+def default_steps(dag: ComputeDAG, target: Target, threads: int) -> tuple[Step, ...]:
+    """The concrete steps of the default schedule."""
+    return default_schedule(dag, target, threads).steps
+
+
+def scored(space: Space, rows: Genes) -> list[float]:
+    """The roofline's cycles of rows of one sketch."""
+    return estimated_cycles(Population(space.sketch, rows), space.target).tolist() if len(rows) else []
+
+
+def improved(cycles: float, space: Space, row: Genes) -> tuple[float, Space, Genes]:
+    """Steepest descent: in every round the best of the rows that differ in one gene, as long as there is a better one."""
+    rng = np.random.default_rng(0)
+    columns = np.repeat(np.arange(len(row)), space.sketch.sizes)
+    choices = np.arange(len(columns)) - np.searchsorted(columns, columns)
+    for _ in range(ROUNDS if len(columns) else 0):
+        others = np.flatnonzero(choices != row[columns])
+        rows = np.repeat(row[None, :], len(others), axis=0)
+        rows[np.arange(len(others)), columns[others]] = choices[others]
+        rows = repair(space, rows, rng)
+        population = bounded(Population(space.sketch, rows[plausible(space, rows)]))
+        found = np.where(within_bounds(space, population), estimated_cycles(population, space.target), np.inf)
+        if not len(found) or found.min() >= cycles:
+            break
+        row, cycles = population.genes[found.argmin()], float(found.min())
+    return cycles, space, row
+
+
+def candidate_rows(space: Space) -> Genes:
+    """Random rows of a sketch and the plain one, which has to do where all are invalid, such as those of a huge formula."""
+    rng = np.random.default_rng(0)
+    plain = repair(space, np.array([[hole.plain for hole in space.sketch.holes]], dtype=np.int32), rng)
+    rows = np.concatenate([plain[accepts(space, plain)], sample(space, ROWS, rng)])
+    return rows if len(rows) or not _is_legal(space.sketch, plain[0]) else plain
+
+
+def _is_legal(sketch: Sketch, row: Genes) -> bool:
+    try:
+        infer_bounds(State.initial(sketch.dag).replay(sketch.concretise(row)))
+    except ScheduleError:
+        return False
+    return True
