@@ -71,7 +71,7 @@ class Program:
         for place, (spec, array) in enumerate(zip(compiled.buffers, self._arrays, strict=True)):
             if spec.role != "output":
                 fill_input(array, 0, place)
-        self._arrays += self._kernel.prepare(self._arrays)
+        self._arrays += self._kernel.prepack(self._arrays)
         self._workspace = aligned_array((max(1, compiled.workspace_bytes),), "uint8")
         self._table = buffer_table(self._arrays)
         self._threads = allowed_threads(threads)
@@ -97,8 +97,8 @@ def named_tasks(target: Target) -> dict[str, Task]:
 def compare(name: str, task: Task, record: Record, turns: int) -> Row:
     """Both programs of a task in turns."""
     default = default_schedule(task.dag, task.target, record.threads)
-    cycles = [_cycles(task, steps) for steps in (default.steps, record.concrete_steps())]
-    programs = [Program(task, steps, record.threads) for steps in (default.steps, record.concrete_steps())]
+    cycles = [_cycles(task, steps) for steps in (default.steps, record.concrete_steps(task.dag))]
+    programs = [Program(task, steps, record.threads) for steps in (default.steps, record.concrete_steps(task.dag))]
     times = np.array([[program.block() for program in programs] for _ in range(turns)]).min(axis=0) * 1e6
     return Row(name, float(times[0]), float(times[1]), cycles[0] / cycles[1], default.sketch.name)
 
