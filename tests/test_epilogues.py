@@ -12,11 +12,11 @@ from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.lower.ir import Program
 from ansor_py.lower.lower import lower
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.micro_kernels import micro_kernel_for
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import ComputeAt, ComputeInline, Reorder, Split, Step, Vectorize
-from ansor_py.search.sampling.default_schedule import default_steps
+from ansor_py.schedule.steps import ComputeAt, ComputeInline, Pragma, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.target import Target
-from ansor_py.te.tensor import Tensor
+from ansor_py.te.tensor import Compute, Tensor
 from targets import executed_targets, structure_targets
 from te_interpreter import evaluate, random_feeds
 
@@ -65,21 +65,39 @@ def position(x: Tensor) -> Tensor:
 
 
 def steps_of(name: str, dag: ComputeDAG, target: Target) -> tuple[Step, ...]:
-    """The default schedule; it has channels in the lanes on some targets only, so cases that mean these write them out."""
-    if name not in CHANNELS_IN_LANES:
-        return tuple(default_steps(dag, target, 2))
-    output, channels = dag.outputs[0].name, 2 * target.lanes("float32")
+    """One register tile of C in each tile of the output, with the rest inlined; channels of a convolution in the lanes."""
+    output = dag.outputs[0]
+    inlined = [ComputeInline(t.name) for t in dag.computed if t.name not in ("C", output.name) and not t.name.endswith("pad")]
+    if name in CHANNELS_IN_LANES:
+        channels = 2 * target.lanes("float32")
+        return (
+            *inlined,
+            Split("C", "f", (channels,)),
+            Split("C", "x", (7,)),
+            Reorder("C", ("f.0", "n", "y", "x.0", "rc", "ry", "rx", "x.1", "f.1")),
+            RegisterTile("C", ("x.1", "f.1"), "float32 outer product"),
+            Vectorize("C", "f.1"),
+            Split(output.name, "i1", (channels,)),
+            Split(output.name, "i3", (7,)),
+            Reorder(output.name, ("i1.0", "i0", "i2", "i3.0", "i1.1", "i3.1")),
+            Vectorize(output.name, "i3.1"),
+            ComputeAt("C", output.name, "i3.0"),
+        )
+    product = next(tensor for tensor in dag.computed if tensor.name == "C")
+    assert isinstance(output.op, Compute)
+    rows, columns = (axis.name for axis in output.op.axes)
+    kernel = micro_kernel_for(State.initial(dag).body("C"), target).name
     return (
-        ComputeInline("C_bias"),
-        Split("C", "f", (channels,)),
-        Split("C", "x", (7,)),
-        Reorder("C", ("f.0", "n", "y", "x.0", "rc", "ry", "rx", "x.1", "f.1")),
-        Vectorize("C", "f.1"),
-        Split(output, "i1", (channels,)),
-        Split(output, "i3", (7,)),
-        Reorder(output, ("i1.0", "i0", "i2", "i3.0", "i1.1", "i3.1")),
-        Vectorize(output, "i3.1"),
-        ComputeAt("C", output, "i3.0"),
+        *inlined,
+        Split(output.name, rows, (6,)),
+        Split(output.name, columns, (2 * target.lanes(product.dtype),)),
+        Reorder(output.name, (f"{rows}.0", f"{columns}.0", f"{rows}.1", f"{columns}.1")),
+        Vectorize(output.name, f"{columns}.1"),
+        ComputeAt("C", output.name, f"{columns}.0"),
+        Reorder("C", ("k", "i", "j")),
+        RegisterTile("C", ("i", "j"), kernel),
+        Vectorize("C", "j"),
+        Pragma("C", 64),
     )
 
 
@@ -121,7 +139,10 @@ def test_a_consumer_that_does_not_fit_the_lanes_reads_the_tile_from_memory(name:
 def test_a_tile_with_several_readers_is_stored(target: Target) -> None:
     c = product()
     dag = ComputeDAG.from_outputs([te.relu(c, name="relu"), te.exp(c, name="exp")])
-    assert "C" in program(dag, default_steps(dag, target, 2), target).buffers
+    order = Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1"))
+    tile = (RegisterTile("C", ("i.1", "j.1"), "float32 outer product"), Vectorize("C", "j.1"))
+    steps = (Split("C", "i", (6,)), Split("C", "j", (target.lanes("float32"),)), order, *tile)
+    assert "C" in program(dag, steps, target).buffers
 
 
 @pytest.mark.parametrize("target", structure_targets())
@@ -134,6 +155,7 @@ def test_a_region_larger_than_one_register_tile_is_stored(target: Target) -> Non
             Split("C", "i", (2,)),
             Split("C", "j", (16,)),
             Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1")),
+            RegisterTile("C", ("i.1", "j.1"), "float32 outer product"),
             Vectorize("C", "j.1"),
         )
     )

@@ -18,7 +18,7 @@ from ansor_py.lower.lower import lower
 from ansor_py.lower.storage import shared_storage
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import At, Inlined, State
-from ansor_py.schedule.steps import ComputeAt, Parallel, Reorder, Split, Step, Unroll, Vectorize
+from ansor_py.schedule.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.default_schedule import default_steps
 from ansor_py.search.sampling.sampler import sample
@@ -52,7 +52,7 @@ def _tile(rows: int, columns: int) -> tuple[Step, ...]:
         Split("t", "i0", (rows,)),
         Split("t", "i1", (columns,)),
         Reorder("t", ("i0.0", "i1.0", "i0.1", "i1.1")),
-        Unroll("t", "i0.1"),
+        RegisterTile("t", ("i0.1", "i1.1"), "formula"),
         Vectorize("t", "i1.1"),
     )
 

@@ -117,7 +117,7 @@ def _parts(chain: Chain) -> _Parts:
         first -= 1
     parts = _Parts(loops[:first], loops[first:start], loops[start:])
     accumulators = prod(-(-loop.trips // (tile.lanes if loop is parts.vector else 1)) for loop in parts.tile)
-    if tile.stated and accumulators > MAX_TILE_VECTORS:
+    if tile.stated and chain.statement.combiner is not None and accumulators > MAX_TILE_VECTORS:
         raise LoweringError(
             f"register tile of stage '{stage}': it has {accumulators} accumulators, and {MAX_TILE_VECTORS} are the most; "
             "take shorter lengths"
