@@ -67,6 +67,7 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
         return statement.kept["cache_traffic"]
     sizes = np.array([[[float(use.element_bytes)]] for use in statement.buffers])
     runs, pitches, used = statement.runs * sizes, statement.pitches * sizes, statement.footprint * sizes
+    runs = np.maximum(runs, sizes)  # of a buffer without elements
     line = target.cache_line_bytes
     lines = np.where(runs % line == 0, runs, runs + line - sizes)  # the mean over where a run begins
     lines = np.where(pitches[0] > 0, np.minimum(lines, np.maximum(pitches[0], runs)), lines)
@@ -86,7 +87,7 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
             places = period / np.gcd(pitches.astype(np.int64), period)
             others = used / runs / statement.neighbours
             sets = lines * np.minimum(statement.neighbours, places[0]) * np.minimum(others, places[1])
-            crowding = np.where(moved > sets, period / np.minimum(sets, period), 1.0)
+            crowding = np.where(moved > sets, period / np.clip(sets, 1.0, period), 1.0)
             occupied = occupied + moved * crowding - used
         fits = occupied <= CACHE_SHARE * capacity
         fits[:, least:] = True

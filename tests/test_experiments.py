@@ -52,6 +52,7 @@ def run(tmp_path: Path) -> Path:
 
 STUDIES = {  # scripts with the option, and the words with which they would execute kernels
     "bench_build": None,
+    "bench_defaults": "",
     "bench_evolution": None,
     "bench_scoring": None,
     "bench_memory": "",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from ansor_py import te
 from ansor_py.codegen.kernel import CompiledKernel, build_kernel
 from ansor_py.codegen.parallel_runtime import PARALLEL
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.state import Root, State
 from ansor_py.schedule.steps import (
     CacheOperand,
     CacheRead,
@@ -224,13 +225,22 @@ SCHEDULED: dict[str, Scheduled] = {
 }
 
 
+def in_parallel(dag: ComputeDAG, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps, with the outermost loop of every nest in parallel; programs so small are serial by default."""
+    state = State.initial(dag).replay(steps)
+    for stage in state.stages:
+        if isinstance(stage.location, Root) and stage.plain_outer_iterators:
+            state = state.apply(Parallel(stage.name, stage.plain_outer_iterators[0].name))
+    return state.steps
+
+
 def built(name: str, target: Target) -> tuple[ComputeDAG, CompiledKernel]:
     """A program of the two lists, compiled."""
     if name in SCHEDULED:
         dag, steps = SCHEDULED[name](target)
     else:
         dag = ComputeDAG.from_outputs(DEFAULTS[name]())
-        steps = default_steps(dag, target, THREADS)
+        steps = in_parallel(dag, default_steps(dag, target, THREADS))
     return dag, build_kernel(dag, steps, target, THREADS)
 
 

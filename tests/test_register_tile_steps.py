@@ -13,7 +13,8 @@ import pytest
 
 from ansor_py import te
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
-from ansor_py.cost_model.features import extract_features, feature_names
+from ansor_py.cost_model.feature_groups import feature_names
+from ansor_py.cost_model.features import extract_features
 from ansor_py.errors import LoweringError, ScheduleError
 from ansor_py.lower.bounds import infer_bounds
 from ansor_py.lower.guessed_tiles import with_register_tiles
