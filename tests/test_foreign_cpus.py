@@ -25,6 +25,7 @@ from ansor_py.schedule.steps import (
     CacheOperand,
     CacheRead,
     ComputeAt,
+    Fuse,
     Parallel,
     Reorder,
     Rfactor,
@@ -124,7 +125,7 @@ def attention() -> Tensor:
 
 
 DEFAULTS: dict[str, Callable[[], Tensor]] = {
-    "matmul relu": lambda: te.relu(product(24, 40, 32)),
+    "matmul relu": lambda: te.relu(product(48, 104, 32)),
     "matmul with tails": lambda: product(19, 37, 23),
     "matmul int32": lambda: product(11, 21, 13, "int32"),
     "matmul float64": lambda: product(11, 21, 13, "float64"),
@@ -226,11 +227,20 @@ SCHEDULED: dict[str, Scheduled] = {
 
 
 def in_parallel(dag: ComputeDAG, steps: Sequence[Step]) -> tuple[Step, ...]:
-    """The steps, with the outermost loop of every nest in parallel; programs so small are serial by default."""
+    """The steps, with the outer loops of every nest in parallel; programs so small are serial by default."""
     state = State.initial(dag).replay(steps)
     for stage in state.stages:
-        if isinstance(stage.location, Root) and stage.plain_outer_iterators:
-            state = state.apply(Parallel(stage.name, stage.plain_outer_iterators[0].name))
+        if not isinstance(stage.location, Root):
+            continue
+        loops: list[str] = []
+        for iterator in stage.plain_outer_iterators:
+            loops.append(iterator.name)
+            if state.attached_to(stage.name, iterator.name):
+                break
+        if len(loops) > 1:
+            state = state.apply(Fuse(stage.name, tuple(loops)))
+        if loops:
+            state = state.apply(Parallel(stage.name, "".join(f"{name}@" for name in loops) if len(loops) > 1 else loops[0]))
     return state.steps
 
 
