@@ -211,7 +211,7 @@ proposal_fault("it proposes words", f"gave 'words'; {_CANDIDATE}", lambda self, 
 proposal_fault("it proposes bare genes", f"gave array(…); {_CANDIDATE}", lambda self, given: [given[0].genes[:3]])
 proposal_fault(
     "it proposes one program twice",
-    "gave a program twice, genes [… of sketch 0",
+    "gave a program twice, genes [… of sketch …",
     lambda self, given: [given[0], given[0]],
 )
 policy_fault(
@@ -227,9 +227,9 @@ proposal_fault(
     lambda self, given: [given[0]._replace(sketch=99)],
 )
 proposal_fault("its sketch is no number", f"gave …; {_CANDIDATE}", lambda self, given: [given[0]._replace(sketch=0.5)])
-proposal_fault("too few genes", "gave genes int32[…] for sketch 0; it has … holes, int32[…]", with_genes(lambda g: g[1:]))
-proposal_fault("genes that are fractions", "gave genes float64[…] for sketch 0; …", with_genes(lambda g: g + 0.5))
-proposal_fault("no genes: None", "gave genes object[] for sketch 0; …", with_genes(lambda g: None))
+proposal_fault("too few genes", "gave genes int32[…] for sketch …; it has … holes, int32[…]", with_genes(lambda g: g[1:]))
+proposal_fault("genes that are fractions", "gave genes float64[…] for sketch …; …", with_genes(lambda g: g + 0.5))
+proposal_fault("no genes: None", "gave genes object[] for sketch …; …", with_genes(lambda g: None))
 proposal_fault(
     "a gene out of range", "gave gene 1000000 for hole '…', which has … choices", with_genes(lambda g: np.full_like(g, 10**6))
 )

@@ -13,7 +13,7 @@ import pytest
 
 from ansor_py import te
 from ansor_py.errors import OptionError, RecordError
-from ansor_py.measure import MeasureInput, Record, RecordWriter, create_measurer, read_records
+from ansor_py.measure import MeasureInput, Origin, Record, RecordWriter, create_measurer, read_records
 from ansor_py.measure.result import MeasureResult
 from ansor_py.schedule.steps import Split
 from ansor_py.schedule.task import Task
@@ -141,9 +141,9 @@ def test_logs_that_do_not_fit_are_one_clear_error(log: Path, tmp_path: Path) -> 
         tune(Task.from_compute(te.matmul(32, 32, 32), TARGET), trials=4, runner=f"replay:{log}", options=OPTIONS)
     with pytest.raises(RecordError, match="cannot read records"):
         create_measurer(f"replay:{tmp_path / 'none.jsonl'}", target=TARGET, threads=2)
-    default = [record for record in known(log) if record.sketch_id is None]
+    default = next(record for record in known(log) if record.origin.operator == "default")
     with RecordWriter(tmp_path / "default.jsonl") as writer:
-        writer.write(default)
+        writer.write([msgspec.structs.replace(default, origin=Origin(operator="default"))])  # as other rules leave it
     with pytest.raises(OptionError, match="the policy and the rules of the search"):
         tune(TASK, trials=4, runner=f"replay:{tmp_path / 'default.jsonl'}", options=OPTIONS)
 
