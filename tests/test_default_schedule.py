@@ -86,6 +86,12 @@ def test_scalars_and_tiny_and_empty_tensors_have_one(shape: tuple[int, ...], tar
         assert kernel_text(dag, default_schedule(dag, target, threads).steps, target, threads)
 
 
+def test_an_input_without_elements_is_no_obstacle() -> None:
+    empty, full = te.placeholder((0, 3), name="empty"), te.placeholder((2, 3), name="full")
+    dag = dag_of(te.concat([empty, full], axis=0))
+    assert kernel_text(dag, default_schedule(dag, TARGET, 2).steps, TARGET, 2)
+
+
 def test_compiling_loads_neither_lightgbm_nor_ray() -> None:
     program = (
         "import sys\nfrom ansor_py import Task, Target, te\nfrom ansor_py.graph import compile_task\n"

@@ -48,7 +48,9 @@ class DefaultSchedule:
 def default_schedule(dag: ComputeDAG, target: Target, threads: int) -> DefaultSchedule:
     """The program for so many threads that the roofline likes best; the same whenever it is asked for."""
     machine = target.with_cores(threads)
-    is_empty = any(tensor.iterations == 0 for tensor in dag.computed)  # of loops that do not run there is nothing to estimate
+    is_empty = any(
+        tensor.iterations == 0 for tensor in (*dag.inputs, *dag.computed)
+    )  # of loops that do not run there is nothing to estimate
     found: list[tuple[float, Space, Genes]] = []
     for sketch in [] if is_empty else generate_sketches(dag, machine, DEFAULT_RULES):
         space = Space(sketch, machine, OPTIONS)
