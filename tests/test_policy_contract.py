@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from ansor_py.schedule.state import State
 from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import TEMPLATE_SEARCHES, SearchOptions
 from ansor_py.search.policies.beam import BeamPolicy, undecided
+from ansor_py.search.policies.checked_policy import CheckedPolicy
 from ansor_py.search.policies.grid import combinations
 from ansor_py.search.policies.policy import POLICIES, Policy, create_policy, sketches_for
 from ansor_py.search.policies.template import SEARCHES
-from ansor_py.search.sampling.candidates import Candidate
+from ansor_py.search.sampling.candidates import Candidate, Observation
 from ansor_py.search.sampling.space import Space
 from ansor_py.search.sampling.validity import accepts
 from ansor_py.sketch_rules.space_options import SpaceOptions
@@ -271,6 +273,30 @@ def test_the_limited_space_has_no_fusion_and_one_unroll_limit(spec: str, target:
     for candidate in policy.propose(BATCH):
         kinds = {type(step).__name__ for step in sketches[candidate.sketch].concretise(candidate.genes)}
         assert not kinds & {"ComputeAt", "CacheWrite", "Rfactor", "FollowSplit"}
+
+
+class InOrder:
+    """Proposes the rows of a sketch in order, whatever is measured."""
+
+    def __init__(self, sketch: Sketch) -> None:
+        self.sketches = [sketch]
+        self._rows = itertools.product(*(range(size) for size in sketch.sizes))
+
+    def propose(self, count: int) -> list[Candidate]:
+        return [Candidate(0, np.array(row, dtype=np.int32)) for row in itertools.islice(self._rows, count)]
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Learns nothing."""
+
+
+def test_what_was_measured_not_for_its_sake_is_left_out_of_what_a_policy_proposes() -> None:
+    """A policy need not know of the default schedule, which is a row of genes as well."""
+    sketch = sketches_of("matmul:16,16,16", "evolution", TARGET)[0]
+    policy = CheckedPolicy("mine", InOrder(sketch))
+    rows = [row.genes.tolist() for row in InOrder(sketch).propose(4)]
+    policy.observe([Measured(0, tuple(rows[0]), 1.0, 0)])
+    assert [row.genes.tolist() for row in policy.propose(1)] == rows[1:2]  # asked again, because nothing was left
+    assert [row.genes.tolist() for row in policy.propose(2)] == rows[2:4]
 
 
 def test_combinations_are_all_rows_in_order() -> None:

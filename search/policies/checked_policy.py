@@ -30,6 +30,7 @@ class CheckedPolicy:
         self.name = name
         self.policy = policy
         self._known: set[tuple[int, ...]] = set()  # programs that were measured
+        self._given: set[tuple[int, ...]] = set()  # programs that the policy proposed
         with plug_in(f"policy '{name}': its sketches"):
             self._sketches = tuple(policy.sketches)
             if not all(isinstance(sketch, Sketch) for sketch in self._sketches):
@@ -44,19 +45,29 @@ class CheckedPolicy:
         return self._sketches
 
     def propose(self, count: int) -> Candidates:
-        """At most `count` programs of the sketches."""
+        """At most `count` programs of the sketches, without those that were measured and not for the policy's sake.
+
+        The default schedule is such a one, and what an earlier search measured. Where nothing else is left of what the policy
+        gives, it is asked again.
+        """
+        checked = self._proposed(count)
+        new = [candidate for candidate in checked if (candidate.sketch, *candidate.genes.tolist()) not in self._known]
+        return new if new or not checked else self.propose(count)
+
+    def _proposed(self, count: int) -> Candidates:
         with plug_in(f"policy '{self.name}': propose"):
             given = list(itertools.islice(self.policy.propose(count), count + 1))
             if len(given) > count:
                 raise self._error(f"gave {count + 1} candidates or more, where at most {count} were asked for")
             checked = [self._checked(candidate) for candidate in given]
-        seen = set(self._known)
+        seen: set[tuple[int, ...]] = set()
         for sketch, genes, *_ in checked:
             key = (sketch, *genes.tolist())
-            if key in seen:
-                when = "that is measured already" if key in self._known else "twice"
+            if key in seen or (key in self._given and key in self._known):
+                when = "twice" if key in seen else "that is measured already"
                 raise self._error(f"gave a program {when}, genes {genes.tolist()!s:.60} of sketch {sketch}")
             seen.add(key)
+        self._given |= seen
         return checked
 
     def observe(self, observations: Sequence[Observation]) -> None:
