@@ -93,7 +93,7 @@ def shared_vectors(statement: StatementArrays, factors: Floats) -> Floats:
     )
     steps = statement.inner[outermost, statement.everyone] / statement.inner[depth]
     reads = statement.footprint[1:]
-    times = reads[:, depth] * steps / reads[:, outermost, statement.everyone]
+    times = reads[:, depth] * steps / np.maximum(reads[:, outermost, statement.everyone], 1.0)
     vectors = np.ceil(reads[:, depth] / statement.tile.lanes) * (lane_strides(statement)[1:] == 1)
     return np.asarray((vectors * (times - 1)).sum(axis=0))
 
@@ -102,7 +102,7 @@ def loop_cycles(statement: StatementArrays, factors: Floats) -> Floats:
     """Cycles [n] of the starts and iterations of the loops around the tile, as far as they are not unrolled."""
     extents, starts = statement.extents[: len(factors)], statement.inner[0] / statement.inner[: len(factors)]
     iterations = np.ceil(extents / factors)
-    return np.where(iterations > 1, starts * (START_CYCLES + ITERATION_CYCLES * iterations), 0.0).sum(axis=0)
+    return np.asarray(np.where(iterations > 1, starts * (START_CYCLES + ITERATION_CYCLES * iterations), 0.0).sum(axis=0))
 
 
 def parallel_cycles(statement: StatementArrays, waves: Floats) -> Floats:
