@@ -12,7 +12,7 @@ from ansor_py.cost_model.feature_tile import accumulation_run
 from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, innermost
 from ansor_py.target import Target
 
-SHUFFLED_RUN = 4
+SHUFFLED_RUN = 4  # neighbours of a scattered lane that a tile takes, from which on they are loaded as vectors and shuffled
 LOAD_KINDS = ("broadcast_loads", "contiguous_loads", "gathered_loads")
 ACCESS_FIELDS = (*LOAD_KINDS, "stores", "scattered_stores", "store_run", "inner_trips", "loop_trips")
 

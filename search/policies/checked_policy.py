@@ -50,9 +50,11 @@ class CheckedPolicy:
         The default schedule is such a one, and what an earlier search measured. Where nothing else is left of what the policy
         gives, it is asked again.
         """
-        checked = self._proposed(count)
-        new = [candidate for candidate in checked if (candidate.sketch, *candidate.genes.tolist()) not in self._known]
-        return new if new or not checked else self.propose(count)
+        while checked := self._proposed(count):
+            new = [candidate for candidate in checked if (candidate.sketch, *candidate.genes.tolist()) not in self._known]
+            if new:
+                return new
+        return []
 
     def _proposed(self, count: int) -> Candidates:
         with plug_in(f"policy '{self.name}': propose"):
