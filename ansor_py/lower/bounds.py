@@ -2,7 +2,8 @@
 
 Consumers come first: a stage at root computes its whole tensor; a stage attached inside a consumer's loop computes the
 region that is read from there on, halo included. Region origins are clamped so that a region never leaves its tensor: the
-last tile of an extent that does not divide overlaps its neighbour instead of needing a guard.
+last tile of an extent that does not divide overlaps its neighbour instead of needing a guard. Only where a packed layout is
+read does the last tile stay where it is, and has a guard: moved, its vectors would lie across two panels.
 
 The state may be concrete, or a sketch's template together with a genes matrix; then each number is an array over the
 population (design, Idea 2).
@@ -13,6 +14,7 @@ population (design, Idea 2).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,7 +43,7 @@ from ansor_py.schedule.hole import Genes, Hole
 from ansor_py.schedule.sketch import Population, length_values
 from ansor_py.schedule.state import Annotation, At, FuseRelation, Inlined, SplitRelation, Stage, State
 from ansor_py.schedule.steps import ComputeAt
-from ansor_py.te.expr import AxisKind, Expr, Read
+from ansor_py.te.expr import AxisKind, Binary, Const, Expr, Read, Var, postorder
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +125,10 @@ def _stage_bounds(state: State, stage: Stage, found: Bounds, holes: Sequence[Hol
     enclosing: tuple[LoopBounds, ...] = ()
     origin = tuple(number(0) for _ in stage.op.axes)
     region: tuple[Number, ...] = tuple(axis.extent for axis in stage.op.axes)
+    leaving: tuple[bool, ...] = (False,) * len(region)
     if isinstance(stage.location, At):
         enclosing = _enclosing(state, stage, stage.location, found)
-        origin, region = _required_region(state, stage, found, enclosing)
+        origin, region, leaving = _required_region(state, stage, found, enclosing)
     extents: dict[str, Number] = {axis.name: e for axis, e in zip(stage.op.axes, region, strict=True)}
     extents |= {axis.name: axis.extent for axis in stage.op.reduce_axes}
     for relation in stage.relations:
@@ -145,6 +148,7 @@ def _stage_bounds(state: State, stage: Stage, found: Bounds, holes: Sequence[Hol
     absolute = {axis.name: values[axis.name] + start for axis, start in zip(stage.op.axes, origin, strict=True)} | {
         axis.name: values[axis.name] for axis in stage.op.reduce_axes
     }
+    guards += tuple(Guard(absolute[a.name], a.extent) for a, leaves in zip(stage.op.axes, leaving, strict=True) if leaves)
     body, reads, dtypes = state.body(stage.name), state.reads(stage.name), state.dtypes(stage.name)
     return StageBounds(stage, body, reads, loops, extents, region, origin, absolute, guards, enclosing, dtypes)
 
@@ -214,11 +218,12 @@ def _compute_at(stage: Stage) -> str:
 
 def _required_region(
     state: State, stage: Stage, found: Bounds, enclosing: tuple[LoopBounds, ...]
-) -> tuple[tuple[Affine, ...], tuple[Number, ...]]:
-    """Origin and size of the part of a stage that is read inside the loops `enclosing`."""
+) -> tuple[tuple[Affine, ...], tuple[Number, ...], tuple[bool, ...]]:
+    """Origin and size of the part of a stage that is read inside the loops `enclosing`, and where it may leave the tensor."""
     fixed = {loop.variable for loop in enclosing}
     innermost = enclosing[-1].variable
     hulls: list[tuple[Affine, Number] | None] = [None] * len(stage.op.axes)
+    lows: list[list[Affine]] = [[] for _ in stage.op.axes]
     full = [False] * len(stage.op.axes)
     for consumer in found.values():
         reads = [read for read in consumer.reads if read.tensor.name == stage.name]
@@ -241,19 +246,47 @@ def _required_region(
                     full[dimension] = True
                     continue
                 low, width = interval(value, varying)
+                lows[dimension].append(low)
                 hulls[dimension] = _hull(hulls[dimension], low, width, stage.op.axes[dimension].extent)
                 full[dimension] |= hulls[dimension] is None
     origins: list[Affine] = []
     sizes: list[Number] = []
-    for axis, hull, whole in zip(stage.op.axes, hulls, full, strict=True):
+    leaving: list[bool] = []
+    panels = _panels(state.reads(stage.name))
+    for axis, hull, whole, starts in zip(stage.op.axes, hulls, full, lows, strict=True):
         if whole or hull is None:
-            origins.append(number(0))
-            sizes.append(axis.extent)
-        else:
-            size = smaller(hull[1], axis.extent)
-            origins.append(clamp(hull[0], axis.extent - size))
-            sizes.append(size)
-    return tuple(origins), tuple(sizes)
+            hull = number(0), axis.extent
+        size = smaller(hull[1], axis.extent)
+        limit = last = axis.extent - size
+        if axis.name in panels and all(same(low, hull[0]) for low in starts):
+            limit = _last_origin(hull[0], last, panels[axis.name], {loop.variable: loop.extent for loop in enclosing})
+        origins.append(clamp(hull[0], limit))
+        sizes.append(size)
+        leaving.append(not is_number(limit - last, 0))
+    return tuple(origins), tuple(sizes), tuple(leaving)
+
+
+def _panels(reads: Sequence[Read]) -> dict[str, int]:
+    """By axis how many of its values lie together where it is read by quotient and remainder, as packed layouts are."""
+    found: dict[str, int] = {}
+    for read in reads:
+        for index in read.indices:
+            for node in postorder(index):
+                if isinstance(node, Binary) and node.op == "mod" and isinstance(node.left, Var) and isinstance(node.right, Const):
+                    found[node.left.name] = math.gcd(found.get(node.left.name, 0), int(node.right.value))
+    return found
+
+
+def _last_origin(low: Affine, last: Number, panel: int, extents: dict[str, Number]) -> Number:
+    """What keeps an origin inside, at most `last`; or that it keeps by itself, where `last` lies otherwise in its panel."""
+    step: Number = low.constant
+    for _, coefficient in low.terms:
+        step = np.gcd(step, coefficient)
+    lowest, width = interval(low, extents.get)
+    first = lowest.constant
+    moved = (last % np.maximum(np.gcd(step, panel), 1) != 0) & (first >= 0)
+    limit = np.where(moved, np.maximum(first + width - 1, last), last)
+    return limit if limit.ndim else int(limit)
 
 
 def _hull(known: tuple[Affine, Number] | None, low: Affine, width: Number, extent: Number) -> tuple[Affine, Number] | None:
@@ -275,12 +308,12 @@ def _hull(known: tuple[Affine, Number] | None, low: Affine, width: Number, exten
 
 
 def _before_clamping(low: Affine, width: Number, extent: Number) -> Affine:
-    """The value that was clamped such that `width` elements from it on end within the extent; anything else as it is."""
+    """The value that was clamped no more than lets `width` elements from it on end within the extent; others as they are."""
     while len(low.terms) == 1 and is_number(low.constant, 0):
         term, coefficient = low.terms[0]
         if isinstance(term, str) or term.kind != "clamp" or not is_number(coefficient, 1):
             break
-        if not is_number(term.divisor + width - extent, 0):
+        if not is_number(larger(term.divisor + width, extent) - term.divisor - width, 0):
             break
         low = term.value
     return low

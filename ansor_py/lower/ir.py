@@ -145,11 +145,16 @@ class Program:
 
 @dataclass(frozen=True)
 class Chain:
-    """The loops of one stage, outermost first, down to its statement. `outside` are loops that run in parallel around them."""
+    """The loops of one stage, outermost first, down to its statement. `outside` are the variables of the loops around them."""
 
     loops: tuple[For, ...]
     statement: Statement
-    outside: tuple[tuple[str, int], ...] = ()
+    outside: tuple[str, ...]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Of all loops around the statement, outermost first."""
+        return (*self.outside, *(loop.variable for loop in self.loops))
 
 
 def rewritten(program: Program, rewrite: Callable[[Chain], Sequence[Node]]) -> Program:
@@ -158,20 +163,25 @@ def rewritten(program: Program, rewrite: Callable[[Chain], Sequence[Node]]) -> P
     What `rewrite` gets has its attached stages rewritten already.
     """
 
-    def nodes(items: Sequence[Node], outside: tuple[tuple[str, int], ...] = ()) -> tuple[Node, ...]:
-        return tuple(new for item in items[:-1] for new in one(item, ())) + tuple(one(items[-1], outside))
+    def nodes(items: Sequence[Node], outside: tuple[str, ...]) -> tuple[Node, ...]:
+        return tuple(new for item in items for new in one(item, outside))
 
-    def one(item: Node, outside: tuple[tuple[str, int], ...]) -> Sequence[Node]:
+    def one(item: Node, outside: tuple[str, ...]) -> Sequence[Node]:
         if isinstance(item, If):
             return [replace(item, body=nodes(item.body, outside))]
         loops: list[For] = []
+        around = outside
         while isinstance(item, For):
-            loops.append(replace(item, body=tuple(new for node in item.attached for new in one(node, ())) + item.body[-1:]))
+            around = (*around, item.variable)
+            loops.append(replace(item, body=(*nodes(item.attached, around), *item.body[-1:])))
             item = item.body[-1]
         assert isinstance(item, Statement), "a pass that rewrites statements comes after they have become tiles"
         return rewrite(Chain(tuple(loops), item, outside))
 
-    return replace(program, regions=tuple(replace(r, body=nodes(r.body, r.parallel)) for r in program.regions))
+    def region(item: Region) -> Region:
+        return replace(item, body=nodes(item.body, tuple(name for name, _ in item.parallel)))
+
+    return replace(program, regions=tuple(region(item) for item in program.regions))
 
 
 def nested(loops: Sequence[For], inner: Sequence[Node]) -> tuple[Node, ...]:

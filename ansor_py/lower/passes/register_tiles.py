@@ -159,11 +159,10 @@ def _predicated(chain: Chain, program: Program) -> tuple[Expr, tuple[Expr, ...]]
     """Guards that loop extents cannot express: a reduction's become part of the value, others predicates of the store."""
     statement, simplifier = chain.statement, program.simplifier
     reductions = {loop.variable for loop in chain.loops if loop.kind == "reduction"}
-    every = {name for name in program.ranges if name.startswith(f"{statement.stage}/")}
     value = statement.value
     predicates: list[Expr] = []
     for guard, limit in statement.guards:
-        if is_sum_of_loops(guard, every, simplifier):
+        if is_sum_of_loops(guard, chain.variables, simplifier):
             continue
         condition = simplifier.simplify(compare("lt", guard, limit))
         if variables_of(guard) & reductions:

@@ -18,8 +18,7 @@ def cut_tails(program: Program) -> Program:
     simplifier = program.simplifier
 
     def rewrite(chain: Chain) -> Sequence[Node]:
-        names = [*(name for name, _ in chain.outside), *(loop.variable for loop in chain.loops)]
-        position = {name: number for number, name in enumerate(names)}
+        position = {name: number for number, name in enumerate(chain.variables)}
         extents = {loop.variable: loop.extent for loop in chain.loops}
         for value, limit in chain.statement.guards:
             if not is_sum_of_loops(value, position, simplifier):
