@@ -409,14 +409,13 @@ class ExpressionEmitter(AddressEmitter):
             f"{vector}, <{lanes} x ptr>, {mask.type}",
         )
 
-    def store_run(self, tensor: Tensor, indices: Sequence[Expr], vector: str, width: int, count: int) -> None:
-        """Store the first `count` elements of a vector of `width` to consecutive elements from the current position on."""
+    def store_run(self, tensor: Tensor, indices: Sequence[Expr], vector: str, width: int, mask: Value | None) -> None:
+        """Store a vector of `width`, or those elements of the mask, to consecutive elements from the current position on."""
         kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
         address = self.address(tensor, self.flat_index(tensor, indices))
-        if count == width:
+        if mask is None:
             self.text.do(f"store <{width} x {kind}> {vector}, ptr {address}, align {size}")
             return
-        mask = self.lanes_below(str(count), 0, width)
         self.text.call(
             "void",
             f"llvm.masked.store.{intrinsic_suffix(f'<{width} x {kind}>')}.p0",

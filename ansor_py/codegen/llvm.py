@@ -4,6 +4,11 @@ The emitter writes a whole module as text; this file parses and verifies it, sim
 simplification), and emits an ELF object as bytes. They can be stored, sent to another process, and loaded by
 `ansor_py.codegen.jit` in 2-5 ms.
 
+Instructions stay in the order in which they are emitted: LLVM's machine scheduler is off where an instruction has a destination
+of its own. It moves loads of several steps of an unrolled tile before the first one, and then spills accumulators that fitted
+the registers, which takes up to twice as long; cores of today find the order by themselves. (Where instructions overwrite
+an operand, as on SSE2, its order needs fewer copies.)
+
 The module passes that follow in LLVM's own O2 and O3 are left out: loop unrolling and vectorisation would undo a schedule,
 and the others, which clean up after them, move address arithmetic so that padded convolutions run up to 30 % slower.
 
@@ -50,6 +55,7 @@ def compile_module(ir_text: str, target: Target) -> ObjectCode:
     parsed = time.perf_counter()
     _optimise(module, machine)
     optimised = time.perf_counter()
+    _choose_scheduler(target)
     try:
         code = bytes(machine.emit_object(module))
     except RuntimeError as error:
@@ -64,6 +70,7 @@ def emit_assembly(ir_text: str, target: Target) -> str:
     machine = target_machine(target)
     module = _parse(ir_text, machine)
     _optimise(module, machine)
+    _choose_scheduler(target)
     return str(machine.emit_assembly(module))
 
 
@@ -130,6 +137,11 @@ def _optimise(module: Any, machine: Any) -> None:
     for function in module.functions:
         if not function.is_declaration:
             passes.run(function, builder)
+
+
+def _choose_scheduler(target: Target) -> None:
+    """LLVM has no such option of a machine or function, only one of the process, so it is set whenever code is generated."""
+    llvm.set_option("ansor-py", f"-enable-misched={'true' if target.overwrites_operands else 'false'}")
 
 
 def _code_error(what: str, error: RuntimeError) -> CodegenError:

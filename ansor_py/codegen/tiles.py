@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 
 from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
-from ansor_py.codegen.transposition import Point, load_transposed, store_transposed, transposed_loop, transposed_reads
+from ansor_py.codegen.transposition import (
+    Point,
+    load_accumulators,
+    load_transposed,
+    store_transposed,
+    transposed_loop,
+    transposed_reads,
+)
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.lower.ir import REGISTERS, Node, ReductionLoop, Tile, TileLoop
 from ansor_py.target import Target
@@ -87,7 +94,7 @@ class TileEmitter:
         outside, pointers = dict(self.expressions.coordinates), dict(self.expressions.pointers)
         transposed = transposed_reads(self.expressions, tile) if tile.combiner is None else None
         if tile.combiner is not None:
-            self._reduction(tile, tile.combiner, self._points(tile, edge))
+            self._reduction(tile, tile.combiner, self._points(tile, edge), edge)
         elif transposed is not None:
             others = replace(tile, loops=tuple(loop for loop in tile.loops if loop is not transposed.row))
             for point in load_transposed(self.expressions, tile, transposed, self._points(others, edge), edge):
@@ -168,12 +175,13 @@ class TileEmitter:
 
     # Reductions.
 
-    def _reduction(self, tile: Tile, combiner: str, points: list[Point]) -> None:
+    def _reduction(self, tile: Tile, combiner: str, points: list[Point], edge: bool) -> None:
         types = [shaped(REGISTER_TYPES[tile.value.dtype], point.lanes) for point in points]
         identity = reduction_identity(combiner, tile.value.dtype)
         start = [constant(identity.value, kind) for kind in types]
+        row = None if tile.reduces_lanes else transposed_loop(self.expressions, tile)
         if tile.first is not None and not tile.reduces_lanes:
-            start = self._initial(tile, tile.first, points, types, start)
+            start = self._initial(tile, tile.first, points, types, start, row, edge)
         results = self._loops(tile, combiner, points, types, start, 0)
         self.expressions.forget_values()
         if tile.reduces_lanes:
@@ -181,9 +189,8 @@ class TileEmitter:
             return
         if tile.epilogue is not None:
             results = self._after(tile, tile.epilogue, points, results)
-        row = transposed_loop(self.expressions, tile, points)
         if row is not None:
-            store_transposed(self.expressions, tile, row, points, results)
+            store_transposed(self.expressions, tile, row, points, results, edge)
             return
         stored = tile.value if tile.epilogue is None else tile.epilogue
         for point, result in zip(points, results, strict=True):
@@ -201,7 +208,16 @@ class TileEmitter:
             values.append(self.expressions.broadcast(value, point.lanes).name)
         return values
 
-    def _initial(self, tile: Tile, first: Expr, points: list[Point], types: list[str], identity: list[str]) -> list[str]:
+    def _initial(
+        self,
+        tile: Tile,
+        first: Expr,
+        points: list[Point],
+        types: list[str],
+        identity: list[str],
+        row: TileLoop | None,
+        edge: bool,
+    ) -> list[str]:
         """The accumulators at the start of the promoted loops: the identity in the first round, else what is in memory."""
         loading, ready = self.text.name("load"), self.text.name("ready")
         is_first = self.expressions.value(first, None)
@@ -209,13 +225,16 @@ class TileEmitter:
         self.text.do(f"br i1 {is_first.name}, label %{ready}, label %{loading}")
         self.text.start(loading)
         self.expressions.enter()
-        loaded = [self._load(tile, point) for point in points]
+        if row is not None:
+            loaded = load_accumulators(self.expressions, tile, row, points, edge)
+        else:
+            loaded = [self._load(tile, point).name for point in points]
         self.expressions.leave()
         inside = self.text.block
         self.text.do(f"br label %{ready}")
         self.text.start(ready)
         return [
-            self.text.emit(f"phi {kind} [ {start}, %{before} ], [ {value.name}, %{inside} ]")
+            self.text.emit(f"phi {kind} [ {start}, %{before} ], [ {value}, %{inside} ]")
             for kind, start, value in zip(types, identity, loaded, strict=True)
         ]
 
@@ -301,11 +320,15 @@ class TileEmitter:
     def _update(self, tile: Tile, combiner: str, points: list[Point], accumulators: list[str]) -> list[str]:
         vectors = -(-tile.loops[-1].extent // tile.lanes) if tile.vector is not None else 1
         order = list(range(len(points)))
-        if tile.kernel.goes_by_columns(len(points) // vectors, vectors, self.target):
+        columns = tile.kernel.goes_by_columns(len(points) // vectors, vectors, self.target)
+        if columns:
             order.sort(key=lambda number: number % vectors)
         updated = list(accumulators)
         for number in order:
             self._place(tile, points[number])
+            if columns and number and number < vectors:  # or LLVM loads the vectors of all columns first
+                flat = ((read, self.expressions.flat_index(read.tensor, read.indices)) for read in reads_of(tile.value))
+                self.expressions.hide_pointers(sorted({r.tensor.name for r, index in flat if index.stride(tile.vector)}))
             old = Value(accumulators[number], tile.value.dtype, points[number].lanes)
             updated[number] = self._combined(tile, combiner, old, points[number]).name
         return updated

@@ -35,17 +35,15 @@ class Point:
     mask: Value | None
 
 
-def transposed_loop(expressions: ExpressionEmitter, tile: Tile, points: Sequence[Point]) -> str | None:
+def transposed_loop(expressions: ExpressionEmitter, tile: Tile) -> TileLoop | None:
     """The tile's loop along which its results lie next to each other in memory, if that is not the loop in lanes.
 
-    None if there is no such loop, it is short, or part of the tile does not exist (an edge).
+    None if there is no such loop, or it is short.
     """
-    if tile.vector is None or tile.predicates or tile.buffer.dtype == "bool" or any(point.mask for point in points):
+    if tile.vector is None or tile.predicates or tile.buffer.dtype == "bool":
         return None
-    for variable in _rows(expressions, tile, tile.buffer, tile.indices):
-        if all(dict(point.coordinates)[variable].name is None for point in points):
-            return variable
-    return None
+    rows = _rows(expressions, tile, tile.buffer, tile.indices)
+    return next((loop for loop in tile.loops if loop.variable in rows), None)
 
 
 def _rows(expressions: ExpressionEmitter, tile: Tile, tensor: Tensor, indices: Sequence[Expr]) -> list[str]:
@@ -58,31 +56,67 @@ def _rows(expressions: ExpressionEmitter, tile: Tile, tensor: Tensor, indices: S
 
 
 def store_transposed(
-    expressions: ExpressionEmitter, tile: Tile, row: str, points: Sequence[Point], results: Sequence[str]
+    expressions: ExpressionEmitter, tile: Tile, row: TileLoop, points: Sequence[Point], results: Sequence[str], edge: bool
 ) -> None:
-    """Store the results of all points with vectors that run along the loop `row`."""
-    blocks: dict[tuple[tuple[str, Coordinate], ...], list[tuple[Point, str]]] = {}
-    for point, result in zip(points, results, strict=True):
-        key = tuple(item for item in point.coordinates if item[0] != row)
-        blocks.setdefault(key, []).append((point, result))
-    for block in blocks.values():
-        lanes = block[0][0].lanes
+    """Store the results of all points with vectors that run along the loop `row`; at an edge those that exist."""
+    for block in _blocks(row, points):
+        lanes = points[block[0]].lanes
         for first in range(0, len(block), lanes):
-            _store_block(expressions, tile, row, block[first : first + lanes])
+            here = block[first : first + lanes]
+            _store_block(expressions, tile, row, points[block[0]], first, [results[number] for number in here], edge)
 
 
-def _store_block(expressions: ExpressionEmitter, tile: Tile, row: str, block: list[tuple[Point, str]]) -> None:
+def load_accumulators(
+    expressions: ExpressionEmitter, tile: Tile, row: TileLoop, points: Sequence[Point], edge: bool
+) -> list[str]:
+    """What `store_transposed` stored, a vector for each point; anything for points that do not exist."""
+    plan = TransposedReads(row, (Read(tile.buffer, tuple(tile.indices)),))
+    loaded = [""] * len(points)
+    for block in _blocks(row, points):
+        lanes = points[block[0]].lanes
+        for first in range(0, len(block), lanes):
+            here = block[first : first + lanes]
+            expressions.coordinates.update(points[block[0]].coordinates)
+            vectors = _block(expressions, tile, plan, plan.reads[0], points[block[0]], first, len(here), edge)
+            for number, vector in zip(here, vectors, strict=True):
+                loaded[number] = vector
+    return loaded
+
+
+def _blocks(row: TileLoop, points: Sequence[Point]) -> list[list[int]]:
+    """The numbers of the points that differ in `row` alone, in its order."""
+    found: dict[tuple[tuple[str, Coordinate], ...], list[int]] = {}
+    for number, point in enumerate(points):
+        found.setdefault(tuple(item for item in point.coordinates if item[0] != row.variable), []).append(number)
+    return list(found.values())
+
+
+def _store_block(
+    expressions: ExpressionEmitter, tile: Tile, row: TileLoop, point: Point, first: int, results: list[str], edge: bool
+) -> None:
+    """Store the rows from `first` on, of the vector at `point`."""
     assert tile.vector is not None
-    point = block[0][0]
-    width = 1 << (len(block) - 1).bit_length()
-    kind = REGISTER_TYPES[tile.buffer.dtype]
-    columns = _transposed(expressions, kind, [result for _, result in block], point.lanes, width)
+    vector = tile.loops[-1]
+    width = 1 << (len(results) - 1).bit_length()
+    columns = _transposed(expressions, REGISTER_TYPES[tile.buffer.dtype], results, point.lanes, width)
     expressions.coordinates.update(point.coordinates)
+    expressions.coordinates[row.variable] = Coordinate(None, first)
     expressions.lane_variable, expressions.lanes = None, 0
     start = dict(point.coordinates)[tile.vector].offset
-    for lane, column in enumerate(columns):
+    limit = expressions.index(vector.limit) if edge and vector.limit is not None else None
+    rows: Value | None = None
+    if edge and row.limit is not None:
+        rows = expressions.lanes_below(expressions.index(row.limit), first, width)
+    elif len(results) < width:
+        rows = expressions.lanes_below(str(len(results)), 0, width)
+    for lane, column in enumerate(columns[: vector.extent - start]):
         expressions.coordinates[tile.vector] = Coordinate(None, start + lane)
-        expressions.store_run(tile.buffer, tile.indices, column, width, len(block))
+        mask = rows
+        if limit is not None:
+            exists = Value(expressions.text.emit(f"icmp slt i64 {start + lane}, {limit}"), "bool")
+            both = expressions.both(rows, exists)
+            mask = expressions.broadcast(both, width) if both is not None else None
+        expressions.store_run(tile.buffer, tile.indices, column, width, mask)
 
 
 def _transposed(expressions: ExpressionEmitter, element: str, rows: list[str], lanes: int, width: int) -> list[str]:

@@ -272,7 +272,12 @@ def _panels(reads: Sequence[Read]) -> dict[str, int]:
     for read in reads:
         for index in read.indices:
             for node in postorder(index):
-                if isinstance(node, Binary) and node.op == "mod" and isinstance(node.left, Var) and isinstance(node.right, Const):
+                if (
+                    isinstance(node, Binary)
+                    and node.op == "mod"
+                    and isinstance(node.left, Var)
+                    and isinstance(node.right, Const)
+                ):
                     found[node.left.name] = math.gcd(found.get(node.left.name, 0), int(node.right.value))
     return found
 
