@@ -59,7 +59,8 @@ def measure(item: Network, options: argparse.Namespace) -> Row:
         budget = None if options.minutes is None else f"{options.minutes}m"
         more = {"--trials": options.trials, "--time-budget": budget, "--runner": options.runner}
         tuned = _run(path, free_folder(out, f"{title}-tuned"), {**words, **more})
-        after = [*checker.check_saved(tuned.model), *checker.check_tasks(tuned.path / "records.jsonl", target)]
+        records = tuned.path / "records.jsonl" if tuned.summary["trials"] else None  # the time may be over before any
+        after = [*checker.check_saved(tuned.model), *checker.check_tasks(records, target)]
     row = Row(
         network=item.name,
         batch=item.batch,
