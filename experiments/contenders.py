@@ -35,10 +35,12 @@ from ansor_py.codegen.peak import measure_peak
 from ansor_py.graph import CompiledModel
 from ansor_py.target import Target
 from machine import is_cut_down
+from torch_nodes import Function, function_of
 
 OURS = "ansor"
 WAYS = ("time", "place")  # the questions about calls of which there is a result: plain, in place
 WARM_UP, FEWEST_CALLS, MOST_CALLS = 3, 3, 2000
+LONG_CALL_MS = 1000.0  # a call of so long is timed once, without a warm-up
 SETTING_TURNS, SETTING_SECONDS = 2, 0.05  # every setting of a peer is timed so often, so long at start; the best turn counts
 
 # What holds libraries to vectors of so many bytes: the environment of every contender, for memory is copied by glibc for all.
@@ -113,7 +115,7 @@ def serve(name: str, path: Path, folder: Path, cores: Sequence[int], target: Tar
     if name == OURS:
         model = ansor_py.load(path)
         opened = open_ansor(model, feed)
-        answers["native"] = lambda seconds: model.benchmark(calls_in(opened.in_place, seconds), feed, WARM_UP).median
+        answers["native"] = lambda seconds: native_ms(model, feed, calls_in(opened.in_place, seconds))
     else:
         chosen, opened = fastest(PEERS[name], path, feed, cores)
         setting = {**chosen, "version": sys.modules[PEERS[name].module].__version__.partition("-")[0]}
@@ -150,22 +152,34 @@ def median_ms(call: Call, seconds: float) -> float:
     return statistics.median(timed_calls(call, calls_in(call, seconds)))
 
 
+def native_ms(model: CompiledModel, feed: Feed, calls: int) -> float:
+    """Median milliseconds inside native code."""
+    return model.benchmark(calls, feed, warm_up_for(calls)).median
+
+
 def calls_in(call: Call, seconds: float) -> int:
-    """How many calls fit in so long, within limits."""
+    """How many calls fit in so long, within limits; one where a call is long."""
+    if max(timed_calls(call, 1)) > LONG_CALL_MS:
+        return 1
     calls = int(1e3 * seconds / statistics.median(timed_calls(call, FEWEST_CALLS)))
     return min(max(calls, FEWEST_CALLS), MOST_CALLS)
 
 
 def timed_calls(call: Call, calls: int) -> list[float]:
-    """Milliseconds of single calls, after a warm-up."""
+    """Milliseconds of single calls, after a warm-up if there are several."""
     clock, samples = time.perf_counter, []
-    for _ in range(WARM_UP):
+    for _ in range(warm_up_for(calls)):
         call()
     for _ in range(calls):
         begin = clock()
         call()
         samples.append(1e3 * (clock() - begin))
     return samples
+
+
+def warm_up_for(calls: int) -> int:
+    """Calls that are made before so many timed ones."""
+    return WARM_UP if calls > 1 else 0
 
 
 def fastest(peer: Peer, path: Path, feed: Feed, cores: Sequence[int]) -> tuple[Setting, Opened]:
@@ -291,20 +305,25 @@ def open_torch(path: Path, feed: Feed, setting: Setting) -> Opened:
     def placed(array: Array) -> Any:
         return torch.from_numpy(array).contiguous(memory_format=layouts.get(array.ndim, torch.contiguous_format))
 
-    graph = onnx.load(path).graph
+    model = onnx.load(path)
+    graph, [opset] = model.graph, [item.version for item in model.opset_import if not item.domain]
     values: dict[str, Any] = {name: placed(array) for name, array in feed.items()}
     for item in graph.initializer:
         array = onnx.numpy_helper.to_array(item).copy()
-        values[item.name] = array.tolist() if array.dtype == np.int64 else placed(array)  # extents and axes are lists
-    functions, result = torch_functions(), graph.output[0].name
-    plan = []
-    for node in graph.node:
-        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-        plan.append((functions[node.op_type](attributes), list(node.input), node.output[0]))
+        as_python = array.dtype == np.int64 or not array.ndim  # extents and axes are lists, and factors numbers
+        values[item.name] = array.tolist() if as_python else placed(array)
+    result, kept = graph.output[0].name, {*values, graph.output[0].name}
+    plan: list[tuple[Function, list[str], str, list[str]]] = []
+    for node in reversed(graph.node):
+        last = [name for name in dict.fromkeys(node.input) if name not in kept]
+        kept.update(last)
+        plan.insert(0, (function_of(node, opset), list(node.input), node.output[0], last))
 
     def in_place() -> None:
-        for function, inputs, output in plan:
+        for function, inputs, output, last in plan:
             values[output] = function(*[values[name] for name in inputs])
+            for name in last:
+                del values[name]
 
     def plain() -> Array:
         for name, array in feed.items():
@@ -315,44 +334,6 @@ def open_torch(path: Path, feed: Feed, setting: Setting) -> Opened:
 
     kernels = [torch.backends.cpu.get_cpu_capability().replace("NO AVX", "DEFAULT")]  # two names of the same
     return Opened(plain, in_place, lambda: values[result].numpy(), kernels)
-
-
-def torch_functions() -> dict[str, Callable[[dict[str, Any]], Callable[..., Any]]]:
-    """By ONNX operator: from a node's attributes to the function of PyTorch that it is, for the operators of the suite."""
-    import torch
-
-    functional = torch.nn.functional
-
-    def sliced(x: Any, begins: list[int], ends: list[int], axes: list[int], steps: list[int]) -> Any:
-        cuts = {axis: slice(*cut) for axis, *cut in zip(axes, begins, ends, steps, strict=True)}
-        return x[tuple(cuts.get(axis, slice(None)) for axis in range(x.dim()))]
-
-    def padded(x: Any, pads: list[int]) -> Any:
-        pairs = list(zip(pads[: x.dim()], pads[x.dim() :], strict=True))
-        return functional.pad(x, [width for pair in reversed(pairs) for width in pair])
-
-    def convolved(a: dict[str, Any]) -> Callable[..., Any]:
-        rank = len(a["kernel_shape"])
-        function = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[rank]
-        spans = {"stride": a["strides"], "padding": a["pads"][:rank], "dilation": a["dilations"], "groups": a["group"]}
-        return lambda x, weight, bias=None: function(x, weight, bias, **spans)
-
-    return {
-        "MatMul": lambda a: torch.matmul,
-        "Mul": lambda a: torch.mul,
-        "Relu": lambda a: torch.relu,
-        "Softmax": lambda a: lambda x: torch.softmax(x, a["axis"]),
-        "ReduceL2": lambda a: lambda x: torch.linalg.vector_norm(x, dim=a["axes"]),
-        "LayerNormalization": lambda a: lambda x, scale, bias: functional.layer_norm(x, scale.shape, scale, bias),
-        "BatchNormalization": lambda a: lambda x, scale, bias, *moments: functional.batch_norm(x, *moments, scale, bias),
-        "Transpose": lambda a: lambda x: x.permute(a["perm"]),
-        "Reshape": lambda a: lambda x, shape: x.reshape(shape),
-        "Concat": lambda a: lambda *parts: torch.cat(parts, a["axis"]),
-        "Slice": lambda a: sliced,
-        "Pad": lambda a: padded,
-        "Conv": convolved,
-        "ConvTranspose": lambda a: lambda x, w: functional.conv_transpose2d(x, w, None, a["strides"], a["pads"][:2]),
-    }
 
 
 PEERS: Mapping[str, Peer] = {

@@ -114,19 +114,28 @@ def summarised(what: str, checks: Sequence[Check]) -> Check:
 
 
 class Checker:
-    """Compares a model with ONNX's evaluator (which runs once): outputs, the tensor before the softmax, kernels' results."""
+    """Compares a model with ONNX's evaluator (which runs once): outputs, the tensor before the softmax, kernels' results.
 
-    def __init__(self, model: ModelProto) -> None:
-        name, shape = input_of(model)
-        self.feed = {name: np.random.default_rng(INPUT_SEED).standard_normal(shape, dtype=np.float32)}
+    `feed` is by default random values for the one input. With `single`, the same network for a batch of one, the evaluator runs
+    that on one sample after the other; what has another shape in the batch is then not compared, outputs excepted.
+    """
+
+    def __init__(self, model: ModelProto, feed: Mapping[str, Array] | None = None, single: ModelProto | None = None) -> None:
+        self.feed = dict(feed) if feed is not None else random_feed(model)
         self.inner = before_softmax(model)
         parts = partition_model(model if self.inner is None else with_output(model, self.inner))
         known = {output for node in model.graph.node for output in node.output}
         self.outputs = [info.name for info in model.graph.output]
         self.results = [subgraph.output for subgraph in parts.subgraphs if subgraph.output in known]
+        names = list(dict.fromkeys([*parts.graph.outputs, *self.results]))
+        if single is None:
+            self.expected = reference_outputs(model, self.feed, names)
+        else:
+            self.expected = outputs_by_sample(single, self.feed, names)
+            shapes = {name: parts.graph.values[name].shape for name in self.results}
+            self.results = [name for name in self.results if self.expected[name].shape == shapes[name]]
         outputs = {**parts.graph.outputs, **{value: value for value in self.results}}
         self._parts = replace(parts, graph=replace(parts.graph, outputs=outputs))
-        self.expected = reference_outputs(model, self.feed, list(outputs))
 
     def check_tasks(self, records: Records | None, target: Target) -> list[Check]:
         """What every kernel call computes, and the tensor before the softmax, under the best schedules of the records."""
@@ -153,9 +162,26 @@ def check_shipped(path: Path, records: Records | None, target: Target) -> list[C
     return [compare("shipped output with the original weights", next(iter(outputs.values())), expected)]
 
 
+def random_feed(model: ModelProto) -> dict[str, Array]:
+    """Normal values for the one input, always the same ones."""
+    name, shape = input_of(model)
+    return {name: np.random.default_rng(INPUT_SEED).standard_normal(shape, dtype=np.float32)}
+
+
+def outputs_by_sample(single: ModelProto, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """Values of a network for a batch of one, evaluated for every sample of a feed and joined along the first axis."""
+    samples = len(next(iter(feed.values())))
+    found = [
+        reference_outputs(single, {name: array[index : index + 1] for name, array in feed.items()}, names)
+        for index in range(samples)
+    ]
+    return {name: np.concatenate([np.atleast_1d(values[name]) for values in found]) for name in names}
+
+
 def before_softmax(model: ModelProto) -> str | None:
-    """The tensor that the model's last softmax normalises, or None without a softmax."""
-    inputs = [node.input[0] for node in model.graph.node if node.op_type == "Softmax"]
+    """The tensor that a softmax turns into an output of the model, the last of them; None where no output is a softmax's."""
+    outputs = {info.name for info in model.graph.output}
+    inputs = [node.input[0] for node in model.graph.node if node.op_type == "Softmax" and node.output[0] in outputs]
     return inputs[-1] if inputs else None
 
 

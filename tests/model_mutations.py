@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 
-import networks
+import network_blocks as blocks
 from graph_interpreter import Array, make_model
 from onnx_operator_cases import CASES, Case
 from test_fallback import branches, inverse_between_kernels
@@ -30,8 +30,13 @@ WORDS = ("", "x", "SAME_UPPER", "reflect", "nearest", "linear", "NOTSET", "none"
 @functools.cache
 def originals() -> list[tuple[ModelProto, dict[str, Array]]]:
     """Models without a fault, with inputs."""
-    small = [networks.lstm_cell(4, 4), networks.inverted_residual(4, 6, 2), networks.unet_block(4, 8), branches()]
-    small += [networks.transformer_layer(16, 2, 4), inverse_between_kernels(), networks.generator_block(4, 3)]
+    small = [
+        blocks.lstm_cell(4, 4),
+        blocks.inverted_residual(4, 6, 2),
+        blocks.unet_block(4, 8),
+        branches(),
+    ]
+    small += [blocks.transformer_layer(16, 2, 4), inverse_between_kernels(), blocks.generator_block(4, 3)]
     return small * 8 + [_model_of(case) for case in CASES]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import networks
+import network_blocks as blocks
 from ansor_py.errors import AnsorError
 from ansor_py.graph import partition_model
 from ansor_py.search.__main__ import main
@@ -72,7 +72,12 @@ def test_a_run_of_several_stops_at_the_first_mistake(tmp_path: Path, capsys: pyt
 def test_damaged_models_are_errors_of_ours_or_models(seed: int) -> None:
     """Cut and flipped bytes: whatever ONNX makes of them, nothing but an AnsorError comes out."""
     rng = np.random.default_rng(seed)
-    content = (networks.lstm_cell(4, 4), networks.inverted_residual(4, 6, 2), branches(), networks.unet_block(4, 8))[seed][0]
+    content = (
+        blocks.lstm_cell(4, 4),
+        blocks.inverted_residual(4, 6, 2),
+        branches(),
+        blocks.unet_block(4, 8),
+    )[seed][0]
     data = content.SerializeToString()
     refused = 0
     for _ in range(60):

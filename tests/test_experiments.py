@@ -56,7 +56,7 @@ STUDIES = {  # scripts with the option, and the words with which they would exec
     "bench_evolution": None,
     "bench_scoring": None,
     "bench_memory": "",
-    "bench_models": "",
+    "bench_networks": "",
     "bench_ops": "",
     "bench_peak": "",
     "bench_regions": "",

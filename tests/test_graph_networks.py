@@ -12,7 +12,7 @@ from ansor_py.graph import compile, compile_partition, partition_model
 from ansor_py.graph.random_weights import find_light_models, randomise_constant_weights
 from ansor_py.graph.reference import reference_outputs
 from graph_interpreter import floats, interpret
-from networks import transformer_layer
+from network_blocks import transformer_layer
 
 
 def test_transformer_layer() -> None:

@@ -243,7 +243,7 @@ def test_peers_try_every_number_of_threads_and_keep_the_fastest(tmp_path: Path, 
     peer = contenders.Peer("json", lambda model, threads: iter([{"slow": 3.0}, {"slow": 1.0}, {"slow": 2.0}]), open_fake)
     monkeypatch.setattr(contenders, "threads_keep_to", lambda cores: True)
     times = iter([3.0, 1.0, 2.0] * contenders.SETTING_TURNS)
-    monkeypatch.setattr(contenders, "timed_calls", lambda call, calls: [1.0] if calls == 3 else [next(times)])
+    monkeypatch.setattr(contenders, "timed_calls", lambda call, calls: [1.0] if calls in (1, 3) else [next(times)])
     setting, opened = contenders.fastest(peer, tmp_path / "model.onnx", {}, [0])
     assert setting == {"slow": 1.0}
     assert opened.plain() == 1.0
@@ -251,3 +251,14 @@ def test_peers_try_every_number_of_threads_and_keep_the_fastest(tmp_path: Path, 
     times = iter([1.0] * 9)
     with pytest.raises(SystemExit, match="no setting keeps to the cores 0, 1"):
         contenders.fastest(peer, tmp_path / "model.onnx", {}, [0, 1])
+
+
+def test_long_calls_are_timed_once_and_without_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import contenders
+
+    calls: list[int] = []
+    for limit, expected in ((1e9, 1 + 2 * (contenders.WARM_UP + contenders.FEWEST_CALLS)), (-1.0, 2)):
+        monkeypatch.setattr(contenders, "LONG_CALL_MS", limit)
+        calls.clear()
+        assert contenders.median_ms(lambda: calls.append(1), 0.0) >= 0
+        assert len(calls) == expected
