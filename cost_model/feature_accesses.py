@@ -13,6 +13,7 @@ from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, innerm
 from ansor_py.target import Target
 
 SHUFFLED_RUN = 4  # neighbours of a scattered lane that a tile takes, from which on they are loaded as vectors and shuffled
+CLOSE = 4  # elements from one lane to the next up to which vectors that cover all lanes are loaded, and shuffled
 LOAD_KINDS = ("broadcast_loads", "contiguous_loads", "gathered_loads")
 ACCESS_FIELDS = (*LOAD_KINDS, "stores", "scattered_stores", "store_run", "inner_trips", "loop_trips")
 
@@ -48,8 +49,8 @@ def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
     footprint, strides = statement.footprint[1:, inside], strides[1:]
     loads = np.empty((3, statement.programs))
     loads[0] = (footprint * (strides == 0)).sum(axis=0)
-    # Lanes that are apart are loaded as vectors, and shuffled, where a tile takes neighbours of them, too.
-    shuffled = (strides > 1) & (statement.runs[1:, inside] >= SHUFFLED_RUN)
+    # Lanes that are apart are loaded as vectors, and shuffled, where they are close or a tile takes neighbours of them, too.
+    shuffled = (strides > 1) & ((strides <= CLOSE) | (statement.runs[1:, inside] >= SHUFFLED_RUN))
     loads[1] = (np.ceil(footprint / lanes) * ((strides == 1) + 2.0 * shuffled)).sum(axis=0)
     loads[2] = (footprint * ((strides > 1) & ~shuffled)).sum(axis=0)
     loads *= statement.inner[0] / statement.inner[inside]

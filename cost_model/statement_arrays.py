@@ -25,6 +25,7 @@ from ansor_py.lower.affine import Affine, Atom, Number, from_expr
 from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds
 from ansor_py.lower.register_tile import StageTile
 from ansor_py.schedule.state import Annotation, State
+from ansor_py.target import Target
 from ansor_py.te.expr import DTYPE_BYTES, Reduce
 from ansor_py.te.tensor import Tensor
 
@@ -116,6 +117,19 @@ class StatementArrays:
         """The same; None if the statement does not reduce in a loop of its own."""
         reduces = isinstance(self.bounds.body, Reduce) and any(loop.kind == "reduction" for loop in self.bounds.loops)
         return self.tile_depth if reduces else None
+
+    @property
+    def reduction_loops(self) -> list[int]:
+        """Positions of the reduction loops right around the tile, innermost first."""
+        first = len(self.bounds.enclosing)
+        return [first + position for position in self.tile.reduction_loops(self.bounds)]
+
+    def tile_registers(self, target: Target) -> Floats:
+        """Vector registers [n] that the tile takes."""
+        own = self.extents[len(self.bounds.enclosing) :].astype(np.int64)
+        extents = {loop.name: extent for loop, extent in zip(self.bounds.loops, own, strict=True)}
+        rows, vectors = np.asarray(self.tile.rows(extents)), np.asarray(self.tile.vectors(extents))
+        return np.asarray(self.tile.kernel.registers(rows, vectors, target), dtype=np.float64)
 
 
 def joined(statements: Sequence[StatementArrays]) -> StatementArrays:

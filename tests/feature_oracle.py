@@ -12,6 +12,7 @@ import itertools
 import math
 
 from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statements
+from ansor_py.schedule.micro_kernels import MICRO_KERNELS, micro_kernel_for
 from ansor_py.schedule.state import State
 from ansor_py.target import Target
 from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, reads_of, walk
@@ -426,7 +427,7 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
     for use, stride in zip(item.uses[1:], strides[1:], strict=True):
         loads = math.ceil(footprint(use, tile) / lanes) if stride == 1 else footprint(use, tile)
         kind = "broadcast_loads" if stride == 0 else "contiguous_loads" if stride == 1 else "gathered_loads"
-        if stride > 1 and _run(use, tile) >= 4:
+        if 2 <= stride <= 4 or (stride > 1 and _run(use, tile) >= 4):
             kind, loads = "contiguous_loads", 2 * math.ceil(footprint(use, tile) / lanes)
         fields[kind] += iteration_count(around) * loads
     fields["stores"] = raw["iterations"] * _vector_share(item, target) / max(1, raw["accumulation_run"])
@@ -451,10 +452,7 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     waiting, spilled = 1.0, 0.0
     if start is not None:
         waiting = max(1.0, core.latency * core.vector_units / emitted)
-        ahead = max(0.0, emitted * math.prod(factors) - 80) / 6
-        ahead += _shared_vectors(item, around, factors, target) if ahead else 0.0
-        steps = iteration_count(around)
-        spilled = steps * max(0.0, emitted + raw["contiguous_loads"] / steps + 1 + ahead - target.vector_registers)
+        spilled = iteration_count(around) * max(0.0, _registers(state, item, around, target) - target.vector_registers)
     cycles = {"compute_cycles": raw["iterations"] * share * weight / core.vector_units * waiting}
     loads = raw["broadcast_loads"] + 3 * (raw["contiguous_loads"] + raw["gathered_loads"] + spilled)
     cycles["load_cycles"] = loads / core.loads
@@ -483,17 +481,17 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     return cycles
 
 
-def _shared_vectors(item: Located, around: tuple[Loop, ...], factors: list[float], target: Target) -> float:
-    """Vectors that unrolled steps load more than once between them."""
+def _registers(state: State, item: Located, around: tuple[Loop, ...], target: Target) -> float:
+    """Accumulators, the operand that stays, one of the other, and a copy where an instruction overwrites what stays."""
     tile = item.loops[len(around) :]
-    first = next((position for position, factor in enumerate(factors) if factor > 1), len(around))
-    vectorised = [loop for loop in item.loops if loop.annotation == "vectorize"]
-    total = 0.0
-    for use in item.uses[1:]:
-        if vectorised and stride_along(use, vectorised[-1]) == 1:
-            times = footprint(use, tile) * iteration_count(around[first:]) / footprint(use, item.loops[first:])
-            total += math.ceil(footprint(use, tile) / _lanes(item, target)) * (times - 1)
-    return total
+    rows = math.prod(loop.extent for loop in tile if loop.annotation != "vectorize")
+    vectors = math.prod(math.ceil(loop.extent / _lanes(item, target)) for loop in tile if loop.annotation == "vectorize")
+    stated = state.stage(item.statement.stage).register_tile
+    kernel = (
+        micro_kernel_for(state.body(item.statement.stage), target) if stated is None else MICRO_KERNELS[stated.micro_kernel]
+    )
+    stays = min(rows, vectors) if kernel.operands else vectors
+    return rows * vectors + stays + 1 + (1 if stays > 1 and target.overwrites_operands else 0)
 
 
 def _unrolled(item: Located, around: tuple[Loop, ...], emitted: float) -> list[float]:

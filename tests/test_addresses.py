@@ -52,7 +52,7 @@ def test_products_of_outer_variables_are_computed_outside_of_inner_loops(target:
 
 def test_an_integer_that_was_needed_in_an_inner_block_is_known_in_its_siblings() -> None:
     text = FunctionText(set())
-    emitter = ExpressionEmitter(text, Simplifier({"i": (0, 9), "j": (0, 9)}), {})
+    emitter = ExpressionEmitter(text, Simplifier({"i": (0, 9), "j": (0, 9)}), {}, Target.baseline())
     with text.loop("0", "10", []) as outer:
         emitter.enter(outer.index)
         emitter.coordinates["i"] = Coordinate(outer.index)

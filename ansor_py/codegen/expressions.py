@@ -1,9 +1,10 @@
 """Scalar expressions to LLVM instructions, in one lane or in many.
 
 An expression that depends on the lane variable has a vector value, any other stays scalar and is broadcast where it meets one.
-Reads become contiguous vector loads, broadcasts or gathers by the stride of the lane variable, masked under a predicate.
+Reads become contiguous vector loads, broadcasts, strided loads or gathers by the stride of the lane variable, masked under a
+predicate.
 
-    emitter = ExpressionEmitter(text, simplifier, {"A": "%a"})
+    emitter = ExpressionEmitter(text, simplifier, {"A": "%a"}, target)
     emitter.coordinates["i"] = Coordinate("%i")
     emitter.value(a[i] * 2.0, predicate=None)      # Value("%v3", "float32")
 """
@@ -16,9 +17,11 @@ from typing import TypeAlias
 from ansor_py.codegen.addresses import INTEGER_INSTRUCTIONS, REGISTER_TYPES, AddressEmitter, Coordinate, Value, memory_type
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.select_branches import Placement, placement
+from ansor_py.codegen.strided_loads import load_strided
 from ansor_py.codegen.vector_math import expand
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.errors import CodegenError
+from ansor_py.target import Target
 from ansor_py.te.expr import (
     DTYPE_BYTES,
     FLOAT_DTYPES,
@@ -44,11 +47,11 @@ _FLOAT_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq
 
 
 class ExpressionEmitter(AddressEmitter):
-    """Emits expressions of any dtype. Loads are remembered until `forget_values`. `rounds` is `Target.rounds_vectors`."""
+    """Emits expressions of any dtype. Loads are remembered until `forget_values`."""
 
-    def __init__(self, text: FunctionText, simplifier: Simplifier, pointers: dict[str, str], rounds: bool = True) -> None:
+    def __init__(self, text: FunctionText, simplifier: Simplifier, pointers: dict[str, str], target: Target) -> None:
         super().__init__(text, simplifier, pointers)
-        self.rounds = rounds
+        self.target = target
         self.registers: dict[str, Value] = {}
         self._values: dict[object, Value] = {}
         self._placements: dict[int, Placement] = {}
@@ -285,7 +288,7 @@ class ExpressionEmitter(AddressEmitter):
     def _call(self, function: str, arguments: Sequence[Value]) -> Value:
         values, lanes = self._aligned(*arguments)
         names = tuple(value.name for value in values)
-        result = expand(function, names if len(names) > 1 else names[0], values[0].type, self.text, self.rounds)
+        result = expand(function, names if len(names) > 1 else names[0], values[0].type, self.text, self.target.rounds_vectors)
         return Value(result, values[0].dtype, lanes)
 
     # Memory.
@@ -325,6 +328,10 @@ class ExpressionEmitter(AddressEmitter):
                 f"ptr, {mask.type}, {vector}",
             )
             return self._from_memory(loaded, dtype, lanes)
+        mask_or_none = self.broadcast(predicate, lanes) if predicate is not None else None
+        strided = load_strided(self, read.tensor, flat, stride, lanes, mask_or_none, self.target.gathers) if stride else None
+        if strided is not None:
+            return self._from_memory(strided, dtype, lanes)
         loaded = self.text.call(
             vector,
             f"llvm.masked.gather.{suffix}.v{lanes}p0",

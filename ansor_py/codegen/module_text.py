@@ -146,7 +146,7 @@ def _nest_function(
             text.lines.append(f"  {pointers[name]} = alloca [{size} x i8], align {ALIGNMENT}")
         else:
             parameters.append(f"ptr noalias nonnull align {_alignment(program.buffers[name])} {pointers[name]}")
-    expressions = ExpressionEmitter(text, Simplifier(program.ranges), pointers, target.rounds_vectors)
+    expressions = ExpressionEmitter(text, Simplifier(program.ranges), pointers, target)
     emitter = _NodeEmitter(text, expressions, target)
     if region.parallel:
         with text.loop("%lo", "%hi", []) as loop:

@@ -9,11 +9,11 @@ template and genes the numbers are arrays over the population (design, Idea 2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ansor_py.errors import LoweringError
-from ansor_py.lower.affine import Number
+from ansor_py.lower.affine import Number, choose, larger, smaller
 from ansor_py.lower.bounds import StageBounds
 from ansor_py.schedule.micro_kernels import MICRO_KERNELS, MicroKernel, micro_kernel_for
 from ansor_py.target import Target
@@ -54,6 +54,27 @@ class StageTile:
     def accumulators(self, extents: Mapping[str, Number]) -> Number:
         """Vectors (scalars where nothing runs in lanes) in the whole tile."""
         return self.rows(extents) * self.vectors(extents)
+
+    def reduction_loops(self, b: StageBounds) -> list[int]:
+        """Positions of the reduction loops right around the tile, innermost first; accumulators stay through them."""
+        position = self.first
+        while position > 0 and b.loops[position - 1].kind == "reduction":
+            position -= 1
+        return list(reversed(range(position, self.first)))
+
+
+def steps_in_a_row(extents: Sequence[Number], emitted: Number, limit: Number) -> list[Number]:
+    """How many iterations of reduction loops, innermost first, are emitted in a row of what `emitted` instructions take.
+
+    As many as the unroll limit has room for; of a loop outside only if the one inside is emitted as a whole.
+    """
+    found: list[Number] = []
+    unrolling: Number = 1
+    for extent in extents:
+        found.append(larger(1, smaller(extent, unrolling * limit // emitted)))
+        emitted = emitted * found[-1]
+        unrolling = choose(found[-1] == extent, unrolling, 0)
+    return found
 
 
 def register_tile(b: StageBounds, target: Target) -> StageTile:

@@ -78,6 +78,11 @@ class Target:
         return self.architecture != "x86-64" or self.vector_bytes > 16 or "+sse4.1" in self.features.split(",")
 
     @property
+    def gathers(self) -> bool:
+        """Whether lanes that lie apart are loaded by one instruction that is worth it: AVX-512, and vectors of RISC-V."""
+        return self.architecture == "riscv64" or self.vector_bytes == 64
+
+    @property
     def overwrites_operands(self) -> bool:
         """Whether a result takes the place of an operand, which has to be copied if it is used again: x86-64 before AVX."""
         return self.architecture == "x86-64" and self.vector_bytes == 16 and "+avx" not in self.features.split(",")

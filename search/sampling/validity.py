@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.errors import PlugInError, plug_in
-from ansor_py.lower.affine import Number, choose, larger, smaller
+from ansor_py.lower.affine import Number, choose
 from ansor_py.lower.bounds import Bounds, StageBounds, bounded
-from ansor_py.lower.register_tile import StageTile, register_tile
+from ansor_py.lower.register_tile import StageTile, register_tile, steps_in_a_row
 from ansor_py.schedule.access import formula_instructions
 from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes, Population
@@ -145,16 +145,14 @@ def stage_instructions(b: StageBounds, tile: StageTile, limit: Number) -> Number
     copies: Number = 1
     for name in tile.loops:
         copies = copies * (1 + _has_tail(b, name))
-    unrolling: Number = 1  # becomes 0 at the first loop that is not unrolled completely
-    for loop in reversed(b.loops[: tile.first]):
+    around = [b.loops[position] for position in tile.reduction_loops(b)]
+    for loop, steps in zip(around, steps_in_a_row([loop.extent for loop in around], emitted, limit), strict=True):
+        emitted = emitted * steps
+        copies = copies * (1 + choose(steps > 1, _has_tail(b, loop.name), 0))
+    for loop in b.loops[: tile.first - len(around)]:
         if loop.annotation == "unroll":
             emitted = emitted * loop.extent
             copies = copies * (1 + _has_tail(b, loop.name))
-        elif loop.kind == "reduction":
-            factor = larger(1, smaller(loop.extent, unrolling * limit // emitted))
-            emitted = emitted * factor
-            copies = copies * (1 + choose(factor > 1, _has_tail(b, loop.name), 0))
-            unrolling = choose(factor == loop.extent, unrolling, 0)
     return emitted * copies * formula_instructions(b.body)
 
 

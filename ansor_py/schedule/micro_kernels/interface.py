@@ -13,13 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ansor_py.target import Target
 from ansor_py.te.expr import Binary, Expr, Reduce
 
 # Along what an operand moves inside a tile: a broadcast for every row, or a vector for every vector of a row.
 Along = Literal["rows", "lanes"]
+
+
+Count = TypeVar("Count", int, NDArray[np.int64])  # a number, or one for each program of a population
 
 
 class UpdateWriter(Protocol):
@@ -62,14 +68,14 @@ class MicroKernel:
     update: Update | None
     features: frozenset[str] = field(default=frozenset())
 
-    def registers(self, rows: int, vectors: int, target: Target) -> int:
-        """Vector registers for `rows` times `vectors` accumulators and for what is at hand of the operands.
+    def registers(self, rows: Count, vectors: Count, target: Target) -> Count:
+        """Vector registers for `rows` times `vectors` accumulators and for what is at hand of the operands; arrays or numbers.
 
         Of a product either the vectors of one operand stay while the other's broadcasts come one by one, or the other way
         round; a formula's rows come one by one. Where instructions overwrite their operands, one that stays is copied first.
         """
-        kept = min(rows, vectors) if self.keeps_either else vectors
-        return rows * vectors + kept + 1 + (target.overwrites_operands and kept > 1)
+        kept = vectors - (vectors - rows) * (vectors > rows) if self.keeps_either else vectors  # the fewer of the two
+        return rows * vectors + kept + 1 + (kept > 1) * target.overwrites_operands
 
     @property
     def keeps_either(self) -> bool:

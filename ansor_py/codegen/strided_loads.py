@@ -1,0 +1,84 @@
+"""Loads of lanes whose elements lie a constant distance apart: a strided convolution or pooling reads its rows so.
+
+Close elements are taken from vectors that cover them, with a shuffle for each vector after the first. The last vector ends with
+the last element, so that nothing beyond it is read:
+
+    x[0], x[2], x[4], x[6]   <-   x[0 1 2 3], x[3 4 5 6]
+
+Where a CPU does not gather by itself others are loaded one by one, at constant distances from one address: LLVM would compute
+a vector of addresses and take it apart again.
+"""
+
+from __future__ import annotations
+
+from ansor_py.codegen.addresses import AddressEmitter, Value, memory_type
+from ansor_py.te.expr import DTYPE_BYTES
+from ansor_py.te.simplify import Linear
+from ansor_py.te.tensor import Tensor
+
+MOST_VECTORS = 4  # so many vectors and shuffles are fewer instructions than a load for each lane
+
+
+def load_strided(
+    emitter: AddressEmitter, tensor: Tensor, flat: Linear, stride: int, lanes: int, mask: Value | None, gathers: bool
+) -> str | None:
+    """The elements at `flat` and every `stride` on; of a mask that is a constant prefix those that it names, else zeros.
+
+    None where a gather is better, or under another mask.
+    """
+    count = lanes if mask is None else _prefix(mask)
+    if not count:
+        return None
+    span = (count - 1) * abs(stride) + 1
+    base = emitter.address(tensor, flat)
+    if abs(stride) <= MOST_VECTORS and span >= lanes:
+        return _from_vectors(emitter, tensor, base, stride, lanes, count)
+    return None if gathers else _one_by_one(emitter, tensor, base, stride, lanes, count)
+
+
+def _prefix(mask: Value) -> int:
+    """How many lanes a mask has if it is a constant and they are the first ones; else 0."""
+    if not mask.name.startswith("<"):
+        return 0
+    words = mask.name.strip("<>").split(", ")
+    count = words.count("i1 true")
+    return count if all(word == "i1 true" for word in words[:count]) else 0
+
+
+def _from_vectors(emitter: AddressEmitter, tensor: Tensor, base: str, stride: int, lanes: int, count: int) -> str:
+    kind, size, text = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype], emitter.text
+    vector, distance = f"<{lanes} x {kind}>", abs(stride)
+    span = (count - 1) * distance + 1
+    lowest = -(span - 1) if stride < 0 else 0  # of all elements, counted from that of lane 0
+    wanted = [lane * distance if stride > 0 else span - 1 - lane * distance for lane in range(count)]
+    starts = [min(start, span - lanes) for start in range(0, span, lanes)]
+    result = ""
+    taken = [-1] * lanes
+    for number, start in enumerate(starts):
+        address = text.emit(f"getelementptr inbounds {kind}, ptr {base}, i64 {lowest + start}")
+        loaded = text.emit(f"load {vector}, ptr {address}, align {size}")
+        order: list[int] = []
+        for lane in range(lanes):
+            element = wanted[lane] - start if lane < count else -1
+            is_here = taken[lane] < 0 and 0 <= element < lanes
+            order.append(element + (lanes if number else 0) if is_here else lane if taken[lane] >= 0 else -1)
+            if is_here:
+                taken[lane] = number
+        words = ", ".join("i32 poison" if index < 0 else f"i32 {index}" for index in order)
+        first, second = (result, loaded) if number else (loaded, "poison")
+        result = text.emit(f"shufflevector {vector} {first}, {vector} {second}, <{lanes} x i32> <{words}>")
+    if count == lanes:
+        return result
+    exists = ", ".join(f"i1 {'true' if lane < count else 'false'}" for lane in range(lanes))
+    return text.emit(f"select <{lanes} x i1> <{exists}>, {vector} {result}, {vector} zeroinitializer")
+
+
+def _one_by_one(emitter: AddressEmitter, tensor: Tensor, base: str, stride: int, lanes: int, count: int) -> str:
+    kind, size, text = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype], emitter.text
+    vector = f"<{lanes} x {kind}>"
+    result = "zeroinitializer" if count < lanes else "poison"
+    for lane in range(count):
+        address = text.emit(f"getelementptr inbounds {kind}, ptr {base}, i64 {lane * stride}") if lane else base
+        loaded = text.emit(f"load {kind}, ptr {address}, align {size}")
+        result = text.emit(f"insertelement {vector} {result}, {kind} {loaded}, i64 {lane}")
+    return result
