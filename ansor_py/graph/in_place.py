@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -177,6 +178,14 @@ def time_variants(models: Sequence[CompiledModel]) -> list[NDArray[np.float64]]:
         calls = [model.time_calls(feed, repeats)[:, : len(plan.calls)] for model in models]
         turns.append(np.array([np.median(times @ is_call_of, axis=0) for times in calls]))
     return turns
+
+
+def default_seconds(model: CompiledModel, untuned: BuiltSchedules) -> dict[str, float]:
+    """By workload key the seconds per call of each kernel inside the untuned model."""
+    medians = np.median(np.array(time_variants([model]))[:, 0], axis=0)
+    calls = Counter(call.kernel for call in model.plan.calls)
+    seconds = {symbol: float(time) / calls[symbol] for symbol, time in zip(kernels_of(model.plan), medians, strict=True)}
+    return {key: max(seconds[kernel.symbol], LEAST_SECONDS) for key, kernel in untuned[0].items()}
 
 
 def program_seconds(variants: Variants, turns: Sequence[NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:

@@ -67,6 +67,7 @@ class Workload(ABC):
     tuned: float | None = None
     choice: InPlaceChoice | None = None  # what was chosen inside the network
     interrupted = False  # while that was done
+    default_seconds: Mapping[str, float] = {}  # inside the network, by workload key
 
     @abstractmethod
     def load(self, settings: Settings, timer: PhaseTimer) -> None:
@@ -97,7 +98,7 @@ class Workload(ABC):
         weights: dict[str, float] = {}
         for task in self.tasks:
             weights[task.workload_key] = weights.get(task.workload_key, 0.0) + task.weight
-        return Network(self.name, weights)
+        return Network(self.name, weights, self.default_seconds)
 
 
 class ModelWorkload(Workload):
@@ -134,7 +135,7 @@ class ModelWorkload(Workload):
     def prepare(self, timer: PhaseTimer, console: Console) -> None:
         """Compile and benchmark the default schedules; with a virtual runner nothing is run."""
         from ansor_py.graph.compilation import link_partition
-        from ansor_py.graph.in_place import time_in_turns
+        from ansor_py.graph.in_place import default_seconds, time_in_turns
         from ansor_py.graph.schedule_choice import build_schedules
 
         target = self._settings.target
@@ -149,6 +150,8 @@ class ModelWorkload(Workload):
             return
         with timer.phase("benchmark"):
             [self.untuned] = time_in_turns([self._model])
+            if self._settings.in_place:
+                self.default_seconds = default_seconds(self._model, self._built)
         say(console, f"{self.name}: {len(self.tasks)} tasks; untuned {self.untuned * 1e3:.4g} ms on {target.summary()}")
 
     def take(self, result: TuningResult, timer: PhaseTimer) -> None:
@@ -166,6 +169,7 @@ class ModelWorkload(Workload):
         """Choose programs inside the network and save it. Where that cannot be done, or is interrupted, those that were best
         alone are taken, unless together they are slower than the default schedules."""
         if self._settings.in_place and self._contenders:
+            say(console, f"{self.name}: timing the best programs of each task inside the model")
             try:
                 self._choose_in_place(timer)
             except KeyboardInterrupt:
