@@ -274,11 +274,11 @@ def best_first(records: Iterable[Record]) -> list[Record]:
     but before all others the one that a network chose in place, unless one that the network did not try is clearly faster.
     """
     valid = sorted((record for record in records if record.valid), key=lambda record: record.cost)
-    tried = [(record, record.result.in_place) for record in valid if record.result.in_place is not None]
-    chosen = [(place.seconds, number) for number, (_, place) in enumerate(tried) if place.chosen]
-    if not chosen or tried[0][0].cost > CLOSE * valid[0].cost:
+    tried = [record for record in valid if record.result.in_place is not None]
+    chosen = {place.seconds: record for record in tried if (place := record.result.in_place) and place.chosen and place.seconds}
+    if not chosen or tried[0].cost > CLOSE * valid[0].cost:
         return valid
-    first = tried[min(chosen)[1]][0]
+    first = chosen[min(chosen)]
     return [first, *(record for record in valid if record is not first)]
 
 

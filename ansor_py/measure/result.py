@@ -38,9 +38,12 @@ class Span(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InPlace(Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds per call inside the network that was tuned, other kernels before it, and whether the network took the program."""
+    """Seconds per call inside the network that was tuned, other kernels before it, and whether the network took the program.
 
-    seconds: Annotated[float, Meta(ge=LEAST_SECONDS)]
+    None for a program that looked as fast as those that were tried, but not when it was measured again.
+    """
+
+    seconds: Annotated[float, Meta(ge=LEAST_SECONDS)] | None
     chosen: bool
 
 

@@ -69,7 +69,8 @@ class Run:
                 workload.take(result, timer)
             self._write_summary(run, result, networks, timer)  # in case that what follows fails
             for workload, model in zip(self._workloads, self._model_paths(run), strict=True):
-                workload.finish(model, timer, self._console)
+                in_place = self._settings.in_place and not any(other.interrupted for other in self._workloads)
+                workload.finish(model, in_place, timer, self._console)
             if any(workload.interrupted for workload in self._workloads):
                 result, outcome = replace(result, interrupted=True), "interrupted"
             result = self._take_choices(run, result)
@@ -150,11 +151,11 @@ class Run:
         """
         spent: dict[str, float] = {}
         chosen: dict[str, InPlaceChoice] = {}
-        for workload in self._workloads:
-            for key, item in workload.choice.tasks.items() if workload.choice is not None else ():
-                seconds = workload.network.weights[key] * item.seconds
+        for network, choice in [(workload.network, workload.choice) for workload in self._workloads if workload.choice]:
+            for key, item in choice.tasks.items():
+                seconds = network.weights[key] * item.seconds
                 if seconds > spent.get(key, 0.0):
-                    spent[key], chosen[key] = seconds, workload.choice
+                    spent[key], chosen[key] = seconds, choice
         run.add_times_in_place(result.records, {key: choice.records[key] for key, choice in chosen.items()})
         items = [(item, chosen.get(item.task.workload_key)) for item in result.tasks]
         tasks = [item if c is None else replace(item, in_place=c.tasks[item.task.workload_key]) for item, c in items]

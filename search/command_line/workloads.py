@@ -82,8 +82,8 @@ class Workload(ABC):
         """Take up what the search found."""
 
     @abstractmethod
-    def finish(self, path: Path, timer: PhaseTimer, console: Console) -> None:
-        """Compile what is best and write it."""
+    def finish(self, path: Path, in_place: bool, timer: PhaseTimer, console: Console) -> None:
+        """Compile what is best and write it, after timing programs inside the network if `in_place`."""
 
     @property
     def short_name(self) -> str:
@@ -165,10 +165,10 @@ class ModelWorkload(Workload):
             self.untuned = total([None if i.default_seconds is None else weight * i.default_seconds for weight, i in items])
             self.tuned = total([None if i.latency is None else weight * i.latency for weight, i in items])
 
-    def finish(self, path: Path, timer: PhaseTimer, console: Console) -> None:
+    def finish(self, path: Path, in_place: bool, timer: PhaseTimer, console: Console) -> None:
         """Choose programs inside the network and save it. Where that cannot be done, or is interrupted, those that were best
         alone are taken, unless together they are slower than the default schedules."""
-        if self._settings.in_place and self._contenders:
+        if in_place and self._contenders:
             say(console, f"{self.name}: timing the best programs of each task inside the model")
             try:
                 self._choose_in_place(timer)
@@ -245,7 +245,7 @@ class OperatorWorkload(Workload):
             with timer.phase("benchmark"):
                 self.untuned = self.tuned = _default_seconds(task, self._settings)
 
-    def finish(self, path: Path, timer: PhaseTimer, console: Console) -> None:
+    def finish(self, path: Path, in_place: bool, timer: PhaseTimer, console: Console) -> None:
         """Compile the kernel and save it."""
         from ansor_py.graph import compile_task
 

@@ -28,6 +28,7 @@ from msgspec import structs
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import LostLine, Record, RecordWriter, read_records
+from ansor_py.measure.result import InPlace
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import ACCURACY_COLUMNS, RoundAccuracy
 from ansor_py.search.loop.events import Event, Restored, Stopped, TrialsMeasured
@@ -139,14 +140,21 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
     def add_times_in_place(self, records: Sequence[Record], timed: Mapping[str, Sequence[Record]]) -> None:
         """Append the lines of trials anew that were timed inside the network: `timed` of all `records`, by workload key.
 
-        What an earlier search had chosen for these tasks is chosen no longer.
+        What an earlier search had chosen for these tasks is chosen no longer, and what looked faster than all that was tried,
+        but was not when it was measured again, is marked as well: nothing new is known of it.
         """
         times = {(key, record.trial): record.result.in_place for key, mine in timed.items() for record in mine}
+        least: dict[str, float] = {}
+        for record in records:
+            if (record.workload_key, record.trial) in times:
+                least[record.workload_key] = min(least.get(record.workload_key, math.inf), record.cost)
         again = []
         for record in records:
             before, now = record.result.in_place, times.get((record.workload_key, record.trial))
             if now is None and before is not None and record.workload_key in timed:
                 now = structs.replace(before, chosen=False)
+            elif now is None and record.cost < least.get(record.workload_key, 0.0):
+                now = InPlace(None, chosen=False)
             if now is not None and now != before:
                 again.append(structs.replace(record, result=structs.replace(record.result, in_place=now)))
         self._writer.write(again)
