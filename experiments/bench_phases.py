@@ -36,8 +36,8 @@ MEANING = {
     "build": "lower and compile candidates while no program runs",
     "run": "time candidates",
     "other": "start and stop workers, records, progress",
-    "compile": "compile the whole model, untuned and tuned",
-    "benchmark": "time the whole model, untuned and tuned",
+    "compile": "compile the whole model, untuned and with the best few programs of each task",
+    "benchmark": "time the whole model, untuned, with those programs, and tuned",
 }
 
 

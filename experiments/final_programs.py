@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ansor_py.measure import MeasureInput, MeasureResult, Record, create_measurer, read_records
 from ansor_py.schedule.task import Task
-from ansor_py.search.loop.results import DEFAULT_OPERATOR
 from ansor_py.search.loop.retiming import contenders_of, retime
 from ansor_py.search.loop.run_directory import RECORDS
 
@@ -40,4 +39,4 @@ def retimed_ms(task: Task, runs: Sequence[Path], runner: str) -> list[float]:
 
 def _finds(run: Path, key: str) -> list[Record]:
     records, _ = read_records(run / RECORDS)
-    return contenders_of([item for item in records if item.workload_key == key and item.origin.operator != DEFAULT_OPERATOR])
+    return contenders_of([item for item in records if item.workload_key == key and not item.is_default])

@@ -21,7 +21,7 @@ from ansor_py.measure.records import (
     credible_records,
     read_records,
 )
-from ansor_py.measure.result import ERROR_KINDS, ErrorKind, MeasureResult, Span
+from ansor_py.measure.result import ERROR_KINDS, ErrorKind, InPlace, MeasureResult, Span
 from ansor_py.target import Target
 
 _finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -45,6 +45,7 @@ _results = st.builds(
     output_checked=st.booleans(),
     build=st.none() | _spans,
     run=st.none() | _spans,
+    in_place=st.none() | st.builds(InPlace, st.none() | st.floats(1e-9, 1e9), st.booleans()),
 )
 _records = st.builds(
     Record,
@@ -86,6 +87,7 @@ WRONG_FIELDS: list[tuple[str, object, str]] = [
     ("result.build.started", None, "$.result.build.started"),
     ("result.build.phases", {"parse": "long"}, "$.result.build.phases[...]"),
     ("result.error", "gremlins", "Invalid enum value 'gremlins' - at `$.result.error`"),
+    ("result.in_place", {"seconds": 0.0, "chosen": True}, "Expected `float` >= 1e-09 - at `$.result.in_place.seconds`"),
     ("result.verdict", "good", "Object contains unknown field `verdict` - at `$.result`"),
     ("steps", [1, 2], "$.steps[0]"),
     ("steps", [["split"], {"kind": "split"}], "$.steps[1]"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ansor_py.graph.compilation import compile, compile_partition
     from ansor_py.graph.compiled import BenchmarkStats, CompiledModel, load
+    from ansor_py.graph.in_place import build_variants, choose_in_place
     from ansor_py.graph.model_tasks import extract_tasks, partition_model
     from ansor_py.graph.onnx_import import import_model
     from ansor_py.graph.task_model import compile_task
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BenchmarkStats",
     "CompiledModel",
+    "build_variants",
+    "choose_in_place",
     "compile",
     "compile_partition",
     "compile_task",
@@ -35,6 +38,8 @@ _OWNERS = {
     "BenchmarkStats": "compiled",
     "CompiledModel": "compiled",
     "load": "compiled",
+    "build_variants": "in_place",
+    "choose_in_place": "in_place",
     "compile": "compilation",
     "compile_partition": "compilation",
     "compile_task": "task_model",

@@ -20,7 +20,7 @@ from ansor_py.graph.model_tasks import Model, partition_model, target_of
 from ansor_py.graph.partition import Partition, Subgraph
 from ansor_py.graph.planning import least_memory, make_plan, pack_weights
 from ansor_py.graph.run_function import run_function_ir
-from ansor_py.graph.schedule_choice import Records, build_schedules, records_of_tasks
+from ansor_py.graph.schedule_choice import BuiltSchedules, Records, build_schedules, records_of_tasks
 from ansor_py.target import Target
 
 if TYPE_CHECKING:
@@ -72,19 +72,26 @@ def compile_partition(
     tell = progress or (lambda text: None)
     for note in parts.graph.notes:
         tell(f"note: {note}")
-    what = f"model '{parts.graph.name}'"
-    require_memory(least_memory(parts), what)
+    require_memory(least_memory(parts), f"model '{parts.graph.name}'")
     known = records_of_tasks(records, parts.tasks, machine, used, allow_untuned)
-    kernels, schedules = build_schedules(parts.tasks, known, machine, used, workers, tell)
-    planned = make_plan(parts, kernels, machine, used, schedules)
-    require_memory(planned.plan.memory, what)
-    objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
-    objects["run"] = compile_module(run_function_ir(planned.plan), machine).code
-    compiled = CompiledModel(planned.plan, objects, pack_weights(parts.graph, planned), _fallback_models(parts))
+    compiled = link_partition(parts, build_schedules(parts.tasks, known, machine, used, workers, tell), machine, used)
     if compiled.fallback_nodes:
         listed = ", ".join(str(node) for node in compiled.fallback_nodes)
         tell(f"not compiled, but run by ONNX's reference evaluator: {listed}")
     return compiled
+
+
+def link_partition(parts: Partition, built: BuiltSchedules, target: Target, threads: int) -> CompiledModel:
+    """The compiled model of a partition and one kernel for each of its tasks, as `build_schedules` makes them.
+
+    Raises SizeError for one that needs more memory than there is.
+    """
+    kernels, schedules = built
+    planned = make_plan(parts, kernels, target, threads, schedules)
+    require_memory(planned.plan.memory, f"model '{parts.graph.name}'")
+    objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
+    objects["run"] = compile_module(run_function_ir(planned.plan), target).code
+    return CompiledModel(planned.plan, objects, pack_weights(parts.graph, planned), _fallback_models(parts))
 
 
 def _fallback_models(parts: Partition) -> list[bytes]:

@@ -195,6 +195,14 @@ class CompiledModel:
         Medians over `repeats` runs, timed in native code, after one that warms up. Without a `feed` the inputs are seeded
         random values. Takes about a second more to measure the machine's rates. Raises FeedError like `run`.
         """
+        seconds = np.median(self.time_calls(feed, repeats), axis=0)
+        return profile_of(self.plan, seconds, rates_of(self.target, allowed_threads(self.plan.threads)))
+
+    def time_calls(self, feed: Mapping[str, Any] | None = None, repeats: int = 20) -> NDArray[np.float64]:
+        """Seconds of every kernel call in the order of the plan, then of every node between them: float64[repeats, calls].
+
+        Timed like a `profile`, which is the medians of them.
+        """
         feed = random_feed(self.plan) if feed is None else feed
         stamps = np.zeros((len(self.plan.calls), 2), np.int64)
         between = np.zeros((len(self._nodes_between), 2), np.int64)
@@ -206,8 +214,7 @@ class CompiledModel:
             for _ in range(1 + max(repeats, 1)):
                 self._run_segments(table.ctypes.data, ports, feed, (stamps, between))
                 samples.append(np.diff(np.concatenate([stamps, between]))[:, 0])
-        seconds = 1e-9 * np.median(samples[1:], axis=0)
-        return profile_of(self.plan, seconds, rates_of(self.target, allowed_threads(self.plan.threads)))
+        return 1e-9 * np.array(samples[1:], np.float64)
 
     def _call(self, function: Any, table: int, stamps: int = 0) -> None:
         """Call a native function of the run; `table` is where the addresses of the inputs and outputs stand."""

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 from ansor_py.errors import AnsorWarning, CodegenError, RecordError, ScheduleError, TargetError
 from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
 from ansor_py.graph.partition import TaskUnit
-from ansor_py.measure.records import Record, credible_records, read_records
+from ansor_py.measure.records import Record, best_first, credible_records, read_records
 from ansor_py.target import Target
 
 if TYPE_CHECKING:
     from ansor_py.codegen.kernel import CompiledKernel
     from ansor_py.schedule.steps import Step
 
+# One kernel for each task, and where its schedule comes from, by workload key.
+BuiltSchedules: TypeAlias = "tuple[Mapping[str, CompiledKernel], Mapping[str, str]]"
 Records: TypeAlias = "Union[str, os.PathLike[str], Iterable[Record]]"
 DEFAULT_SCHEDULE = "default"
 # Records of a task that are tried, the best first, before it gets the default schedule.
@@ -50,9 +52,11 @@ def records_of_tasks(
     credible, doubts = credible_records((r for r in fitting if r.workload_key in flops), flops, target, threads)
     if doubts:
         _warn(f"{where}: {len(doubts)} records with costs that cannot be true are left out ({doubts[0]})")
-    known: dict[str, list[Record]] = {}
-    for record in sorted((record for record in credible if record.valid), key=lambda record: record.cost):
-        known.setdefault(record.workload_key, []).append(record)
+    by_task: dict[str, list[Record]] = {}
+    for record in credible:
+        if record.valid:
+            by_task.setdefault(record.workload_key, []).append(record)
+    known = {key: best_first(mine) for key, mine in by_task.items()}
     if allow_untuned:
         return known
     if units and not known:

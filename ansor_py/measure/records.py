@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from ansor_py.target import Target
 
 SCHEMA: Literal[2] = 2
+DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 0, the default schedule
 # A program does at most this many times the operations that its target's multiply-add units can do. It cannot be less:
 # Winograd's algorithm multiplies four times less than the definition says, and caches deliver more than memory.
 MOST_TIMES_PEAK = 10.0
+# A cost at most this much above another one may be as good: programs so close are measured again, or timed in place.
+CLOSE = 1.05
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +85,11 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def valid(self) -> bool:
         """Whether the program ran to the end and passed its checks."""
         return self.result.valid
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the program is the default schedule, candidate 0 of its task."""
+        return self.origin.operator == DEFAULT_OPERATOR
 
     @property
     def cost(self) -> float:
@@ -206,6 +214,7 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
 def read_records(path: str | Path, strict: bool = False) -> tuple[list[Record], list[LostLine]]:
     """All records of a file in order, and the lines that could not be used.
 
+    A line about a trial that an earlier line is about, with its time inside a network, takes the place of that line.
     A broken last line without an end of line is always dropped and reported (the writer was killed). Another broken line
     is reported too, or raises RecordError when `strict`. A file that cannot be read raises RecordError.
     """
@@ -215,19 +224,30 @@ def read_records(path: str | Path, strict: bool = False) -> tuple[list[Record], 
     except OSError as error:
         raise RecordError(f"cannot read records from '{path}': {error.strerror}") from error
     records: list[Record] = []
+    places: dict[tuple[Any, ...], int] = {}
     lost: list[LostLine] = []
     lines = content.split(b"\n")  # the part after the last end of line is empty in a complete file
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            records.append(_record_of_line(line))
+            _take(_record_of_line(line), records, places)
         except RecordError as error:
             cut = number == len(lines)
             if strict and not cut:
                 raise RecordError(f"'{path}' line {number}: {error}; remove the line or read the file leniently") from error
             lost.append(LostLine(number, str(error), last=cut))
     return records, lost
+
+
+def _take(record: Record, records: list[Record], places: dict[tuple[Any, ...], int]) -> None:
+    """Append a record, or replace what was known of its trial before it was timed in place; `places` says where trials are."""
+    trial = (record.workload_key, record.target, record.threads, record.trial, record.elapsed)
+    place = places.setdefault(trial, len(records))
+    if place == len(records) or record.result.in_place is None or records[place].steps != record.steps:
+        records.append(record)
+    else:
+        records[place] = record
 
 
 def credible_records(
@@ -249,21 +269,29 @@ def credible_records(
     return kept, doubts
 
 
+def best_first(records: Iterable[Record]) -> list[Record]:
+    """The valid records of one task on one machine in order of preference: by median cost, the earlier one of equals first,
+    but before all others the one that a network chose in place, unless one that the network did not try is clearly faster.
+    """
+    valid = sorted((record for record in records if record.valid), key=lambda record: record.cost)
+    tried = [record for record in valid if record.result.in_place is not None]
+    chosen = {place.seconds: record for record in tried if (place := record.result.in_place) and place.chosen and place.seconds}
+    if not chosen or tried[0].cost > CLOSE * valid[0].cost:
+        return valid
+    first = chosen[min(chosen)]
+    return [first, *(record for record in valid if record is not first)]
+
+
 def best_records(records: Iterable[Record], target: str | None = None, threads: int | None = None) -> dict[str, Record]:
-    """For each workload key the valid record with the least median cost; the earlier one of equals.
+    """For each workload key the first of its records by `best_first`.
 
     `target` (its text) and `threads` restrict the choice, because a cost holds only for the machine it was measured on.
     """
-    best: dict[str, Record] = {}
+    mine: dict[str, list[Record]] = {}
     for record in records:
-        if not record.valid or (target is not None and record.target != target):
-            continue
-        if threads is not None and record.threads != threads:
-            continue
-        known = best.get(record.workload_key)
-        if known is None or record.cost < known.cost:
-            best[record.workload_key] = record
-    return best
+        if record.valid and target in (None, record.target) and threads in (None, record.threads):
+            mine.setdefault(record.workload_key, []).append(record)
+    return {key: best_first(known)[0] for key, known in mine.items()}
 
 
 def _record_of_line(line: bytes) -> Record:

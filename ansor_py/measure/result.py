@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
@@ -36,11 +37,32 @@ class Span(Struct, frozen=True, forbid_unknown_fields=True):
         return self.finished - self.started
 
 
+class InPlace(Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds per call inside the network that was tuned, other kernels before it, and whether the network took the program.
+
+    None for a program that looked as fast as those that were tried, but not when it was measured again.
+    """
+
+    seconds: Annotated[float, Meta(ge=LEAST_SECONDS)] | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class TaskInPlace:
+    """A task inside the network: the trial whose program it took (None: the default schedule, where that is none) and its
+    seconds per call, and those of the default schedule."""
+
+    trial: int | None
+    seconds: float
+    default_seconds: float
+
+
 class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
     """`costs` are seconds per call, one a repeat; for `cut` a lower bound.
 
     `error_stage` says where an error happened: `concretise`, `build`, `load`, `warm-up`, `time`, `check` or `reference` (the
-    naive program of the task that outputs are compared with). `build` and `run` are None if they never began.
+    naive program of the task that outputs are compared with). `build` and `run` are None if they never began, `in_place` for
+    a program that was not timed inside a network.
     """
 
     costs: tuple[Annotated[float, Meta(ge=LEAST_SECONDS)], ...] = ()
@@ -50,6 +72,7 @@ class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
     output_checked: bool = False
     build: Span | None = None
     run: Span | None = None
+    in_place: InPlace | None = None
 
     @property
     def valid(self) -> bool:

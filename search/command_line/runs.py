@@ -20,6 +20,7 @@ from ansor_py.search.command_line.settings import folder_names
 from ansor_py.search.command_line.workloads import ModelWorkload, Settings, Workload, say, say_error, total
 
 if TYPE_CHECKING:
+    from ansor_py.graph.in_place import InPlaceChoice
     from ansor_py.schedule.task import Task
     from ansor_py.search.loop.phases import PhaseTimer
     from ansor_py.search.loop.results import TuningResult
@@ -68,7 +69,11 @@ class Run:
                 workload.take(result, timer)
             self._write_summary(run, result, networks, timer)  # in case that what follows fails
             for workload, model in zip(self._workloads, self._model_paths(run), strict=True):
-                workload.finish(model, timer, self._console)
+                in_place = self._settings.in_place and not any(other.interrupted for other in self._workloads)
+                workload.finish(model, in_place, timer, self._console)
+            if any(workload.interrupted for workload in self._workloads):
+                result, outcome = replace(result, interrupted=True), "interrupted"
+            result = self._take_choices(run, result)
             self._write_summary(run, result, networks, timer)
             self._say_result(run, result)
             if self._settings.profile:
@@ -138,6 +143,23 @@ class Run:
             say_error(f"{error}; what was measured is kept, continue by --resume")
             return error.result, "failed"
         return result, "interrupted" if result.interrupted else "done"
+
+    def _take_choices(self, run: RunDirectory, result: TuningResult) -> TuningResult:
+        """The result with what the networks chose in place, which the records are told too.
+
+        Of several networks with one task the word of that one counts which spends the most time in it.
+        """
+        spent: dict[str, float] = {}
+        chosen: dict[str, InPlaceChoice] = {}
+        for network, choice in [(workload.network, workload.choice) for workload in self._workloads if workload.choice]:
+            for key, item in choice.tasks.items():
+                seconds = network.weights[key] * item.seconds
+                if seconds > spent.get(key, 0.0):
+                    spent[key], chosen[key] = seconds, choice
+        run.add_times_in_place(result.records, {key: choice.records[key] for key, choice in chosen.items()})
+        items = [(item, chosen.get(item.task.workload_key)) for item in result.tasks]
+        tasks = [item if c is None else replace(item, in_place=c.tasks[item.task.workload_key]) for item, c in items]
+        return replace(result, tasks=tuple(tasks))
 
     def _model_paths(self, run: RunDirectory) -> list[Path]:
         """`model.ansor`, or one file for each of several."""
@@ -212,7 +234,8 @@ def foreign_records(path: Path, settings: Settings, tasks: Sequence[Task]) -> in
 def time_outside(timer: PhaseTimer) -> float:
     """Seconds of a time budget that are not the search's: what has passed, and compiling and benchmarking after it.
 
-    Compiling is taken to last as long as before the search, benchmarking, which is then of two models, twice as long.
+    Compiling, then of a few programs for each task, is taken to last three times as long as before the search, benchmarking,
+    then of as many variants and of the networks that come of them, six times.
     """
     phases = timer.summary()
-    return timer.elapsed() + phases.get("compile", 0.0) + 2 * phases.get("benchmark", 0.0)
+    return timer.elapsed() + 3 * phases.get("compile", 0.0) + 6 * phases.get("benchmark", 0.0)

@@ -6,9 +6,7 @@ workload.load(settings, timer)
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,21 +16,19 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ansor_py.errors import ModelError
+from ansor_py.errors import ModelError, SizeError
 
 if TYPE_CHECKING:
     from ansor_py.graph import CompiledModel
+    from ansor_py.graph.in_place import InPlaceChoice
     from ansor_py.graph.partition import Partition
+    from ansor_py.graph.schedule_choice import BuiltSchedules
     from ansor_py.schedule.task import Task
     from ansor_py.search.loop.phases import PhaseTimer
     from ansor_py.search.loop.results import TuningResult
     from ansor_py.search.loop.tuning_options import TuningOptions
     from ansor_py.search.scheduler.objectives import Network
     from ansor_py.target import Target
-
-BENCHMARK_SECONDS = 1.0  # for each of the untuned and the tuned model, within the limits below
-BENCHMARK_LIMIT_SECONDS = 8.0  # after which no further turn begins
-BENCHMARK_TURNS, FEWEST_REPEATS, MOST_REPEATS = 5, 1, 20  # repeats a turn
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,11 @@ class Settings:
 
         return find_measurer(self.runner).virtual
 
+    @property
+    def in_place(self) -> bool:
+        """Whether programs are timed inside the network at the end: on this machine, where they were measured."""
+        return not self.virtual and self.tuning.measure.ray_address is None
+
 
 class Workload(ABC):
     """A model or an operator that is tuned. Its methods are called in the order in which they stand here."""
@@ -64,6 +65,9 @@ class Workload(ABC):
     tasks: list[Task]
     untuned: float | None = None  # seconds
     tuned: float | None = None
+    choice: InPlaceChoice | None = None  # what was chosen inside the network
+    interrupted = False  # while that was done
+    default_seconds: Mapping[str, float] = {}  # inside the network, by workload key
 
     @abstractmethod
     def load(self, settings: Settings, timer: PhaseTimer) -> None:
@@ -78,8 +82,8 @@ class Workload(ABC):
         """Take up what the search found."""
 
     @abstractmethod
-    def finish(self, path: Path, timer: PhaseTimer, console: Console) -> None:
-        """Compile what is best and write it."""
+    def finish(self, path: Path, in_place: bool, timer: PhaseTimer, console: Console) -> None:
+        """Compile what is best and write it, after timing programs inside the network if `in_place`."""
 
     @property
     def short_name(self) -> str:
@@ -94,7 +98,7 @@ class Workload(ABC):
         weights: dict[str, float] = {}
         for task in self.tasks:
             weights[task.workload_key] = weights.get(task.workload_key, 0.0) + task.weight
-        return Network(self.name, weights)
+        return Network(self.name, weights, self.default_seconds)
 
 
 class ModelWorkload(Workload):
@@ -130,55 +134,84 @@ class ModelWorkload(Workload):
 
     def prepare(self, timer: PhaseTimer, console: Console) -> None:
         """Compile and benchmark the default schedules; with a virtual runner nothing is run."""
-        from ansor_py.graph import compile_partition
+        from ansor_py.graph.compilation import link_partition
+        from ansor_py.graph.in_place import default_seconds, time_in_turns
+        from ansor_py.graph.schedule_choice import build_schedules
 
         target = self._settings.target
         with timer.phase("compile"):
-            self._models = [compile_partition(self.parts, None, target.cores, target)]
-        for note in self._models[0].notes:
+            self._built: BuiltSchedules = build_schedules(self.parts.tasks, {}, target, target.cores)
+            self._model = link_partition(self.parts, self._built, target, target.cores)
+        for note in self._model.notes:
             say(console, f"{self.name}: note: {note}")
-        _list_fallback(self.name, self._models[0], console)
+        _list_fallback(self.name, self._model, console)
         if self._settings.virtual:
             say(console, f"{self.name}: {len(self.tasks)} tasks on {target.summary()}")
             return
         with timer.phase("benchmark"):
-            self.untuned = benchmark(self._models)[0]
+            [self.untuned] = time_in_turns([self._model])
+            if self._settings.in_place:
+                self.default_seconds = default_seconds(self._model, self._built)
         say(console, f"{self.name}: {len(self.tasks)} tasks; untuned {self.untuned * 1e3:.4g} ms on {target.summary()}")
 
     def take(self, result: TuningResult, timer: PhaseTimer) -> None:
         """Keep the best programs, and the latencies by the runner's word where nothing is run."""
         keys = {task.workload_key for task in self.tasks}
         self._best = [record for key, record in result.best_records.items() if key in keys]
+        self._contenders = {key: records for key, records in result.contenders.items() if key in keys and records}
         if self._settings.virtual and result.records:
             found = {item.task.workload_key: item for item in result.tasks}
             items = [(task.weight, found[task.workload_key]) for task in self.tasks]
             self.untuned = total([None if i.default_seconds is None else weight * i.default_seconds for weight, i in items])
             self.tuned = total([None if i.latency is None else weight * i.latency for weight, i in items])
 
-    def finish(self, path: Path, timer: PhaseTimer, console: Console) -> None:
-        """Compile the best programs, benchmark both models in turns (not with a virtual runner) and save the faster one."""
-        from ansor_py.graph import compile_partition
+    def finish(self, path: Path, in_place: bool, timer: PhaseTimer, console: Console) -> None:
+        """Choose programs inside the network and save it. Where that cannot be done, or is interrupted, those that were best
+        alone are taken, unless together they are slower than the default schedules."""
+        if in_place and self._contenders:
+            say(console, f"{self.name}: timing the best programs of each task inside the model")
+            try:
+                self._choose_in_place(timer)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                say(console, f"{self.name}: interrupted; the programs that were best alone are taken")
+            except SizeError as error:
+                say(console, f"{self.name}: {error}; the programs that were best alone are taken")
+        if self.choice is None:
+            self._take_best(timer, console).save(path)
+        else:
+            self.choice.model.save(path)
+            self.untuned, self.tuned = self.choice.untuned_seconds, self.choice.seconds
+
+    def _choose_in_place(self, timer: PhaseTimer) -> None:
+        from ansor_py.graph.in_place import build_variants, choose_in_place
 
         target = self._settings.target
-        models = self._models
-        if self._best:
-            with timer.phase("compile"):
-                models = [*models, compile_partition(self.parts, self._best, target.cores, target, allow_untuned=True)]
+        with timer.phase("compile"):
+            variants = build_variants(self.parts, self._contenders, target, target.cores, self._built)
+        with timer.phase("benchmark"):
+            self.choice = choose_in_place(variants)
+
+    def _take_best(self, timer: PhaseTimer, console: Console) -> CompiledModel:
+        """The model of the best programs or the untuned one, whichever is faster; with a virtual runner nothing is run."""
+        from ansor_py.graph import compile_partition
+        from ansor_py.graph.in_place import time_in_turns
+
+        target = self._settings.target
+        if not self._best:
+            self.tuned = self.untuned if self.tuned is None else self.tuned
+            return self._model
+        with timer.phase("compile"):
+            tuned = compile_partition(self.parts, self._best, target.cores, target, allow_untuned=True)
         if self._settings.virtual:
-            models[-1].save(path)
-            return
-        latencies = [self.untuned]
-        if len(models) > 1:
-            with timer.phase("benchmark"):
-                latencies = list(benchmark(models))
-            if latencies[1] > latencies[0]:  # type: ignore[operator]
-                say(
-                    console,
-                    f"{self.name}: the best programs together are not faster than the default schedules; these are kept",
-                )
-                models, latencies = models[:1], latencies[:1]
-        models[-1].save(path)
-        self.untuned, self.tuned = latencies[0], latencies[-1]
+            return tuned
+        with timer.phase("benchmark"):
+            self.untuned, self.tuned = time_in_turns([self._model, tuned])
+        if self.tuned <= self.untuned:
+            return tuned
+        say(console, f"{self.name}: the best programs together are not faster than the default schedules; these are kept")
+        self.tuned = self.untuned
+        return self._model
 
 
 class OperatorWorkload(Workload):
@@ -212,7 +245,7 @@ class OperatorWorkload(Workload):
             with timer.phase("benchmark"):
                 self.untuned = self.tuned = _default_seconds(task, self._settings)
 
-    def finish(self, path: Path, timer: PhaseTimer, console: Console) -> None:
+    def finish(self, path: Path, in_place: bool, timer: PhaseTimer, console: Console) -> None:
         """Compile the kernel and save it."""
         from ansor_py.graph import compile_task
 
@@ -221,20 +254,6 @@ class OperatorWorkload(Workload):
             best = None if self._best is None else [self._best]
             compiled = compile_task(self.tasks[0], best, self._settings.target.cores, workers=workers)
         compiled.save(path)
-
-
-def benchmark(models: Sequence[CompiledModel]) -> list[float]:
-    """Median latency of each model in seconds; they take turns, so that a slow moment meets all of them."""
-    started = time.monotonic()
-    fastest = min(model.benchmark(repeats=1).median for model in models) / 1e3
-    repeats = int(min(max(BENCHMARK_SECONDS / BENCHMARK_TURNS / max(fastest, 1e-9), FEWEST_REPEATS), MOST_REPEATS))
-    samples: list[list[float]] = [[] for _ in models]
-    while len(samples[0]) < repeats * BENCHMARK_TURNS:
-        for model, taken in zip(models, samples, strict=True):
-            taken.extend(model.benchmark(repeats=repeats).samples)
-        if time.monotonic() - started > BENCHMARK_LIMIT_SECONDS:
-            break
-    return [statistics.median(taken) / 1e3 for taken in samples]
 
 
 def say(console: Console, text: str) -> None:

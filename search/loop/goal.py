@@ -33,8 +33,9 @@ class Goal:
     def next_task(self, searches: Sequence[TaskSearch], rng: np.random.Generator) -> int | None:
         """Which of the tasks gets the next round."""
         progress = [search.progress() for search in searches]
+        defaults = [search.default_seconds for search in searches]
         networks = replace(
-            self._networks.compared_with([search.default_seconds for search in searches]),
+            self._networks.in_place(defaults).compared_with(defaults),
             histories=tuple(task.history for task in progress),
         )
 
@@ -45,5 +46,6 @@ class Goal:
 
     def reason_to_stop(self, searches: Sequence[TaskSearch], trials: int, elapsed: float, still_needed: float) -> str:
         """Why no further round should begin; empty when it should. For the arguments see `StopConditions.reason`."""
-        latencies = self._networks.known_seconds([search.result().latency for search in searches])
+        networks = self._networks.in_place([search.default_seconds for search in searches])
+        latencies = networks.known_seconds([search.result().latency for search in searches])
         return self._conditions.reason(trials, elapsed, still_needed, latencies)

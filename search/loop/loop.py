@@ -171,8 +171,13 @@ class Search:
             stopped=self._ending.reason,
             rounds=tuple(history.rounds),
             accuracy=tuple(history.accuracy),
+            contenders={} if self._ending.interrupted else self._contenders(),
             notes=tuple(self._notes) + tuple(f"{s.task.name}: no more trials, {s.ended}" for s in self._searches if s.ended),
         )
+
+    def _contenders(self) -> dict[str, tuple[Record, ...]]:
+        """The programs of every task that are worth timing inside a network."""
+        return {search.task.workload_key: search.in_place_contenders() for search in self._searches}
 
     def _publish(self, event: Event) -> None:
         for tell in self._subscribers:

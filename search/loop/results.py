@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import Record
+from ansor_py.measure.result import TaskInPlace
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy
 from ansor_py.search.loop.round_times import RoundTimes
-
-DEFAULT_OPERATOR = "default"  # what a record's `operator` says about candidate 0, the default schedule
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class CurvePoint:
 class TaskResult:
     """One task after (or during) a search. `default_seconds` is the default schedule's latency, None if it has none.
 
-    `ended` says why the task got no more trials, and is empty while it could.
+    `ended` says why the task got no more trials, and is empty while it could. `in_place` is known once the programs were timed
+    inside the network.
     """
 
     task: Task
@@ -49,6 +49,12 @@ class TaskResult:
     default_seconds: float | None
     trials: int
     ended: str = ""
+    in_place: TaskInPlace | None = None
+
+    @property
+    def network_latency(self) -> float | None:
+        """Seconds per call inside the network, or those of the best program alone where that was not measured."""
+        return self.latency if self.in_place is None else self.in_place.seconds
 
     @property
     def latency(self) -> float | None:
@@ -67,7 +73,8 @@ class TuningResult:
 
     `phases` are seconds by phase and add up to `search_seconds`; `drift` the latency of one fixed program, measured in each
     round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C or an error. `rounds` tell where their
-    seconds went and `accuracy` how well the cost model knew their programs.
+    seconds went and `accuracy` how well the cost model knew their programs. `contenders` are the programs of each task that are
+    worth timing inside the network, by workload key, the best first; there are none after an interruption.
     """
 
     tasks: tuple[TaskResult, ...]
@@ -82,6 +89,7 @@ class TuningResult:
     rounds: tuple[RoundTimes, ...] = ()
     accuracy: tuple[RoundAccuracy, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    contenders: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
 
     @property
     def best(self) -> Record | None:
@@ -100,7 +108,7 @@ class TuningResult:
 
     @property
     def estimated_seconds(self) -> float | None:
-        """Weighted sum of the tasks' latencies, or None while one is unknown."""
+        """Weighted sum of the tasks' latencies, in place where they are known, or None while one is unknown."""
         return weighted_seconds(self.tasks)
 
     @property
@@ -110,8 +118,8 @@ class TuningResult:
 
 
 def weighted_seconds(tasks: Sequence[TaskResult]) -> float | None:
-    """Sum over the tasks of weight times latency, or None while a task has no latency."""
-    latencies = [item.latency for item in tasks]
+    """Sum over the tasks of weight times latency, in place where it is known, or None while a task has no latency."""
+    latencies = [item.network_latency for item in tasks]
     if any(latency is None for latency in latencies):
         return None
     return math.fsum(item.task.weight * latency for item, latency in zip(tasks, latencies, strict=True) if latency is not None)
@@ -138,7 +146,7 @@ class CurveBuilder:
     def add_all(self, records: Sequence[Record]) -> list[CurvePoint]:
         """The points of the next trials. What default schedules among them cost is known from the first of them on."""
         for record in records:
-            if record.origin.operator == DEFAULT_OPERATOR and record.valid:
+            if record.is_default and record.valid:
                 self.defaults[record.workload_key] = record.cost
         return [self.add(record) for record in records]
 

@@ -17,11 +17,14 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from ansor_py.measure import MeasureResult, Record
+from ansor_py.measure.records import CLOSE
 
 CONTENDERS = 8
 TRIALS_PER_CONTENDER = 8  # a task with few trials has few contenders, so that this takes a small part of the search
-MARGIN = 1.05  # a contender's first measurement is at most this much above the best one
 PASSES = 3
+# So many programs of a task, at most this much slower alone than the best, are timed inside the network.
+IN_PLACE_PROGRAMS = 3
+IN_PLACE_MARGIN = 1.25
 
 
 def contenders_of(records: Sequence[Record]) -> list[Record]:
@@ -30,10 +33,30 @@ def contenders_of(records: Sequence[Record]) -> list[Record]:
     valid = sorted((record for record in records if record.valid), key=lambda record: record.cost)
     distinct: dict[str, Record] = {}
     for record in valid:
-        if record.cost > MARGIN * valid[0].cost or len(distinct) == limit:
+        if record.cost > CLOSE * valid[0].cost or len(distinct) == limit:
             break
         distinct.setdefault(json.dumps(record.steps), record)
     return list(distinct.values())
+
+
+def in_place_contenders(best: Record, records: Sequence[Record], retimed: Sequence[Record]) -> tuple[Record, ...]:
+    """The programs worth timing inside a network: the best first, the next few by cost, the default schedule, and what the
+    network chose before; equal programs once, with the costs of the re-timing where there are such.
+
+    `best` and `retimed` are what the re-timing gave.
+    """
+    again = {record.trial: record for record in retimed}
+    valid = [again.get(record.trial, record) for record in records if record.valid]
+    valid.sort(key=lambda record: (record.trial != best.trial, record.cost))
+    distinct: dict[str, Record] = {}
+    searched = 0
+    for record in valid:
+        place, steps = record.result.in_place, json.dumps(record.steps)
+        fast = searched < IN_PLACE_PROGRAMS and record.cost <= IN_PLACE_MARGIN * best.cost
+        if record.is_default or (steps not in distinct and (fast or (place is not None and place.chosen))):
+            distinct[steps] = record
+            searched += not record.is_default
+    return tuple(distinct.values())
 
 
 def retime(

@@ -23,9 +23,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from msgspec import structs
+
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import OptionError
 from ansor_py.measure.records import LostLine, Record, RecordWriter, read_records
+from ansor_py.measure.result import InPlace
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import ACCURACY_COLUMNS, RoundAccuracy
 from ansor_py.search.loop.events import Event, Restored, Stopped, TrialsMeasured
@@ -134,6 +137,28 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             finally:
                 partial.unlink(missing_ok=True)
 
+    def add_times_in_place(self, records: Sequence[Record], timed: Mapping[str, Sequence[Record]]) -> None:
+        """Append the lines of trials anew that were timed inside the network: `timed` of all `records`, by workload key.
+
+        What an earlier search had chosen for these tasks is chosen no longer, and what looked faster than all that was tried,
+        but was not when it was measured again, is marked as well: nothing new is known of it.
+        """
+        times = {(key, record.trial): record.result.in_place for key, mine in timed.items() for record in mine}
+        least: dict[str, float] = {}
+        for record in records:
+            if (record.workload_key, record.trial) in times:
+                least[record.workload_key] = min(least.get(record.workload_key, math.inf), record.cost)
+        again = []
+        for record in records:
+            before, now = record.result.in_place, times.get((record.workload_key, record.trial))
+            if now is None and before is not None and record.workload_key in timed:
+                now = structs.replace(before, chosen=False)
+            elif now is None and record.cost < least.get(record.workload_key, 0.0):
+                now = InPlace(None, chosen=False)
+            if now is not None and now != before:
+                again.append(structs.replace(record, result=structs.replace(record.result, in_place=now)))
+        self._writer.write(again)
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, replacing an earlier one at once."""
         if not self._begun:
@@ -238,7 +263,9 @@ def summarise_networks(
     result: TuningResult, networks: Networks, untuned: Sequence[float | None], tuned: Sequence[float | None]
 ) -> list[dict[str, Any]]:
     """Every network's latencies in milliseconds (the arguments are seconds) and its tasks by workload key."""
-    estimated = networks.known_seconds([item.latency for item in result.tasks]) if result.tasks else [math.inf] * len(untuned)
+    estimated = (
+        networks.known_seconds([item.network_latency for item in result.tasks]) if result.tasks else [math.inf] * len(untuned)
+    )
     keys = [item.task.workload_key for item in result.tasks]
     return [
         {
@@ -259,7 +286,7 @@ def config_of_tasks(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 
 
 def _task_summary(item: TaskResult) -> dict[str, Any]:
-    task = item.task
+    task, place = item.task, item.in_place
     return {
         "key": task.workload_key,
         "name": task.name,
@@ -270,6 +297,9 @@ def _task_summary(item: TaskResult) -> dict[str, Any]:
         "default_ms": _milliseconds(item.default_seconds),
         "gflops": round(item.gflops, 3) if item.gflops is not None else None,
         "best_trial": item.best.trial if item.best is not None else None,
+        "in_place_ms": _milliseconds(place.seconds if place is not None else None),
+        "default_in_place_ms": _milliseconds(place.default_seconds if place is not None else None),
+        "in_place_trial": place.trial if place is not None else None,
         "ended": item.ended,
     }
 

@@ -21,7 +21,7 @@ from ansor_py import __version__
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import AnsorError, NoSpaceError
 from ansor_py.measure.build import error_text
-from ansor_py.measure.records import Origin, Record
+from ansor_py.measure.records import DEFAULT_OPERATOR, Origin, Record
 from ansor_py.measure.result import MeasureResult
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
@@ -29,8 +29,8 @@ from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy, round_accuracy
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.pooled_policy import PooledPolicy
-from ansor_py.search.loop.results import DEFAULT_OPERATOR, TaskResult
-from ansor_py.search.loop.retiming import contenders_of
+from ansor_py.search.loop.results import TaskResult
+from ansor_py.search.loop.retiming import contenders_of, in_place_contenders
 from ansor_py.search.loop.scoring import Scorer, contains, trainable
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.policies.checked_policy import checked_policy
@@ -91,6 +91,7 @@ class TaskSearch:
         self._history: list[float] = []
         self._early_stopping = early_stopping
         self._trials_since_best = 0
+        self._retimed: Sequence[Record] = ()
         self._found = math.inf  # the least latency without the default schedule
         self._failed_rounds = 0
         self._failed_trials = 0
@@ -131,7 +132,7 @@ class TaskSearch:
     def close_round(self, records: Sequence[Record]) -> None:
         """A round is over, or as much of it as there will be. The first one is the default schedule alone."""
         self._observe(records)
-        if not self._history or any(record.origin.operator != DEFAULT_OPERATOR for record in records):
+        if not self._history or any(not record.is_default for record in records):
             self._history.append(self.best.cost if self.best is not None else math.inf)
         self._count_failures(records)
         if self._early_stopping and self.best is not None and self._trials_since_best >= self._early_stopping:
@@ -154,7 +155,7 @@ class TaskSearch:
     def _observe(self, records: Sequence[Record]) -> None:
         self.records.extend(records)
         for record in records:
-            if record.origin.operator == DEFAULT_OPERATOR and record.valid:
+            if record.is_default and record.valid:
                 self.default_seconds = record.cost
             elif record.valid:
                 self._found = min(self._found, record.cost)
@@ -171,14 +172,19 @@ class TaskSearch:
     def contenders(self) -> list[Record]:
         """The programs to measure again at the end: the best few and the default schedule."""
         chosen = contenders_of(self.records)
-        default = [record for record in self.records if record.origin.operator == DEFAULT_OPERATOR and record.valid]
+        default = [record for record in self.records if record.is_default and record.valid]
         return chosen + [record for record in default if record not in chosen]
+
+    def in_place_contenders(self) -> tuple[Record, ...]:
+        """The programs to time inside the network after that, the best first."""
+        return () if self.best is None else in_place_contenders(self.best, self.records, self._retimed)
 
     def take_retimed(self, retimed: Sequence[Record]) -> None:
         """The final word on the contenders: the best is chosen by their new costs, as far as they ran again."""
+        self._retimed = retimed
         self.best = min(retimed, key=lambda record: record.cost, default=self.best)
         for record in retimed:
-            if record.origin.operator == DEFAULT_OPERATOR:
+            if record.is_default:
                 self.default_seconds = record.cost
 
     def result(self) -> TaskResult:
@@ -186,7 +192,7 @@ class TaskSearch:
         return TaskResult(self.task, self.best, self.default_seconds, len(self.records), self.ended)
 
     def _count_failures(self, records: Sequence[Record]) -> None:
-        tried = [record for record in records if record.origin.operator != DEFAULT_OPERATOR]
+        tried = [record for record in records if not record.is_default]
         if not tried:
             return
         if any(record.valid or record.result.error == "cut" for record in tried):

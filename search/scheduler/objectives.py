@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 
 import numpy as np
@@ -32,10 +32,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Network:
-    """A network among those that are tuned together: how often it runs each task, by workload key."""
+    """A network among those that are tuned together: by workload key how often it runs each task, and as far as it is known
+    the seconds that a call of the default schedule takes inside it."""
 
     name: str
     weights: Mapping[str, float]
+    default_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Networks:
         targets: float64[networks], seconds, the latencies that are asked for; empty when none are.
         references: float64[networks], seconds, the latencies to compare with; those of the default schedules if not given.
         histories: of every task its least latency known, in seconds: before its first round, then after each.
+        defaults: float64[networks, tasks], seconds of the default schedules' calls inside a network, NaN where unknown.
     """
 
     names: tuple[str, ...]
@@ -55,6 +58,7 @@ class Networks:
     targets: Floats
     references: Floats
     histories: tuple[tuple[float, ...], ...] = ()
+    defaults: Floats | None = None
 
     def seconds(self, latencies: Floats) -> Floats:
         """Latency of every network, float64[networks], from those of the tasks, float64[tasks]."""
@@ -72,6 +76,17 @@ class Networks:
             return self
         seconds = self.known_seconds(defaults)
         return replace(self, references=np.where(np.isfinite(seconds) & (seconds > 0), seconds, 1.0))
+
+    def in_place(self, alone: Sequence[float | None]) -> Networks:
+        """With weights that turn latencies of kernels alone, as they are measured, into those inside the networks.
+
+        A task counts as much more or less as its default schedule takes inside the network, `alone` being what that takes by
+        itself, in seconds; None is unknown.
+        """
+        if self.defaults is None:
+            return self
+        ratios = self.defaults / np.array([np.nan if seconds is None else seconds for seconds in alone])
+        return replace(self, weights=self.weights * np.where(np.isfinite(ratios), ratios, 1.0))
 
 
 Objective = Callable[[Floats, Networks], float]
@@ -149,11 +164,13 @@ def describe_networks(
         if unknown := set(network.weights) - set(keys):
             raise OptionError(f"network '{network.name}' has tasks that are not tuned: {', '.join(sorted(unknown))}")
     weights = np.array([[network.weights.get(key, 0.0) for key in keys] for network in networks], dtype=np.float64)
+    defaults = np.array([[network.default_seconds.get(key, np.nan) for key in keys] for network in networks], np.float64)
     return Networks(
         names=tuple(network.name for network in networks),
         weights=weights,
         targets=_one_each(targets, len(networks), "target"),
         references=_one_each(references, len(networks), "reference"),
+        defaults=defaults,
     )
 
 
