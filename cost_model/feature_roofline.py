@@ -26,6 +26,8 @@ STORES = 2
 # Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors so often.
 TRANSPOSED_RUN, TRANSPOSED = 4, 4
 SPILL_LOADS = 3  # loads that an accumulator without a register counts as, a step: it is stored and loaded again
+# A loop of more multiply-adds than the first number, emitted in a row, takes so many times as long as a shorter one.
+LONG_BODY, LONG_BODY_COST = 256, 1.1
 START_CYCLES, ITERATION_CYCLES = 1.0, 0.4  # of a loop: its set-up and its branches
 REGION_CYCLES, CHUNK_CYCLES = 5000, 10
 EXPOSED = 0.25  # of the core's cycles and the memory's, that share of the fewer is not hidden behind the others
@@ -54,7 +56,10 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     cycles[2] = STORES / core.stores * (vectors + apart)
     rates = np.array([[core.second_bytes], [core.third_bytes], [core.memory_bytes]])
     cycles[3] = (cache_traffic(statement, target) / rates).sum(axis=0)
-    busy = np.maximum(cycles[0], cycles[1]) + loop_cycles(statement, share)
+    iterations, body = unrolled(statement, share)
+    busy = np.maximum(cycles[0], cycles[1]) * np.where(body > LONG_BODY, LONG_BODY_COST, 1.0) + loop_cycles(
+        statement, iterations
+    )
     busiest = np.maximum(busy, cycles[3]) + EXPOSED * np.minimum(busy, cycles[3])
     chunks = parallel_chunks(statement)
     waves = np.ceil(chunks / target.cores)
@@ -62,17 +67,22 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     out[4] = 0.0 if statement.prepacked else (busiest + cycles[2]) * waves / chunks + parallel_cycles(statement, waves)
 
 
-def loop_cycles(statement: StatementArrays, share: Floats) -> Floats:
-    """Cycles [n] of the starts and iterations of the loops around the tile, as far as they are not unrolled."""
+def unrolled(statement: StatementArrays, share: Floats) -> tuple[Floats, Floats]:
+    """Of the loops around the tile the iterations [tile depth, n] that are left, and the vectors [n] emitted in a row."""
     depth = statement.tile_depth
-    iterations = statement.extents[:depth].copy()
+    iterations, body = statement.extents[:depth].copy(), np.maximum(statement.inner[depth] * share, 1.0)
     if statement.reduction_depth is not None:
         around = statement.reduction_loops
-        emitted = np.maximum(statement.inner[depth] * share, 1.0)
-        steps = steps_in_a_row([statement.extents[position] for position in around], emitted, statement.unroll_limit)
-        for position, count in zip(around, steps, strict=True):
-            iterations[position] = np.ceil(iterations[position] / count)
-    starts = statement.inner[0] / statement.inner[:depth]
+        extents = [statement.extents[position] for position in around]
+        for position, steps in zip(around, steps_in_a_row(extents, body, statement.unroll_limit), strict=True):
+            iterations[position] = np.ceil(iterations[position] / steps)
+            body = body * steps
+    return iterations, body
+
+
+def loop_cycles(statement: StatementArrays, iterations: Floats) -> Floats:
+    """Cycles [n] of the starts and iterations of the loops around the tile."""
+    starts = statement.inner[0] / statement.inner[: len(iterations)]
     return np.asarray(np.where(iterations > 1, starts * (START_CYCLES + ITERATION_CYCLES * iterations), 0.0).sum(axis=0))
 
 

@@ -128,8 +128,10 @@ class StatementArrays:
         """Vector registers [n] that the tile takes."""
         own = self.extents[len(self.bounds.enclosing) :].astype(np.int64)
         extents = {loop.name: extent for loop, extent in zip(self.bounds.loops, own, strict=True)}
-        rows, vectors = np.asarray(self.tile.rows(extents)), np.asarray(self.tile.vectors(extents))
-        return np.asarray(self.tile.kernel.registers(rows, vectors, target), dtype=np.float64)
+        rows, vectors, is_partial = map(
+            np.asarray, (self.tile.rows(extents), self.tile.vectors(extents), self.tile.is_partial(extents))
+        )
+        return np.asarray(self.tile.kernel.registers(rows, vectors, is_partial, target), dtype=np.float64)
 
 
 def joined(statements: Sequence[StatementArrays]) -> StatementArrays:

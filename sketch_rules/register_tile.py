@@ -40,7 +40,8 @@ def register_tiles(
     accumulators: list[int] = []
     for length in lengths:
         vectors = -(-length // lanes) if vector is not None else 1
-        room = next((rows for rows in range(usable, 1, -1) if kernel.registers(rows, vectors, target) <= usable), 1)
+        is_partial = int(vector is not None and length % lanes > 0)
+        room = next((rows for rows in range(usable, 1, -1) if kernel.registers(rows, vectors, is_partial, target) <= usable), 1)
         for shape in _shapes([extents[position] for position in others], room, options):
             tile = dict(zip(others, shape, strict=True))
             if vector is not None:

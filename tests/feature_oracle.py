@@ -456,7 +456,8 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     cycles = {"compute_cycles": raw["iterations"] * share * weight / core.vector_units * waiting}
     loads = raw["broadcast_loads"] + 3 * (raw["contiguous_loads"] + raw["gathered_loads"] + spilled)
     cycles["load_cycles"] = loads / core.loads
-    spent = max(cycles.values())
+    body = max(1.0, emitted) * math.prod(factors)
+    spent = max(cycles.values()) * (1.1 if body > 256 else 1)
     for position, (loop, factor) in enumerate(zip(around, factors, strict=True)):
         iterations = math.ceil(loop.extent / factor)
         if iterations > 1:
@@ -491,7 +492,9 @@ def _registers(state: State, item: Located, around: tuple[Loop, ...], target: Ta
         micro_kernel_for(state.body(item.statement.stage), target) if stated is None else MICRO_KERNELS[stated.micro_kernel]
     )
     stays = min(rows, vectors) if kernel.operands else vectors
-    return rows * vectors + stays + 1 + (1 if stays > 1 and target.overwrites_operands else 0)
+    is_partial = any(loop.extent % _lanes(item, target) for loop in tile if loop.annotation == "vectorize")
+    more = (stays > 1 and target.overwrites_operands) + (is_partial and target.masks_by_vectors)
+    return rows * vectors + stays + 1 + more
 
 
 def _unrolled(item: Located, around: tuple[Loop, ...], emitted: float) -> list[float]:

@@ -182,10 +182,11 @@ def test_registers_are_those_of_what_is_at_hand(target: Target) -> None:
     product, formula = MICRO_KERNELS[PRODUCT], FORMULA
     copies = target.overwrites_operands
     assert copies == (target.architecture == "x86-64" and target.vector_bytes == 16)
-    assert product.registers(3, 4, target) == 12 + 3 + 1 + copies  # three broadcasts and one vector at a time
-    assert product.registers(14, 2, target) == 28 + 2 + 1 + copies  # two vectors and one broadcast at a time
-    assert product.registers(14, 1, target) == 14 + 1 + 1  # the broadcast is used once
-    assert formula.registers(3, 4, target) == 12 + 4 + 1 + copies
+    assert product.registers(3, 4, 0, target) == 12 + 3 + 1 + copies  # three broadcasts and one vector at a time
+    assert product.registers(14, 2, 0, target) == 28 + 2 + 1 + copies  # two vectors and one broadcast at a time
+    assert product.registers(14, 1, 0, target) == 14 + 1 + 1  # the broadcast is used once
+    assert formula.registers(3, 4, 0, target) == 12 + 4 + 1 + copies
+    assert product.registers(7, 1, 1, target) == 7 + 1 + 1 + (target.vector_bytes == 32)  # AVX2 masks with a vector
     assert product.goes_by_columns(3, 4, target) == (target.vector_registers == 16)  # in 32 all four vectors fit as well
 
 

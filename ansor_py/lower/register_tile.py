@@ -55,6 +55,10 @@ class StageTile:
         """Vectors (scalars where nothing runs in lanes) in the whole tile."""
         return self.rows(extents) * self.vectors(extents)
 
+    def is_partial(self, extents: Mapping[str, Number]) -> Number:
+        """1 where the last vector of a row has lanes that do not exist, else 0."""
+        return 0 if self.vector is None else smaller(extents[self.vector] % self.lanes, 1)
+
     def reduction_loops(self, b: StageBounds) -> list[int]:
         """Positions of the reduction loops right around the tile, innermost first; accumulators stay through them."""
         position = self.first

@@ -81,6 +81,7 @@ class _TileCount:
         extent = tile.loops[-1].extent if tile.vector is not None else 1
         self._lanes = min(tile.lanes, extent) if tile.vector is not None else 0
         self._vectors = -(-extent // tile.lanes) if tile.vector is not None else 1
+        self._is_partial = int(tile.vector is not None and extent % tile.lanes > 0)
         self._points = prod(self._rows.values()) * self._vectors
         self._trips = [max(loop.trips, 1e-9) for loop in site.reduction]
         self._steps = prod(self._trips)
@@ -116,7 +117,7 @@ class _TileCount:
         extreme = combiner in ("max", "min")
         demand.arithmetic += self._points * self._steps * (EXTREME_SLOTS if extreme else 1)
         demand.latency = self._steps * (EXTREME_LATENCY if extreme else self._target.core.latency)
-        taken = self._tile.kernel.registers(self._points // self._vectors, self._vectors, self._target)
+        taken = self._tile.kernel.registers(self._points // self._vectors, self._vectors, self._is_partial, self._target)
         spilled = max(taken - self._target.vector_registers, 0)
         demand.loads += spilled * self._steps
         demand.stores += spilled * self._steps

@@ -87,6 +87,11 @@ class Target:
         """Whether a result takes the place of an operand, which has to be copied if it is used again: x86-64 before AVX."""
         return self.architecture == "x86-64" and self.vector_bytes == 16 and "+avx" not in self.features.split(",")
 
+    @property
+    def masks_by_vectors(self) -> bool:
+        """Whether a vector register says which lanes are loaded or stored: AVX and AVX2. AVX-512 has registers for that."""
+        return self.architecture == "x86-64" and self.vector_bytes == 32
+
     def lanes(self, *dtypes: str) -> int:
         """Elements that one vector register holds, of the widest of these dtypes. A vector has two elements at least."""
         try:

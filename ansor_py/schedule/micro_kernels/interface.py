@@ -68,14 +68,15 @@ class MicroKernel:
     update: Update | None
     features: frozenset[str] = field(default=frozenset())
 
-    def registers(self, rows: Count, vectors: Count, target: Target) -> Count:
+    def registers(self, rows: Count, vectors: Count, is_partial: Count, target: Target) -> Count:
         """Vector registers for `rows` times `vectors` accumulators and for what is at hand of the operands; arrays or numbers.
 
         Of a product either the vectors of one operand stay while the other's broadcasts come one by one, or the other way
         round; a formula's rows come one by one. Where instructions overwrite their operands, one that stays is copied first.
+        `is_partial` is 1 where the last vector of a row has lanes that do not exist, of which a mask may take a register.
         """
         kept = vectors - (vectors - rows) * (vectors > rows) if self.keeps_either else vectors  # the fewer of the two
-        return rows * vectors + kept + 1 + (kept > 1) * target.overwrites_operands
+        return rows * vectors + kept + 1 + (kept > 1) * target.overwrites_operands + is_partial * target.masks_by_vectors
 
     @property
     def keeps_either(self) -> bool:
