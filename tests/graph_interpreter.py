@@ -27,6 +27,10 @@ def interpret(parts: Partition, feed: Mapping[str, Array]) -> dict[str, Array]:
     arrays.update(feed)
 
     def value(name: str) -> Array:
+        owner = parts.owner(name)
+        if owner not in arrays:
+            inside = sorted((first, part) for part, (whole, first) in parts.joins.items() if parts.owner(whole) == owner)
+            arrays[owner] = np.concatenate([value(part).reshape(-1) for _, part in inside])
         return np.asarray(arrays[parts.owner(name)]).reshape(graph.values[name].shape)
 
     for subgraph in parts.subgraphs:

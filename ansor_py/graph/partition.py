@@ -11,11 +11,12 @@ layers of the same computation have the same workload key. Each occurrence keeps
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ansor_py.graph.fusion import Group
 from ansor_py.graph.ir import Graph, OperatorNode, Value
+from ansor_py.graph.joined_values import joined_values
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.merge_axes import merge_axes
 from ansor_py.te.tensor import Tensor, placeholder
@@ -60,11 +61,15 @@ class TaskUnit:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """A graph cut into kernels: `subgraphs` in order of execution; `views` maps a value to the one whose bytes it is."""
+    """A graph cut into kernels: `subgraphs` in order of execution; `views` maps a value to the one whose bytes it is.
+
+    `joins` has the values that lie inside of another one, with the byte where they begin (`joined_values.py`).
+    """
 
     graph: Graph
     subgraphs: tuple[Subgraph, ...]
     views: Mapping[str, str]
+    joins: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     @cached_property
     def tasks(self) -> tuple[TaskUnit, ...]:
@@ -84,12 +89,20 @@ class Partition:
             value = self.views[value]
         return value
 
+    def place(self, value: str) -> tuple[str, int]:
+        """The value that has a buffer of its own in which `value` lies, and its first byte there."""
+        owner, offset = self.owner(value), 0
+        while owner in self.joins:
+            whole, first = self.joins[owner]
+            owner, offset = self.owner(whole), offset + first
+        return owner, offset
+
 
 def partition(graph: Graph, groups: Sequence[Group]) -> Partition:
-    """A subgraph for each group that computes something; groups that are views become aliases."""
+    """A subgraph for each group that computes something; views become aliases, as do concatenations that need no copy."""
     views = {group.output: group.nodes[0].inputs[0] for group in groups if group.is_view}
-    subgraphs = tuple(_subgraph(graph, group) for group in groups if not group.is_view)
-    return Partition(graph, subgraphs, views)
+    subgraphs, joins = joined_values(graph, [_subgraph(graph, group) for group in groups if not group.is_view], views)
+    return Partition(graph, subgraphs, views, joins)
 
 
 def _subgraph(graph: Graph, group: Group) -> Subgraph:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,10 +27,17 @@ Region = Literal["input", "output", "arena", "weights"]
 
 @dataclass(frozen=True)
 class Location:
-    """A buffer: an index among the inputs or outputs, or a byte offset into the arena or the weights."""
+    """A buffer: an index among the inputs or outputs (and a byte in that one), or a byte of the arena or the weights."""
 
     region: Region
     at: int
+    byte: int = 0
+
+    def shifted(self, by: int) -> Location:
+        """The location so many bytes further on."""
+        if self.region in ("input", "output"):
+            return replace(self, byte=self.byte + by)
+        return replace(self, at=self.at + by)
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,7 @@ class Plan:
 
 
 def _location(data: Mapping[str, Any]) -> Location:
-    return Location(data["region"], data["at"])
+    return Location(data["region"], data["at"], data.get("byte", 0))
 
 
 def _fallback(data: Mapping[str, Any] | None) -> Fallback | None:

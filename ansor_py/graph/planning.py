@@ -41,15 +41,32 @@ def lifetimes(parts: Partition) -> list[Buffer]:
     Values that are outputs, or whose views are, lie in the caller's buffers instead.
     """
     graph = parts.graph
-    outside = {parts.owner(name) for name in graph.outputs.values()}
+    outside = _outside(parts)
     steps = execution_order(parts)
-    first = {name: step for step, item in enumerate(steps) for name in writes(item) if name in graph.values}
-    last = dict(first)
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
     for step, item in enumerate(steps):
+        for name in writes(item):
+            if name in graph.values:
+                first.setdefault(parts.place(name)[0], step)
+                last[parts.place(name)[0]] = step
         for name in reads(item):
-            if parts.owner(name) in first:
-                last[parts.owner(name)] = step
+            if parts.place(name)[0] in first:
+                last[parts.place(name)[0]] = step
+    for name in graph.outputs.values():
+        if parts.place(name)[0] in first:  # a part of an intermediate, which is copied after the last step
+            last[parts.place(name)[0]] = len(steps) - 1
     return [Buffer(name, graph.values[name].bytes, first[name], last[name]) for name in first if name not in outside]
+
+
+def _outside(parts: Partition) -> dict[str, int]:
+    """The values that lie in the caller's buffer of an output, as a whole, with its number."""
+    found: dict[str, int] = {}
+    for index, name in enumerate(parts.graph.outputs.values()):
+        owner, _ = parts.place(name)
+        if parts.graph.values[owner].bytes == parts.graph.values[name].bytes:
+            found.setdefault(owner, index)
+    return found
 
 
 def least_memory(parts: Partition) -> dict[str, int]:
@@ -75,20 +92,24 @@ def make_plan(
     prepacked, weights_bytes = _prepacked_layout(parts, kernels, end)
     offsets = {id(subgraph): offsets for subgraph, _, offsets in prepacked}
     places.update((name, Location("weights", offset)) for name, offset in weight_offsets.items())
-    copies = []
-    for index, name in enumerate(graph.outputs.values()):
-        owner, destination = parts.owner(name), Location("output", index)
-        if owner in places:
-            copies.append(Copy(places[owner], destination, graph.values[owner].bytes))
-        else:
-            places[owner] = destination
+    places |= {name: Location("output", index) for name, index in _outside(parts).items() if name not in places}
+
+    def place(name: str) -> Location:
+        owner, offset = parts.place(name)
+        return places[owner].shifted(offset)
+
+    copies = tuple(
+        Copy(place(name), Location("output", index), graph.values[name].bytes)
+        for index, name in enumerate(graph.outputs.values())
+        if place(name) != Location("output", index)
+    )
     # A constant that is read only while prepacking is not stored; its slot of the kernel's table is never looked at.
     unread = Location("weights", 0)
     calls = tuple(
         Call(
             kernels[subgraph.workload_key].symbol,
             (
-                *(places.get(parts.owner(name), unread) for name in (*subgraph.inputs, subgraph.output)),
+                *(place(name) if parts.place(name)[0] in places else unread for name in (*subgraph.inputs, subgraph.output)),
                 *(Location("weights", offset) for offset in offsets.get(id(subgraph), ())),
             ),
         )
@@ -100,7 +121,7 @@ def make_plan(
         inputs=tuple(_port(graph, name, name) for name in graph.inputs),
         outputs=tuple(_port(graph, public, name) for public, name in graph.outputs.items()),
         calls=calls,
-        copies=tuple(copies),
+        copies=copies,
         arena_bytes=memory.arena_bytes,
         live_bytes=memory.live_bytes,
         weights_bytes=weights_bytes,

@@ -105,7 +105,11 @@ def _address(name: str, location: Location, input_count: int) -> list[str]:
     """Instructions that set `%name` to where the buffer lies."""
     if location.region in ("input", "output"):
         index = location.at + (input_count if location.region == "output" else 0)
-        return [f"  %{name}.port = getelementptr ptr, ptr %ports, i64 {index}", f"  %{name} = load ptr, ptr %{name}.port"]
+        return [
+            f"  %{name}.port = getelementptr ptr, ptr %ports, i64 {index}",
+            f"  %{name}.begin = load ptr, ptr %{name}.port",
+            f"  %{name} = getelementptr i8, ptr %{name}.begin, i64 {location.byte}",
+        ]
     base = "%arena" if location.region == "arena" else "%weights"
     return [f"  %{name} = getelementptr i8, ptr {base}, i64 {location.at}"]
 
