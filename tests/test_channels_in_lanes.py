@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,20 @@ def test_nothing_is_gathered_or_scattered(case: tuple[int, int, int, bool], chan
     kernel = text.partition("prepack")[0] if "prepack" in text else text
     assert "masked.gather" not in kernel
     assert "masked.scatter" not in kernel
+
+
+@pytest.mark.parametrize("target", structure_targets())
+def test_the_next_panel_of_the_weights_is_fetched_if_the_caches_hold_it(target: Target) -> None:
+    """16 channels x 8 x 9 elements of 4 bytes are a panel, which may take a quarter of the second cache."""
+    for size, fetched in ((64 << 10, True), (16 << 10, False)):
+        machine = replace(target, l2=size)
+        assert ("llvm.prefetch" in kernel_text(convolution(36), tiled(16, 4, 8, fused=True), machine, 1)) == fetched
+    data = te.placeholder((40, 64), name="a"), te.placeholder((64, 40), name="b")
+    product = ComputeDAG.from_outputs(te.matmul(*data, name="C"))
+    order = Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1"))
+    tile = (RegisterTile("C", ("i.1", "j.1"), FLOAT32.name), Vectorize("C", "j.1"))
+    steps = (Split("C", "i", (4,)), Split("C", "j", (8,)), order, *tile)
+    assert "llvm.prefetch" not in kernel_text(product, steps, target, 1)
 
 
 def test_the_last_panel_stays_where_it_is() -> None:

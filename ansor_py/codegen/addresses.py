@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ansor_py.codegen.function_text import FunctionText, Lines
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
-from ansor_py.te.expr import INDEX, Binary, Const, Expr, Var, variables_of
+from ansor_py.te.expr import DTYPE_BYTES, INDEX, Binary, Const, Expr, Var, variables_of
 from ansor_py.te.simplify import Linear, Simplifier
 from ansor_py.te.tensor import Tensor
 
@@ -29,6 +29,7 @@ REGISTER_TYPES = {
 }
 
 # Binary operators that are one instruction on (signed) integers.
+PREFETCHED_BYTES = 64  # that one instruction fetches: a line of nearly all caches
 INTEGER_INSTRUCTIONS = {word: word for word in ("add", "sub", "mul", "and", "or", "shl")}
 INTEGER_INSTRUCTIONS |= {"bitand": "and", "bitor": "or", "bitxor": "xor", "shr": "ashr"}
 
@@ -273,6 +274,14 @@ class AddressEmitter(ABC):
         instruction = f"getelementptr{inbounds} {kind}, ptr {base}, i64 {index}"
         moves = index.startswith("%")
         return self._once(instruction, (base, index) if moves else None, lambda: self.text.emit(instruction))
+
+    def prefetch(self, tensor: Tensor, flat: Linear, distance: int, count: int) -> None:
+        """Fetch `count` elements into the second cache, so many elements from here; they need not exist."""
+        kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
+        base = self.address(tensor, flat)
+        for start in range(0, count, max(1, PREFETCHED_BYTES // size)):
+            address = self._element(kind, base, str(distance + start), "")
+            self.text.call("void", "llvm.prefetch.p0", f"ptr {address}, i32 0, i32 2, i32 1", "ptr, i32, i32, i32")
 
     def shifted(self, tensor: Tensor, offset: int) -> str:
         base = self.pointers[tensor.name]

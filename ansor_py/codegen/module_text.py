@@ -53,13 +53,17 @@ class ModuleText:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where temporaries live: offsets in the shared part, offsets in each thread's part, names on the stack."""
+    """Where temporaries live: offsets in the shared part, offsets in each thread's part, names on the stack.
+
+    `constants` are the buffers that no call changes, prepacked ones among them.
+    """
 
     shared: dict[str, int]
     shared_bytes: int
     private: dict[str, int]
     private_bytes: int
     stack: frozenset[str]
+    constants: frozenset[str]
 
 
 def module_text(program: Program, buffers: Sequence[str], target: Target, threads: int, symbol: str) -> ModuleText:
@@ -119,7 +123,8 @@ def _layout(program: Program, prepacked: set[str]) -> _Layout:
             stack_bytes += size
         else:
             private[name], private_bytes = private_bytes, private_bytes + size
-    return _Layout(shared, shared_bytes, private, private_bytes, frozenset(stack))
+    constants = {name for name, place in program.buffers.items() if place.scope == "constant"} | prepacked
+    return _Layout(shared, shared_bytes, private, private_bytes, frozenset(stack), frozenset(constants))
 
 
 def _used_buffers(nodes: Sequence[Node]) -> list[str]:
@@ -147,7 +152,7 @@ def _nest_function(
         else:
             parameters.append(f"ptr noalias nonnull align {_alignment(program.buffers[name])} {pointers[name]}")
     expressions = ExpressionEmitter(text, Simplifier(program.ranges), pointers, target)
-    emitter = _NodeEmitter(text, expressions, target)
+    emitter = _NodeEmitter(text, expressions, target, layout.constants)
     if region.parallel:
         with text.loop("%lo", "%hi", []) as loop:
             emitter.expressions.enter(loop.index)
@@ -166,10 +171,10 @@ def _nest_function(
 class _NodeEmitter:
     """Emits loops and conditions; tiles go to the tile emitter."""
 
-    def __init__(self, text: FunctionText, expressions: ExpressionEmitter, target: Target) -> None:
+    def __init__(self, text: FunctionText, expressions: ExpressionEmitter, target: Target, constants: frozenset[str]) -> None:
         self.text = text
         self.expressions = expressions
-        self.tiles = TileEmitter(expressions, target, self.nodes)
+        self.tiles = TileEmitter(expressions, target, constants, self.nodes)
 
     def nodes(self, items: Sequence[Node], outermost: bool = False) -> None:
         """Emit nodes in order. `outermost` loops look at the abort flag in every iteration."""
@@ -197,7 +202,9 @@ class _NodeEmitter:
             if outermost:
                 self.return_if_aborted()
             self.expressions.coordinates[node.variable] = Coordinate(loop.index)
+            self.tiles.around.append(node.variable)
             self.nodes(node.body)
+            self.tiles.around.pop()
             self.expressions.leave()
 
     def return_if_aborted(self) -> None:
@@ -214,6 +221,7 @@ class _NodeEmitter:
         """The positions of the collapsed parallel loops from their common index."""
         inner = prod(extent for _, extent in parallel)
         rest = index
+        self.tiles.around.extend(variable for variable, _ in parallel)
         for variable, extent in parallel:
             inner //= extent
             if inner == 1:

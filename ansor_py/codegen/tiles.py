@@ -22,7 +22,9 @@ from ansor_py.codegen.transposition import (
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.lower.ir import REGISTERS, Node, ReductionLoop, Tile, TileLoop
 from ansor_py.target import Target
-from ansor_py.te.expr import COMBINERS, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
+from ansor_py.te.expr import COMBINERS, DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
+
+PREFETCHED_SHARE = 0.25  # of the second cache that the next panel may take
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,16 @@ class _Accumulator:
 class TileEmitter:
     """Emits tiles with an expression emitter; `emit_nodes` is called for what is attached to a reduction loop."""
 
-    def __init__(self, expressions: ExpressionEmitter, target: Target, emit_nodes: Callable[[Sequence[Node]], None]) -> None:
+    def __init__(
+        self,
+        expressions: ExpressionEmitter,
+        target: Target,
+        constants: frozenset[str],
+        emit_nodes: Callable[[Sequence[Node]], None],
+    ) -> None:
         self.expressions = expressions
+        self.constants = constants
+        self.around: list[str] = []  # variables of the loops around the next tile, outermost first
         self.text = expressions.text
         self.target = target
         self.emit_nodes = emit_nodes
@@ -323,6 +333,8 @@ class TileEmitter:
         columns = tile.kernel.goes_by_columns(len(points) // vectors, vectors, self.target)
         if columns:
             order.sort(key=lambda number: number % vectors)
+        self._place(tile, points[0])
+        self._prefetch_panels(tile)
         updated = list(accumulators)
         for number in order:
             self._place(tile, points[number])
@@ -332,6 +344,24 @@ class TileEmitter:
             old = Value(accumulators[number], tile.value.dtype, points[number].lanes)
             updated[number] = self._combined(tile, combiner, old, points[number]).name
         return updated
+
+    def _prefetch_panels(self, tile: Tile) -> None:
+        """Fetch the next panel's part of this step: in a network a kernel finds its weights in memory, not in a cache.
+
+        Only constants are that cold. What the hardware foresees ends with a page, and a panel is read again and again for
+        other rows, which is the time to fetch the next one, if the second cache holds both and more.
+        """
+        for read in reads_of(tile.value):
+            if read.tensor.name not in self.constants or tile.vector is None:
+                continue
+            flat = self.expressions.flat_index(read.tensor, read.indices)
+            rows = [flat.stride(loop.variable) for loop in tile.loops[:-1]]
+            distance = next((stride for stride in map(flat.stride, reversed(self.around)) if stride != 0), None)
+            if flat.stride(tile.vector) != 1 or any(rows) or None in rows or distance is None:
+                continue
+            if abs(distance) * DTYPE_BYTES[read.dtype] > PREFETCHED_SHARE * self.target.l2:
+                continue
+            self.expressions.prefetch(read.tensor, flat, distance, tile.loops[-1].extent)
 
     def _combined(self, tile: Tile, combiner: str, old: Value, point: Point) -> Value:
         predicate = self._predicate(tile, point)
