@@ -74,7 +74,8 @@ def unrolled(statement: StatementArrays, share: Floats) -> tuple[Floats, Floats]
     if statement.reduction_depth is not None:
         around = statement.reduction_loops
         extents = [statement.extents[position] for position in around]
-        for position, steps in zip(around, steps_in_a_row(extents, body, statement.unroll_limit), strict=True):
+        limit = statement.unroll_limit.astype(np.int64)
+        for position, steps in zip(around, steps_in_a_row(extents, body, limit), strict=True):
             iterations[position] = np.ceil(iterations[position] / steps)
             body = body * steps
     return iterations, body
