@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ansor_py.codegen.strided_loads import MOST_VECTORS
+from ansor_py.codegen.transposition import FEWEST_ROWS
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_tile import accumulation_run
 from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, innermost
 from ansor_py.target import Target
 
-SHUFFLED_RUN = 4  # neighbours of a scattered lane that a tile takes, from which on they are loaded as vectors and shuffled
-CLOSE = 4  # elements from one lane to the next up to which vectors that cover all lanes are loaded, and shuffled
 LOAD_KINDS = ("broadcast_loads", "contiguous_loads", "gathered_loads")
 ACCESS_FIELDS = (*LOAD_KINDS, "stores", "scattered_stores", "store_run", "inner_trips", "loop_trips")
 
@@ -50,7 +50,7 @@ def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
     loads = np.empty((3, statement.programs))
     loads[0] = (footprint * (strides == 0)).sum(axis=0)
     # Lanes that are apart are loaded as vectors, and shuffled, where they are close or a tile takes neighbours of them, too.
-    shuffled = (strides > 1) & ((strides <= CLOSE) | (statement.runs[1:, inside] >= SHUFFLED_RUN))
+    shuffled = (strides > 1) & ((strides <= MOST_VECTORS) | (statement.runs[1:, inside] >= FEWEST_ROWS))
     loads[1] = (np.ceil(footprint / lanes) * ((strides == 1) + 2.0 * shuffled)).sum(axis=0)
     loads[2] = (footprint * ((strides > 1) & ~shuffled)).sum(axis=0)
     loads *= statement.inner[0] / statement.inner[inside]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ansor_py.codegen.transposition import FEWEST_ROWS
 from ansor_py.cost_model.feature_accesses import loads_by_kind, stores, vector_share
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
@@ -24,7 +25,7 @@ LOADS = (1.0, 3.0, 3.0)
 # Stores that one counts as: of a vector of accumulators, with its load when the next run begins, and of an element by itself.
 STORES = 2
 # Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors so often.
-TRANSPOSED_RUN, TRANSPOSED = 4, 4
+TRANSPOSED = 4
 SPILL_LOADS = 3  # loads that an accumulator without a register counts as, a step: it is stored and loaded again
 # A loop of more multiply-adds than the first number, emitted in a row, takes so many times as long as a shorter one.
 LONG_BODY, LONG_BODY_COST = 256, 1.1
@@ -51,7 +52,7 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     cycles[0] = statement.inner[0] * share * operation_weight(statement.operations, core) / core.vector_units * waiting
     cycles[1] = ((loads * np.array(LOADS)[:, None]).sum(axis=0) + SPILL_LOADS * spilled) / core.loads
     vectors, elements = stores(statement, target)
-    transposed = (elements > 0) & (statement.runs[0, statement.tile_depth] >= TRANSPOSED_RUN)
+    transposed = (elements > 0) & (statement.runs[0, statement.tile_depth] >= FEWEST_ROWS)
     apart = np.where(transposed, np.minimum(TRANSPOSED * vectors, elements), elements)
     cycles[2] = STORES / core.stores * (vectors + apart)
     rates = np.array([[core.second_bytes], [core.third_bytes], [core.memory_bytes]])

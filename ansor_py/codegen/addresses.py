@@ -29,7 +29,6 @@ REGISTER_TYPES = {
 }
 
 # Binary operators that are one instruction on (signed) integers.
-PREFETCHED_BYTES = 64  # that one instruction fetches: a line of nearly all caches
 INTEGER_INSTRUCTIONS = {word: word for word in ("add", "sub", "mul", "and", "or", "shl")}
 INTEGER_INSTRUCTIONS |= {"bitand": "and", "bitor": "or", "bitxor": "xor", "shr": "ashr"}
 
@@ -275,11 +274,10 @@ class AddressEmitter(ABC):
         moves = index.startswith("%")
         return self._once(instruction, (base, index) if moves else None, lambda: self.text.emit(instruction))
 
-    def prefetch(self, tensor: Tensor, flat: Linear, distance: int, count: int) -> None:
-        """Fetch `count` elements into the second cache, so many elements from here; they need not exist."""
-        kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
-        base = self.address(tensor, flat)
-        for start in range(0, count, max(1, PREFETCHED_BYTES // size)):
+    def prefetch(self, tensor: Tensor, flat: Linear, distance: int, count: int, line_bytes: int) -> None:
+        """Fetch the lines of `count` elements into the second cache, so many elements from here; they need not exist."""
+        kind, base = memory_type(tensor.dtype), self.address(tensor, flat)
+        for start in range(0, count, max(1, line_bytes // DTYPE_BYTES[tensor.dtype])):
             address = self._element(kind, base, str(distance + start), "")
             self.text.call("void", "llvm.prefetch.p0", f"ptr {address}, i32 0, i32 2, i32 1", "ptr, i32, i32, i32")
 

@@ -328,8 +328,8 @@ class ExpressionEmitter(AddressEmitter):
                 f"ptr, {mask.type}, {vector}",
             )
             return self._from_memory(loaded, dtype, lanes)
-        mask_or_none = self.broadcast(predicate, lanes) if predicate is not None else None
-        strided = load_strided(self, read.tensor, flat, stride, lanes, mask_or_none, self.target.gathers) if stride else None
+        present = None if predicate is None else mask
+        strided = load_strided(self, read.tensor, flat, stride, lanes, present, self.target.gathers) if stride else None
         if strided is not None:
             return self._from_memory(strided, dtype, lanes)
         loaded = self.text.call(

@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,9 +56,9 @@ def compile_module(ir_text: str, target: Target) -> ObjectCode:
     parsed = time.perf_counter()
     _optimise(module, machine)
     optimised = time.perf_counter()
-    _choose_scheduler(target)
     try:
-        code = bytes(machine.emit_object(module))
+        with _scheduler(target):
+            code = bytes(machine.emit_object(module))
     except RuntimeError as error:
         raise _code_error("LLVM cannot generate code for the module", error) from error
     done = time.perf_counter()
@@ -70,8 +71,8 @@ def emit_assembly(ir_text: str, target: Target) -> str:
     machine = target_machine(target)
     module = _parse(ir_text, machine)
     _optimise(module, machine)
-    _choose_scheduler(target)
-    return str(machine.emit_assembly(module))
+    with _scheduler(target):
+        return str(machine.emit_assembly(module))
 
 
 def emit_optimised_ir(ir_text: str, target: Target) -> str:
@@ -139,9 +140,14 @@ def _optimise(module: Any, machine: Any) -> None:
             passes.run(function, builder)
 
 
-def _choose_scheduler(target: Target) -> None:
-    """LLVM has no such option of a machine or function, only one of the process, so it is set whenever code is generated."""
+@contextmanager
+def _scheduler(target: Target) -> Iterator[None]:
+    """LLVM has no such option of a machine or function, only one of the process: for others in it, it is as before again."""
     llvm.set_option("ansor-py", f"-enable-misched={'true' if target.overwrites_operands else 'false'}")
+    try:
+        yield
+    finally:
+        llvm.set_option("ansor-py", "-enable-misched=true")
 
 
 def _code_error(what: str, error: RuntimeError) -> CodegenError:

@@ -152,7 +152,7 @@ def _nest_function(
         else:
             parameters.append(f"ptr noalias nonnull align {_alignment(program.buffers[name])} {pointers[name]}")
     expressions = ExpressionEmitter(text, Simplifier(program.ranges), pointers, target)
-    emitter = _NodeEmitter(text, expressions, target, layout.constants)
+    emitter = _NodeEmitter(expressions, layout.constants)
     if region.parallel:
         with text.loop("%lo", "%hi", []) as loop:
             emitter.expressions.enter(loop.index)
@@ -171,10 +171,10 @@ def _nest_function(
 class _NodeEmitter:
     """Emits loops and conditions; tiles go to the tile emitter."""
 
-    def __init__(self, text: FunctionText, expressions: ExpressionEmitter, target: Target, constants: frozenset[str]) -> None:
-        self.text = text
+    def __init__(self, expressions: ExpressionEmitter, constants: frozenset[str]) -> None:
+        self.text = expressions.text
         self.expressions = expressions
-        self.tiles = TileEmitter(expressions, target, constants, self.nodes)
+        self.tiles = TileEmitter(expressions, constants, self.nodes)
 
     def nodes(self, items: Sequence[Node], outermost: bool = False) -> None:
         """Emit nodes in order. `outermost` loops look at the abort flag in every iteration."""

@@ -53,17 +53,16 @@ def _from_vectors(emitter: AddressEmitter, tensor: Tensor, base: str, stride: in
     wanted = [lane * distance if stride > 0 else span - 1 - lane * distance for lane in range(count)]
     starts = [min(start, span - lanes) for start in range(0, span, lanes)]
     result = ""
-    taken = [-1] * lanes
+    taken = [False] * lanes
     for number, start in enumerate(starts):
         address = text.emit(f"getelementptr inbounds {kind}, ptr {base}, i64 {lowest + start}")
         loaded = text.emit(f"load {vector}, ptr {address}, align {size}")
         order: list[int] = []
         for lane in range(lanes):
             element = wanted[lane] - start if lane < count else -1
-            is_here = taken[lane] < 0 and 0 <= element < lanes
-            order.append(element + (lanes if number else 0) if is_here else lane if taken[lane] >= 0 else -1)
-            if is_here:
-                taken[lane] = number
+            is_here = not taken[lane] and 0 <= element < lanes
+            order.append(element + (lanes if number else 0) if is_here else lane if taken[lane] else -1)
+            taken[lane] |= is_here
         words = ", ".join("i32 poison" if index < 0 else f"i32 {index}" for index in order)
         first, second = (result, loaded) if number else (loaded, "poison")
         result = text.emit(f"shufflevector {vector} {first}, {vector} {second}, <{lanes} x i32> <{words}>")

@@ -21,7 +21,6 @@ from ansor_py.codegen.transposition import (
 )
 from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
 from ansor_py.lower.ir import REGISTERS, Node, ReductionLoop, Tile, TileLoop
-from ansor_py.target import Target
 from ansor_py.te.expr import COMBINERS, DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
 
 PREFETCHED_SHARE = 0.25  # of the second cache that the next panel may take
@@ -59,7 +58,6 @@ class TileEmitter:
     def __init__(
         self,
         expressions: ExpressionEmitter,
-        target: Target,
         constants: frozenset[str],
         emit_nodes: Callable[[Sequence[Node]], None],
     ) -> None:
@@ -67,7 +65,7 @@ class TileEmitter:
         self.constants = constants
         self.around: list[str] = []  # variables of the loops around the next tile, outermost first
         self.text = expressions.text
-        self.target = target
+        self.target = expressions.target
         self.emit_nodes = emit_nodes
 
     def emit(self, tile: Tile) -> None:
@@ -361,7 +359,7 @@ class TileEmitter:
                 continue
             if abs(distance) * DTYPE_BYTES[read.dtype] > PREFETCHED_SHARE * self.target.l2:
                 continue
-            self.expressions.prefetch(read.tensor, flat, distance, tile.loops[-1].extent)
+            self.expressions.prefetch(read.tensor, flat, distance, tile.loops[-1].extent, self.target.cache_line_bytes)
 
     def _combined(self, tile: Tile, combiner: str, old: Value, point: Point) -> Value:
         predicate = self._predicate(tile, point)

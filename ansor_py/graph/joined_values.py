@@ -4,64 +4,60 @@ Along the first dimension of more than one element the parts of a concatenation 
 kernel computes, and that no other concatenation and no output of the model wants elsewhere, gets its place inside of the whole,
 and nothing is left to copy. A whole may be a part of the next one, as in a DenseNet, whose layers then share one buffer.
 
-    kept, joins = joined_values(graph, subgraphs, views)
-    joins["x1"]        # ("y", 774400): the bytes of x1 begin there in y = Concat(x0, x1)
+    parts = with_joins(parts)
+    parts.joins["x1"]        # ("y", 774400): the bytes of x1 begin there in y = Concat(x0, x1)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
 from ansor_py.codegen.memory import ALIGNMENT
-from ansor_py.graph.ir import Graph
+from ansor_py.graph.onnx_ops.registry import OperatorCall
 
 if TYPE_CHECKING:
-    from ansor_py.graph.partition import Subgraph
+    from ansor_py.graph.partition import Partition, Subgraph
 
 CONCATENATIONS = ("Concat", "Join")
 
 
-def joined_values(
-    graph: Graph, subgraphs: Sequence[Subgraph], views: Mapping[str, str]
-) -> tuple[tuple[Subgraph, ...], dict[str, tuple[str, int]]]:
-    """The subgraphs that are left, and for each part of the others' results the whole and its first byte in that.
+def with_joins(parts: Partition) -> Partition:
+    """The partition without concatenations that need no kernel.
 
     Nothing is joined in a graph with nodes that are not compiled, which find their inputs and outputs by themselves.
     """
+    graph = parts.graph
     if graph.opaque or graph.dynamic_inputs or graph.dynamic_outputs:
-        return tuple(subgraphs), {}
-
-    def owner(value: str) -> str:
-        while value in views:
-            value = views[value]
-        return value
-
-    computed = {subgraph.output for subgraph in subgraphs}
-    outputs = {owner(name) for name in graph.outputs.values()}
+        return parts
+    computed = {subgraph.output for subgraph in parts.subgraphs}
+    outputs = {parts.owner(name) for name in graph.outputs.values()}
     joins: dict[str, tuple[str, int]] = {}
     kept: list[Subgraph] = []
-    for subgraph in subgraphs:
-        places = _places(graph, subgraph, owner)
+    for subgraph in parts.subgraphs:
+        places = _places(parts, subgraph)
         if places and places.keys() <= computed - outputs - joins.keys():
             joins.update(places)
         else:
             kept.append(subgraph)
-    return tuple(kept), joins
+    return replace(parts, subgraphs=tuple(kept), joins=joins)
 
 
-def _places(graph: Graph, subgraph: Subgraph, owner: Callable[[str], str]) -> dict[str, tuple[str, int]]:
+def _places(parts: Partition, subgraph: Subgraph) -> dict[str, tuple[str, int]]:
     """Where the parts of a concatenation lie in it; nothing if it is none, or they cannot be computed there."""
-    node, shape = subgraph.nodes[0], graph.values[subgraph.output].shape
+    node, values = subgraph.nodes[0], parts.graph.values
     if len(subgraph.nodes) > 1 or node.op_type not in CONCATENATIONS:
         return {}
-    axis = int(str(node.attributes.get("axis", 1))) % len(shape)
+    result = values[subgraph.output]
+    call = OperatorCall(node, ())
+    if prod(result.shape[: call.checked_axis(call.integer("axis", 1), len(result.shape))]) != 1:
+        return {}
     places: dict[str, tuple[str, int]] = {}
     offset = 0
     for name in node.inputs:
-        if prod(shape[:axis]) != 1 or offset % ALIGNMENT or owner(name) in places or not graph.values[name].bytes:
+        if offset % ALIGNMENT or parts.owner(name) in places or not values[name].bytes:
             return {}
-        places[owner(name)] = (subgraph.output, offset)
-        offset += graph.values[name].bytes
+        places[parts.owner(name)] = (subgraph.output, offset)
+        offset += values[name].bytes
     return places

@@ -16,7 +16,7 @@ from functools import cached_property
 
 from ansor_py.graph.fusion import Group
 from ansor_py.graph.ir import Graph, OperatorNode, Value
-from ansor_py.graph.joined_values import joined_values
+from ansor_py.graph.joined_values import with_joins
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.merge_axes import merge_axes
 from ansor_py.te.tensor import Tensor, placeholder
@@ -101,8 +101,8 @@ class Partition:
 def partition(graph: Graph, groups: Sequence[Group]) -> Partition:
     """A subgraph for each group that computes something; views become aliases, as do concatenations that need no copy."""
     views = {group.output: group.nodes[0].inputs[0] for group in groups if group.is_view}
-    subgraphs, joins = joined_values(graph, [_subgraph(graph, group) for group in groups if not group.is_view], views)
-    return Partition(graph, subgraphs, views, joins)
+    subgraphs = tuple(_subgraph(graph, group) for group in groups if not group.is_view)
+    return with_joins(Partition(graph, subgraphs, views))
 
 
 def _subgraph(graph: Graph, group: Group) -> Subgraph:
