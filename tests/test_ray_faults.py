@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ansor_py.errors import MeasureError
 from ansor_py.graph import load
 from ansor_py.measure import MeasureResult, create_measurer, read_records
 from ansor_py.measure.ray_backend import RayMeasurer
+from ansor_py.measure.ray_driver import Doing
 from ansor_py.search.__main__ import main
 from ansor_py.search.loop.run_directory import read_curve
 from process_tree import descendants, wait_until_gone
@@ -68,6 +70,22 @@ def test_ray_that_is_killed_or_stopped_is_an_error_and_leaves_nothing() -> None:
             assert errors(results) == [("none", ""), ("wrong-result", "check")]
             assert len(processes) > 5
             wait_until_gone(processes)
+
+
+def test_a_driver_that_is_stopped_while_it_asks_is_not_taken_for_a_stopped_raylet() -> None:
+    measurer = create_measurer("ray", target=TARGET, threads=1, options=replace(OPTIONS, run_timeout=600))
+    assert isinstance(measurer, RayMeasurer)
+    with measurer:
+        measurer.submit(programs("hang"))
+        measurer.poll(timeout=1)
+        assert measurer.pid is not None
+        os.kill(measurer.pid, signal.SIGSTOP)
+        measurer.poll(timeout=1)
+        measurer._doing = Doing("asking Ray's raylet", 1.0, time.monotonic(), "it is stopped or gone")
+        with pytest.raises(MeasureError) as raised:
+            measurer.poll()
+    assert "waiting for Ray takes longer than" in str(raised.value)
+    assert "raylet" not in str(raised.value)
 
 
 def test_ray_ends_when_the_search_is_killed() -> None:

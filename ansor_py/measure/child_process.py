@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import IO, Any
 
 from ansor_py.errors import MeasureError
@@ -56,6 +57,14 @@ class ChildProcess:
     def pid(self) -> int | None:
         """The process id of the present child."""
         return self._process.pid if self._process else None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped the child, by SIGSTOP or a debugger, so that it can say nothing."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+        except OSError:
+            return False
 
     @property
     def waitable(self) -> Connection[Any, Any] | None:

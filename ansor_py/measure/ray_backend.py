@@ -21,7 +21,7 @@ from ansor_py.errors import MeasureError
 from ansor_py.measure.build import module_of
 from ansor_py.measure.child_process import ChildProcess, child_environment
 from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, register_measurer
-from ansor_py.measure.ray_driver import REACH_SECONDS, Begin, Close, Connected, Doing, Failed, Measure, Results
+from ansor_py.measure.ray_driver import REACH_SECONDS, WAITING, Begin, Close, Connected, Doing, Failed, Measure, Results
 from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.workers import Died
 
@@ -118,8 +118,11 @@ class RayMeasurer(Measurer):
             self._wait(time.monotonic() + LISTEN_SECONDS)
             self._take_all()
         if time.monotonic() >= self._overdue and not self._failure:
-            hint = f" ({self._doing.hint})" if self._doing.hint else ""
-            self._fail(f"{self._doing.what} takes longer than {self._doing.seconds:g} s{hint}")
+            doing = self._doing
+            if self._child.is_stopped:  # whatever it was doing then, those whom it asked are not to blame
+                doing = Doing(WAITING, doing.seconds, doing.at)
+            hint = f" ({doing.hint})" if doing.hint else ""
+            self._fail(f"{doing.what} takes longer than {doing.seconds:g} s{hint}")
 
     @property
     def _overdue(self) -> float:

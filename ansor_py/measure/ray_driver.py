@@ -52,6 +52,9 @@ class Close:
     """Disconnect from Ray, end a local one, and end."""
 
 
+WAITING = "waiting for Ray"  # what the driver says that it does when it does nothing else
+
+
 @dataclass(frozen=True)
 class Doing:
     """What the driver does since `at` (on the monotonic clock, which all processes share), for how long at most.
@@ -140,7 +143,7 @@ def _serve(connection: Connection[Any, Any], ray: Any, measurer: BatchMeasurer, 
             told = 0.0
         if now - told >= TELL_SECONDS:
             told = now
-            tell("waiting for Ray", SILENCE_SECONDS)
+            tell(WAITING, SILENCE_SECONDS)
         if connection.poll(0 if measurer.outstanding else WAIT_SECONDS):
             message = connection.recv()
             if isinstance(message, Close):
