@@ -82,7 +82,7 @@ def test_candidate_zero_is_the_default_schedule_and_the_budget_counts_every_tria
     result = search([matmul(32), matmul(48, weight=3)], 40, subscribers=[sink.take])
     assert [record.trial for record in result.records] == list(range(40))
     assert [record.origin.operator for record in result.records[:2]] == ["default", "default"]
-    assert all(record.origin.operator == "random" for record in result.records[2:])
+    assert {record.origin.operator for record in result.records[2:]} <= {"random", "relative"}
     assert sum(item.trials for item in result.tasks) == 40
     for item in result.tasks:
         assert item.best is not None

@@ -10,6 +10,7 @@ search.progress()                      # what the task scheduler wants to know
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy, round_accuracy
+from ansor_py.search.loop.inheriting_policy import InheritingPolicy, relate
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.pooled_policy import PooledPolicy
 from ansor_py.search.loop.results import TaskResult
@@ -37,7 +39,8 @@ from ansor_py.search.policies.checked_policy import checked_policy
 from ansor_py.search.policies.policy import Policy, sketches_for
 from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
 from ansor_py.search.sampling.default_schedule import default_schedule
-from ansor_py.search.scheduler.strategies import TaskProgress, similarity_group
+from ansor_py.search.sampling.space import Space
+from ansor_py.search.scheduler.strategies import TaskProgress, expression_family, similarity_group
 
 FAILING_ROUNDS = 3
 FAILING_TRIALS = 16
@@ -249,11 +252,13 @@ def open_searches(
     """
     searches: list[TaskSearch] = []
     refusals: list[NoSpaceError] = []
+    families: defaultdict[str, list[InheritingPolicy]] = defaultdict(list)
     for number, task in enumerate(tasks):
         scorer = Scorer(model, task, number, timer)
         with timer.phase("sketch"):
             try:
-                policy = _policy_of(number, task, options, scorer, pool(task.workload_key))
+                family = families[expression_family(task.dag)]
+                policy = _policy_of(number, task, options, scorer, pool(task.workload_key), family)
             except NoSpaceError as error:
                 refusals.append(error)
                 searches.append(TaskSearch(task, NothingToTry(), scorer, ended=str(error)))
@@ -261,11 +266,22 @@ def open_searches(
                 searches.append(TaskSearch(task, policy, scorer, options.scheduler.early_stopping))
     if refusals and len(refusals) == len(tasks):
         raise refusals[0]
+    for family in families.values():
+        relate(family)
     return searches
 
 
-def _policy_of(number: int, task: Task, options: TuningOptions, scorer: Scorer, pool: Sequence[Record] | None) -> Policy:
-    rng = np.random.default_rng([options.seed, number, 1])
+def _policy_of(
+    number: int,
+    task: Task,
+    options: TuningOptions,
+    scorer: Scorer,
+    pool: Sequence[Record] | None,
+    family: list[InheritingPolicy],
+) -> Policy:
+    """The policy of a task, which joins those of the tasks that compute the same on other sizes."""
+    rng, own = (np.random.default_rng([options.seed, number, part]) for part in (1, 2))
     sketches = sketches_for(options.policy, task.dag, task.target, options.search)
-    policy: Policy = checked_policy(options.policy, sketches, task.target, scorer, rng, options.search)
-    return policy if pool is None else PooledPolicy(policy, scorer, pool)
+    policy = checked_policy(options.policy, sketches, task.target, scorer, rng, options.search)
+    family.append(InheritingPolicy(policy, lambda sketch: Space(sketch, task.target, options.search), own))
+    return family[-1] if pool is None else PooledPolicy(family[-1], scorer, pool)

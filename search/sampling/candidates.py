@@ -23,7 +23,8 @@ class Candidate(NamedTuple):
     """One program: `sketches[sketch]` with `genes` int32[holes].
 
     `predicted` is the cost model's score (None for a random choice), `parent` the trial of the measured program from which
-    it descends (None if there is none), `operator` what made it last: `random`, `copy`, `crossover` or a mutation.
+    it descends (None if there is none; of another task for `relative`), `operator` what made it last: `random`, `copy`,
+    `crossover`, `relative` or a mutation.
     """
 
     sketch: int

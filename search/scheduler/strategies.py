@@ -200,7 +200,12 @@ def task_gradients(tasks: Sequence[TaskProgress], value: Value, options: Schedul
 def similarity_group(dag: ComputeDAG) -> str:
     """Tasks of one group compute the same thing on sizes of a similar number of FLOPs: the DAG's text without its numbers."""
     magnitude = int(math.log(dag.flops + 1, GOLDEN_RATIO))
-    return f"{magnitude}:{re.sub(r'[0-9]+', '', str(dag))}"
+    return f"{magnitude}:{expression_family(dag)}"
+
+
+def expression_family(dag: ComputeDAG) -> str:
+    """Equal for tasks that compute the same thing on whatever sizes."""
+    return re.sub(r"[0-9]+", "", str(dag))
 
 
 def _backward(task: TaskProgress, window: int) -> float:
