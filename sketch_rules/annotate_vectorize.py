@@ -35,7 +35,7 @@ def annotate_vectorize(sketch: PartialSketch) -> PartialSketch:
 
 def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     body = sketch.state.body(stage.name)
-    axis = vector_axis(stage, body)
+    axis = vector_axis(stage, body, sketch.target.lanes(*sketch.state.dtypes(stage.name)))
     if axis is None:
         return sketch
     levels = sketch.note(stage.name, TileLevels)

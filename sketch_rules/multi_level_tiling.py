@@ -107,7 +107,7 @@ def _vector_axis(sketch: PartialSketch, stage: Stage) -> Axis | None:
     packed = sketch.note(stage.name, PackedOperand)
     if packed is not None:
         return next(axis for axis in stage.op.axes if axis.name == packed.axis)
-    return vector_axis(stage, sketch.state.body(stage.name))
+    return vector_axis(stage, sketch.state.body(stage.name), sketch.target.lanes(*sketch.state.dtypes(stage.name)))
 
 
 def tile(sketch: PartialSketch, name: str) -> PartialSketch:

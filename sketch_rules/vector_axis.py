@@ -3,8 +3,8 @@
 Stores and loads of neighbouring elements want the last axis of the output. A reduction that runs along memory while the
 output axis jumps (softmax's sums, a product with a transposed matrix) wants its reduction axis: one partial result per lane.
 
-    vector_axis(stage_of_matmul, body)      # Axis j
-    vector_axis(stage_of_row_sum, body)     # Axis k
+    vector_axis(stage_of_matmul, body, lanes)      # Axis j
+    vector_axis(stage_of_row_sum, body, lanes)     # Axis k
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ NEAR_STRIDE = 4
 SHORTEST_VECTOR_REDUCTION = 4
 
 
-def vector_axis(stage: Stage, body: Expr) -> Axis | None:
+def vector_axis(stage: Stage, body: Expr, lanes: int) -> Axis | None:
     """The axis to vectorise, given the stage's body with inlined producers in place; None if all axes have extent 1."""
-    spatial = next((axis for axis in reversed(stage.op.axes) if axis.extent > 1), None)
     reads = reads_of(body)
+    spatial = _spatial_axis(stage, reads, lanes)
     contiguous = [
         axis
         for axis in reversed(stage.op.reduce_axes)
@@ -41,6 +41,18 @@ def vector_axis(stage: Stage, body: Expr) -> Axis | None:
     strides = [element_stride(read, spatial.name) for read in reads if element_stride(read, reduction.name) != 0]
     near = any(stride is not None and 0 < abs(stride) <= NEAR_STRIDE for stride in strides)
     return spatial if near else reduction
+
+
+def _spatial_axis(stage: Stage, reads: Sequence[Read], lanes: int) -> Axis | None:
+    """The last axis; if it fills less than half of the lanes the longest one along which all reads are of neighbours or stay.
+
+    The phases of a strided transposed convolution are short last axes.
+    """
+    long = [axis for axis in reversed(stage.op.axes) if axis.extent > 1]
+    if not long or 2 * long[0].extent > lanes:
+        return long[0] if long else None
+    wider = [axis for axis in long if {element_stride(read, axis.name) for read in reads} in ({1}, {0, 1})]
+    return max([long[0], *wider], key=lambda axis: min(axis.extent, lanes))
 
 
 def transposed_row(reads: Sequence[Read], stage: Stage) -> Axis | None:

@@ -22,61 +22,60 @@ MOST_VECTORS = 4  # so many vectors and shuffles are fewer instructions than a l
 def load_strided(
     emitter: AddressEmitter, tensor: Tensor, flat: Linear, stride: int, lanes: int, mask: Value | None, gathers: bool
 ) -> str | None:
-    """The elements at `flat` and every `stride` on; of a mask that is a constant prefix those that it names, else zeros.
+    """The elements at `flat` and every `stride` on; of a mask that is a constant row of lanes those that it names, else zeros.
 
     None where a gather is better, or under another mask.
     """
-    count = lanes if mask is None else _prefix(mask)
-    if not count:
+    present = range(lanes) if mask is None else _present(mask)
+    if not present:
         return None
-    span = (count - 1) * abs(stride) + 1
+    span = (len(present) - 1) * abs(stride) + 1
     base = emitter.address(tensor, flat)
     if abs(stride) <= MOST_VECTORS and span >= lanes:
-        return _from_vectors(emitter, tensor, base, stride, lanes, count)
-    return None if gathers else _one_by_one(emitter, tensor, base, stride, lanes, count)
+        return _from_vectors(emitter, tensor, base, stride, lanes, present)
+    return None if gathers else _one_by_one(emitter, tensor, base, stride, lanes, present)
 
 
-def _prefix(mask: Value) -> int:
-    """How many lanes a mask has if it is a constant and they are the first ones; else 0."""
+def _present(mask: Value) -> range:
+    """The lanes of a mask if it is a constant and they stand side by side; else none."""
     if not mask.name.startswith("<"):
-        return 0
+        return range(0)
     words = mask.name.strip("<>").split(", ")
     count = words.count("i1 true")
-    return count if all(word == "i1 true" for word in words[:count]) else 0
+    first = words.index("i1 true") if count else 0
+    return range(first, first + count) if all(word == "i1 true" for word in words[first : first + count]) else range(0)
 
 
-def _from_vectors(emitter: AddressEmitter, tensor: Tensor, base: str, stride: int, lanes: int, count: int) -> str:
+def _from_vectors(emitter: AddressEmitter, tensor: Tensor, base: str, stride: int, lanes: int, present: range) -> str:
     kind, size, text = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype], emitter.text
-    vector, distance = f"<{lanes} x {kind}>", abs(stride)
-    span = (count - 1) * distance + 1
-    lowest = -(span - 1) if stride < 0 else 0  # of all elements, counted from that of lane 0
-    wanted = [lane * distance if stride > 0 else span - 1 - lane * distance for lane in range(count)]
-    starts = [min(start, span - lanes) for start in range(0, span, lanes)]
+    vector = f"<{lanes} x {kind}>"
+    ends = (present[0] * stride, present[-1] * stride)  # of the elements, counted from that of lane 0
+    starts = [min(start, max(ends) + 1 - lanes) for start in range(min(ends), max(ends) + 1, lanes)]
     result = ""
     taken = [False] * lanes
     for number, start in enumerate(starts):
-        address = text.emit(f"getelementptr inbounds {kind}, ptr {base}, i64 {lowest + start}")
+        address = text.emit(f"getelementptr inbounds {kind}, ptr {base}, i64 {start}")
         loaded = text.emit(f"load {vector}, ptr {address}, align {size}")
         order: list[int] = []
         for lane in range(lanes):
-            element = wanted[lane] - start if lane < count else -1
-            is_here = not taken[lane] and 0 <= element < lanes
+            element = lane * stride - start
+            is_here = lane in present and not taken[lane] and 0 <= element < lanes
             order.append(element + (lanes if number else 0) if is_here else lane if taken[lane] else -1)
             taken[lane] |= is_here
         words = ", ".join("i32 poison" if index < 0 else f"i32 {index}" for index in order)
         first, second = (result, loaded) if number else (loaded, "poison")
         result = text.emit(f"shufflevector {vector} {first}, {vector} {second}, <{lanes} x i32> <{words}>")
-    if count == lanes:
+    if len(present) == lanes:
         return result
-    exists = ", ".join(f"i1 {'true' if lane < count else 'false'}" for lane in range(lanes))
+    exists = ", ".join(f"i1 {'true' if lane in present else 'false'}" for lane in range(lanes))
     return text.emit(f"select <{lanes} x i1> <{exists}>, {vector} {result}, {vector} zeroinitializer")
 
 
-def _one_by_one(emitter: AddressEmitter, tensor: Tensor, base: str, stride: int, lanes: int, count: int) -> str:
+def _one_by_one(emitter: AddressEmitter, tensor: Tensor, base: str, stride: int, lanes: int, present: range) -> str:
     kind, size, text = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype], emitter.text
     vector = f"<{lanes} x {kind}>"
-    result = "zeroinitializer" if count < lanes else "poison"
-    for lane in range(count):
+    result = "zeroinitializer" if len(present) < lanes else "poison"
+    for lane in present:
         address = text.emit(f"getelementptr inbounds {kind}, ptr {base}, i64 {lane * stride}") if lane else base
         loaded = text.emit(f"load {kind}, ptr {address}, align {size}")
         result = text.emit(f"insertelement {vector} {result}, {kind} {loaded}, i64 {lane}")
