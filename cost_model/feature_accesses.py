@@ -66,7 +66,7 @@ def _tile_accesses(
                 broadcasts += elements
             elif stride == 1.0:
                 vectors += np.ceil(elements / lanes)
-            # Lanes that are apart are loaded as vectors, and shuffled, where they are close or a tile takes neighbours of them, too.
+            # Lanes that are apart are loaded as vectors, and shuffled, where they are close or a tile takes their neighbours.
             elif stride <= most_vectors or runs[buffer, tile, program] >= fewest_rows:
                 vectors += 2.0 * np.ceil(elements / lanes)
             else:

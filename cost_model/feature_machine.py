@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.native_loops import Floats, Integers, native
+from ansor_py.cost_model.native_loops import Flags, Floats, Integers, native
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.target import Target
 
@@ -50,11 +50,20 @@ def _intensity(inner: Floats, touched_bytes: Floats, flops: float, out: Columns)
 def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Wasted iterations, balance over the cores, bytes that move into the levels of cache, whether it runs only once."""
     out[0] = statement.inner[0] / statement.work
-    chunks = np.where(statement.parallel, statement.extents, 1.0).prod(axis=0)
-    out[1] = chunks / target.cores
-    out[2] = np.ceil(chunks / target.cores) * target.cores / chunks
+    _balance(statement.extents, statement.parallel, target.cores, out[1:3])
     out[3:6] = cache_traffic(statement, target)
     out[6] = statement.prepacked
+
+
+@native
+def _balance(extents: Floats, parallel: Flags, cores: int, out: Columns) -> None:
+    levels, programs = extents.shape
+    for program in range(programs):
+        chunks = 1.0
+        for level in range(levels):
+            chunks *= extents[level, program] if parallel[level, program] else 1.0
+        out[0, program] = chunks / cores
+        out[1, program] = np.ceil(chunks / cores) * cores / chunks
 
 
 def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
@@ -93,14 +102,14 @@ def _cache_traffic(
     least: int,
     out: Floats,
 ) -> None:
-    buffers, depths, programs = footprint.shape
+    buffers, _, programs = footprint.shape
     fits = np.zeros(len(out), dtype=np.bool_)
     for program in range(programs):
         for buffer in range(buffers):
             size = element_bytes[buffer]
             fits[:] = False
-            # Of the depth outside, bytes that move into the first cache and into those beyond. What fits as a whole is there from
-            # the last call, and what a body touches is still there when its loop comes round: the loop moves what is new to it.
+            # Of the depth outside, bytes that move into the first cache and into those beyond. What fits as a whole is there
+            # from the last call; what a body touches is still there when its loop comes round, which moves what is new to it.
             first = beyond = 0.0
             for depth in range(least + 1):
                 used = footprint[buffer, depth, program] * size

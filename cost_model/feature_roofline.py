@@ -23,8 +23,8 @@ from ansor_py.cost_model.feature_accesses import (
 )
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
-from ansor_py.cost_model.operation_counts import OperationCounts
 from ansor_py.cost_model.native_loops import Flags, Floats, native
+from ansor_py.cost_model.operation_counts import OperationCounts
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.lower.register_tile import steps_in_a_row
 from ansor_py.target import Core, Target
@@ -72,7 +72,7 @@ def _emitted(statement: StatementArrays, iterations: Floats, vectors: Floats) ->
     around = statement.reduction_loops
     extents = [statement.extents[position] for position in around]
     limit = statement.unroll_limit.astype(np.int64)
-    for position, steps in zip(around, steps_in_a_row(extents, vectors, limit), strict=True):
+    for position, steps in zip(around, steps_in_a_row(extents, vectors, limit), strict=True):  # type: ignore[arg-type]  # floats, too
         iterations[position] = np.ceil(iterations[position] / steps)
         vectors = vectors * steps
     return vectors

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.operation_counts import COUNT_FIELDS
 from ansor_py.cost_model.native_loops import Flags, Floats, Integers, native
+from ansor_py.cost_model.operation_counts import COUNT_FIELDS
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.schedule.state import Annotation
 from ansor_py.target import Target

@@ -163,6 +163,8 @@ def _touch(
     growth = np.zeros((values + 1, levels))  # of a value, a step of each loop
     widths = np.ones((values + 1, levels + 1))  # how many consecutive numbers a value takes inside each depth
     steps, size = np.ones(rank), np.ones(rank)
+    least, stride, width = np.empty(levels), np.empty(levels), np.empty(levels + 1)
+    found = np.empty((6, levels + 1))  # of a buffer inside each depth
     for program in range(programs):
         inner[levels, program] = 1.0
         for level in range(levels - 1, -1, -1):
@@ -185,13 +187,13 @@ def _touch(
                     continue
                 divisor = numbers[terms[term, 4], program]
                 for depth in range(levels + 1):
-                    width = widths[inside, depth]
+                    reach = widths[inside, depth]
                     if kind == QUOTIENT:
-                        straddles = width % divisor != 0 and divisor % width != 0
-                        width = np.ceil(width / divisor) + (1.0 if straddles else 0.0)
+                        straddles = reach % divisor != 0 and divisor % reach != 0
+                        reach = np.ceil(reach / divisor) + (1.0 if straddles else 0.0)
                     else:
-                        width = min(width, divisor if kind == REMAINDER else divisor + 1.0)
-                    widths[value, depth] += (width - 1.0) * abs(coefficient)
+                        reach = min(reach, divisor if kind == REMAINDER else divisor + 1.0)
+                    widths[value, depth] += (reach - 1.0) * abs(coefficient)
                 for level in range(levels):
                     grown = growth[inside, level]
                     growth[value, level] += coefficient * (grown // divisor if kind == QUOTIENT else grown)
@@ -204,41 +206,51 @@ def _touch(
                 steps[dimension] = steps[dimension + 1] * size[dimension + 1] if dimension + 1 < rank else 1.0
             if buffer == 0:
                 stored[program] = steps[0] * size[0]
+            least[:] = np.inf
+            for access in range(begin, stop):
+                stride[:] = 0.0
+                for dimension in range(rank):
+                    index, step = indices[access, dimension], steps[dimension]
+                    if index > CONSTANT:
+                        for level in range(levels):
+                            stride[level] += growth[index, level] * step
+                for level in range(levels):
+                    least[level] = min(least[level], abs(stride[level]))
             for level in range(levels):
-                least = np.inf
+                strides[buffer, level, program] = least[level]
+            found[:4] = 1.0
+            found[4:] = 0.0
+            elements, run, whole, neighbour, near, far = found[0], found[1], found[2], found[3], found[4], found[5]
+            for dimension in range(rank - 1, -1, -1):
+                low, high = np.inf, -np.inf
+                width[:] = 1.0
                 for access in range(begin, stop):
-                    stride = 0.0
-                    for dimension in range(rank):
-                        if indices[access, dimension] > CONSTANT:
-                            stride += growth[indices[access, dimension], level] * steps[dimension]
-                    least = min(least, abs(stride))
-                strides[buffer, level, program] = least
-            for depth in range(levels + 1):
-                elements, run, neighbour, near, far, whole = 1.0, 1.0, 1.0, 0.0, 0.0, True
-                for dimension in range(rank - 1, -1, -1):
-                    width, low, high = 1.0, np.inf, -np.inf
-                    for access in range(begin, stop):
-                        index = indices[access, dimension]
-                        if index == NOT_AFFINE:  # the whole dimension wherever a loop runs
-                            width = max(width, size[dimension] if depth < levels else 1.0)
-                            continue
-                        width = max(width, widths[index, depth])
-                        if stop - begin > 1:
-                            constant = numbers[constants[access, dimension], program]
-                            low, high = min(low, constant), max(high, constant)
-                    width = min(width + max(high - low, 0.0), size[dimension])
+                    index = indices[access, dimension]
+                    if index == NOT_AFFINE:  # the whole dimension wherever a loop runs
+                        for depth in range(levels):
+                            width[depth] = max(width[depth], size[dimension])
+                        continue
+                    for depth in range(levels + 1):
+                        width[depth] = max(width[depth], widths[index, depth])
+                    if stop - begin > 1:
+                        constant = numbers[constants[access, dimension], program]
+                        low, high = min(low, constant), max(high, constant)
+                apart = max(high - low, 0.0)
+                for depth in range(levels + 1):
+                    count = min(width[depth] + apart, size[dimension])
+                    elements[depth] *= count
                     # A dimension prolongs the run if all dimensions to its right are touched as a whole.
-                    if whole:
-                        run *= width
-                    elif width > 1.0 and near == 0.0:
-                        neighbour, near = width, steps[dimension]
-                    elif width > 1.0 and far == 0.0:
-                        far = steps[dimension]
-                    whole = whole and width == size[dimension]
-                    elements *= width
-                footprint[buffer, depth, program] = elements
-                runs[buffer, depth, program] = run
-                neighbours[buffer, depth, program] = neighbour
-                pitches[0, buffer, depth, program] = near
-                pitches[1, buffer, depth, program] = far
-                touched_bytes[depth, program] += elements * element_bytes[buffer]
+                    if whole[depth] > 0.0:
+                        run[depth] *= count
+                    elif count > 1.0 and near[depth] == 0.0:
+                        neighbour[depth], near[depth] = count, steps[dimension]
+                    elif count > 1.0 and far[depth] == 0.0:
+                        far[depth] = steps[dimension]
+                    whole[depth] = whole[depth] if count == size[dimension] else 0.0
+            for depth in range(levels + 1):
+                footprint[buffer, depth, program] = elements[depth]
+                runs[buffer, depth, program] = run[depth]
+                neighbours[buffer, depth, program] = neighbour[depth]
+                pitches[0, buffer, depth, program] = near[depth]
+                pitches[1, buffer, depth, program] = far[depth]
+                touched_bytes[depth, program] += elements[depth] * element_bytes[buffer]

@@ -3,7 +3,7 @@
 The footprints of all statements are rows of one array, those of a statement by buffer and depth. Which rows are about the
 same buffer in the same body is a table of the template, and the rest one native loop for all of its programs.
 
-    shared = SharedBuffers(loops, uses)                # of each statement by name
+    shared = shared_buffers((("C", ("C/i", "C/j", "C/k"), (("C", 4), ("A", 4), ("B", 4))),))
     footprint, touched_bytes = shared.arrays(programs)
     shared.by_buffer(footprint, "C")[b, d] = ...       # of each statement
     body_bytes, least = shared.link(footprint, touched_bytes)
@@ -12,22 +12,32 @@ same buffer in the same body is a table of the template, and the rest one native
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from ansor_py.cost_model.index_table import BufferUse
 from ansor_py.cost_model.native_loops import Floats, Integers, native
-from ansor_py.lower.bounds import LoopBounds
+
+# A statement: its name, the variables of all loops around it, and its buffers with the bytes of an element.
+Statement = tuple[str, tuple[str, ...], tuple[tuple[str, int], ...]]
+
+
+@lru_cache(maxsize=4096)
+def shared_buffers(statements: tuple[Statement, ...]) -> SharedBuffers:
+    """What these statements share. Kept, as it is the same for all programs of a template in all generations."""
+    return SharedBuffers(statements)
 
 
 class SharedBuffers:
-    """Which buffers the statements of a template share, and inside which loops.
+    """Which buffers statements share, and inside which loops.
 
     `company` is the number of outer loops of a statement that run around others, too, and `sharers` int64[B, D] how many
     statements use each of its buffers inside a depth.
     """
 
-    def __init__(self, loops: Mapping[str, Sequence[LoopBounds]], uses: Mapping[str, Sequence[BufferUse]]) -> None:
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        loops = {name: variables for name, variables, _ in statements}
+        uses = {name: buffers for name, _, buffers in statements}
         self._shapes = {name: (len(uses[name]), len(loops[name]) + 1) for name in loops}
         rows = np.cumsum([0, *(buffers * depths for buffers, depths in self._shapes.values())]).tolist()
         depths = np.cumsum([0, *(depths for _, depths in self._shapes.values())]).tolist()
@@ -43,15 +53,15 @@ class SharedBuffers:
             for name in names:
                 self.company[name] = max(self.company[name], depth)
                 members.append((body, self._first_depth[name] + depth))
-                for number, use in enumerate(uses[name]):
-                    found.setdefault(use.name, []).append((name, number))
+                for number, (buffer, _) in enumerate(uses[name]):
+                    found.setdefault(buffer, []).append((name, number))
             for items in found.values():
                 for name, number in items:
                     self.sharers[name][number, depth] = len(items)
                     users.append((len(buffers), self._first_row[name] + number * self._shapes[name][1] + depth))
                 name, number = items[0]
-                buffers.append((body, uses[name][number].element_bytes))
-        self._tables = [np.array(table, dtype=np.int64).reshape(-1, 2) for table in (users, buffers, members)]
+                buffers.append((body, uses[name][number][1]))
+        self._users, self._buffers, self._members = map(_table, (users, buffers, members))
 
     def arrays(self, programs: int) -> tuple[Floats, Floats]:
         """Rows by buffer and depth, and rows by depth, of all statements."""
@@ -70,16 +80,20 @@ class SharedBuffers:
     def link(self, footprint: Floats, touched_bytes: Floats) -> tuple[Floats, Floats]:
         """Bytes that all statements inside a depth touch, rows by depth, and the least footprint of one that uses a buffer."""
         body_bytes, least = touched_bytes.copy(), footprint.copy()
-        _link(footprint, *self._tables, body_bytes, least)
+        _link(footprint, self._users, self._buffers, self._members, body_bytes, least)
         return body_bytes, least
 
 
-def _shared_bodies(loops: Mapping[str, Sequence[LoopBounds]]) -> Iterator[tuple[int, list[str]]]:
+def _table(rows: Sequence[tuple[int, int]]) -> Integers:
+    return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+
+def _shared_bodies(loops: Mapping[str, Sequence[str]]) -> Iterator[tuple[int, list[str]]]:
     """Depth and statements of the bodies that hold several: of the whole program, and of loops."""
     members: dict[str | None, tuple[int, list[str]]] = {None: (0, list(loops))}
     for name, around in loops.items():
-        for position, loop in enumerate(around):
-            members.setdefault(loop.variable, (position + 1, []))[1].append(name)
+        for position, variable in enumerate(around):
+            members.setdefault(variable, (position + 1, []))[1].append(name)
     return ((depth, names) for depth, names in members.values() if len(names) > 1)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ansor_py.cost_model.index_table import AccessKind, BufferUse, IndexTable, part
 from ansor_py.cost_model.native_loops import Flags, Floats, Integers
 from ansor_py.cost_model.operation_counts import count_operations
-from ansor_py.cost_model.shared_buffers import SharedBuffers
+from ansor_py.cost_model.shared_buffers import shared_buffers
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.lower.affine import Affine, Number, from_expr
 from ansor_py.lower.bounds import Bounds, LoopBounds, StageBounds
@@ -39,7 +39,11 @@ class TemplateArrays:
         self._uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
         self._loops = {name: (*b.enclosing, *b.loops) for name, b in bounds.items()}
         self._tables = {name: IndexTable(self._uses[name], self._loops[name]) for name in bounds}
-        self._shared = SharedBuffers(self._loops, self._uses)
+        statements = (
+            (name, tuple(loop.variable for loop in self._loops[name]), tuple((use.name, use.element_bytes) for use in uses))
+            for name, uses in self._uses.items()
+        )
+        self._shared = shared_buffers(tuple(statements))
 
     def statements(self, chunk: slice) -> list[StatementArrays]:
         """The arrays of each statement for the programs of a slice, producers first."""
