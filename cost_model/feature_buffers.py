@@ -49,7 +49,8 @@ def _buffers(
     for program in range(programs):
         for buffer in range(count):
             size, row = element_bytes[buffer], table[buffer]
-            row[:] = 0.0
+            for field in range(FIELDS):
+                row[field] = 0.0
             row[kinds[buffer]] = 1.0
             row[3] = inner[0, program] * size
             row[4] = footprint[buffer, 0, program] * size

@@ -26,7 +26,8 @@ def _intensity(inner: Floats, touched_bytes: Floats, flops: float, out: Columns)
     depths, programs = len(inner) - 1, inner.shape[1]
     for program in range(programs):
         if flops == 0.0 or depths == 0:
-            out[:, program] = flops / touched_bytes[0, program] if flops > 0.0 else 0.0
+            for sample in range(CURVE_SAMPLES):
+                out[sample, program] = flops / touched_bytes[0, program] if flops > 0.0 else 0.0
             continue
         depth = depths - 1  # the innermost one at which the operations of a sample are done
         for sample in range(CURVE_SAMPLES):
@@ -107,7 +108,8 @@ def _cache_traffic(
     for program in range(programs):
         for buffer in range(buffers):
             size = element_bytes[buffer]
-            fits[:] = False
+            for level in range(len(out)):
+                fits[level] = False
             # Of the depth outside, bytes that move into the first cache and into those beyond. What fits as a whole is there
             # from the last call; what a body touches is still there when its loop comes round, which moves what is new to it.
             first = beyond = 0.0

@@ -50,7 +50,8 @@ def _annotated_loops(
     levels, programs = extents.shape
     kinds = len(annotated)
     for program in range(programs):
-        out[:, program] = 0.0
+        for field in range(len(out)):
+            out[field, program] = 0.0
         for kind in range(kinds):
             loops, product, length, spatial, reduction, place = 0, 1.0, 0.0, False, False, places[-1]
             for level in range(levels):

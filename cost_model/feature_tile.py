@@ -34,12 +34,12 @@ def _register_tile(
 ) -> None:
     levels, programs = extents.shape
     for program in range(programs):
-        out[0, program] = 0.0
+        for field in range(len(out)):
+            out[field, program] = 0.0
         if len(vectorised):
             extent = extents[vectorised[-1], program]
             out[0, program] = extent / (np.ceil(extent / lanes) * lanes)
         if depth < 0:
-            out[1:, program] = 0.0
             continue
         tile = 1.0
         for level in range(depth, levels):

@@ -63,21 +63,21 @@ def raw_features(population: Population, target: Target, feature_groups: Sequenc
         for start in range(0, len(members), CHUNK):
             chunk = slice(start, min(start + CHUNK, len(members)))
             for number, statement in enumerate(arrays.statements(chunk)):
-                rows[offsets[members[chunk]] + number] = _features(statement, target, feature_groups)
+                rows[offsets[members[chunk]] + number] = _columns(statement, target, feature_groups).T
     _check(rows, feature_groups)
     return FeatureBatch(rows, offsets)
 
 
-def _features(statement: StatementArrays, target: Target, feature_groups: Sequence[FeatureGroup]) -> NDArray[np.float32]:
-    """float32[programs, features] of one statement. Raises PlugInError that names a feature group that fails."""
-    rows = np.empty((statement.programs, sum(len(group.fields) for group in feature_groups)), dtype=np.float32)
+def _columns(statement: StatementArrays, target: Target, feature_groups: Sequence[FeatureGroup]) -> NDArray[np.float32]:
+    """float32[features, programs] of one statement. Raises PlugInError that names a feature group that fails."""
+    columns = np.empty((sum(len(group.fields) for group in feature_groups), statement.programs), dtype=np.float32)
     start = 0
     for group in feature_groups:
         end = start + len(group.fields)
         with plug_in(f"feature group '{group.name}'"):
-            group.compute(statement, target, rows[:, start:end].T)
+            group.compute(statement, target, columns[start:end])
         start = end
-    return rows
+    return columns
 
 
 def _check(rows: NDArray[np.float32], feature_groups: Sequence[FeatureGroup]) -> None:

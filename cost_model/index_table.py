@@ -164,14 +164,17 @@ def _touch(
     widths = np.ones((values + 1, levels + 1))  # how many consecutive numbers a value takes inside each depth
     steps, size = np.ones(rank), np.ones(rank)
     least, stride, width = np.empty(levels), np.empty(levels), np.empty(levels + 1)
-    found = np.empty((6, levels + 1))  # of a buffer inside each depth
+    # Of a buffer inside each depth: elements, consecutive ones, their neighbours, the pitches, whether dimensions are whole.
+    elements, run, neighbour = np.empty(levels + 1), np.empty(levels + 1), np.empty(levels + 1)
+    near, far, whole = np.empty(levels + 1), np.empty(levels + 1), np.empty(levels + 1, dtype=np.bool_)
     for program in range(programs):
         inner[levels, program] = 1.0
         for level in range(levels - 1, -1, -1):
             inner[level, program] = inner[level + 1, program] * extents[level, program]
-        growth[:] = 0.0
         first = 0
         for value in range(1, values + 1):
+            for level in range(levels):
+                growth[value, level] = 0.0
             end = first
             while end < len(terms) and terms[end, 0] == value:
                 if terms[end, 1] == LOOP:
@@ -198,7 +201,8 @@ def _touch(
                     grown = growth[inside, level]
                     growth[value, level] += coefficient * (grown // divisor if kind == QUOTIENT else grown)
             first = end
-        touched_bytes[:, program] = 0.0
+        for depth in range(levels + 1):
+            touched_bytes[depth, program] = 0.0
         for buffer in range(buffers):
             begin, stop = starts[buffer], starts[buffer + 1]
             for dimension in range(rank - 1, -1, -1):
@@ -206,9 +210,11 @@ def _touch(
                 steps[dimension] = steps[dimension + 1] * size[dimension + 1] if dimension + 1 < rank else 1.0
             if buffer == 0:
                 stored[program] = steps[0] * size[0]
-            least[:] = np.inf
+            for level in range(levels):
+                least[level] = np.inf
             for access in range(begin, stop):
-                stride[:] = 0.0
+                for level in range(levels):
+                    stride[level] = 0.0
                 for dimension in range(rank):
                     index, step = indices[access, dimension], steps[dimension]
                     if index > CONSTANT:
@@ -218,12 +224,13 @@ def _touch(
                     least[level] = min(least[level], abs(stride[level]))
             for level in range(levels):
                 strides[buffer, level, program] = least[level]
-            found[:4] = 1.0
-            found[4:] = 0.0
-            elements, run, whole, neighbour, near, far = found[0], found[1], found[2], found[3], found[4], found[5]
+            for depth in range(levels + 1):
+                elements[depth], run[depth], neighbour[depth] = 1.0, 1.0, 1.0
+                near[depth], far[depth], whole[depth] = 0.0, 0.0, True
             for dimension in range(rank - 1, -1, -1):
                 low, high = np.inf, -np.inf
-                width[:] = 1.0
+                for depth in range(levels + 1):
+                    width[depth] = 1.0
                 for access in range(begin, stop):
                     index = indices[access, dimension]
                     if index == NOT_AFFINE:  # the whole dimension wherever a loop runs
@@ -240,13 +247,13 @@ def _touch(
                     count = min(width[depth] + apart, size[dimension])
                     elements[depth] *= count
                     # A dimension prolongs the run if all dimensions to its right are touched as a whole.
-                    if whole[depth] > 0.0:
+                    if whole[depth]:
                         run[depth] *= count
                     elif count > 1.0 and near[depth] == 0.0:
                         neighbour[depth], near[depth] = count, steps[dimension]
                     elif count > 1.0 and far[depth] == 0.0:
                         far[depth] = steps[dimension]
-                    whole[depth] = whole[depth] if count == size[dimension] else 0.0
+                    whole[depth] = whole[depth] and count == size[dimension]
             for depth in range(levels + 1):
                 footprint[buffer, depth, program] = elements[depth]
                 runs[buffer, depth, program] = run[depth]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,22 +30,28 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def native(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The function as native code. It must not call others under this decorator; division by zero gives inf or nan."""
+class Native(Generic[Arguments, Result]):
+    """A function that is compiled when it is first called. It must not call others of its kind."""
 
-    @functools.cache
-    def compiled() -> Callable[Arguments, Result]:
+    def __init__(self, function: Callable[Arguments, Result]) -> None:
+        self._function = function
+
+    @functools.cached_property
+    def compiled(self) -> Any:
+        """Numba's dispatcher; division by zero gives inf or nan in it."""
         import numba
 
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         try:
-            made: Callable[Arguments, Result] = numba.njit(cache=True, **options)(function)
+            return numba.njit(cache=True, nogil=True, error_model="numpy")(self._function)
         except RuntimeError:  # no folder can be written in which code could be kept
-            made = numba.njit(**options)(function)
-        return made
+            return numba.njit(nogil=True, error_model="numpy")(self._function)
 
-    @functools.wraps(function)
-    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        return compiled()(*args, **kwargs)
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Call the native code."""
+        result: Result = self.compiled(*args, **kwargs)
+        return result
 
-    return call
+
+def native(function: Callable[Arguments, Result]) -> Native[Arguments, Result]:
+    """The decorator of such functions, see the module."""
+    return Native(function)

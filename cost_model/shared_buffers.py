@@ -102,7 +102,8 @@ def _link(footprint: Floats, users: Integers, buffers: Integers, members: Intege
     """Overwrite the rows of bodies and buffers that are shared; a buffer is touched as often as where most of it is."""
     programs = footprint.shape[1]
     for member in range(len(members)):
-        body_bytes[members[member, 1]] = 0.0
+        for program in range(programs):
+            body_bytes[members[member, 1], program] = 0.0
     first = member = 0
     for buffer in range(len(buffers)):
         end = first
@@ -121,4 +122,5 @@ def _link(footprint: Floats, users: Integers, buffers: Integers, members: Intege
         first = end
     for member in range(1, len(members)):
         if members[member, 0] == members[member - 1, 0]:
-            body_bytes[members[member, 1]] = body_bytes[members[member - 1, 1]]
+            for program in range(programs):
+                body_bytes[members[member, 1], program] = body_bytes[members[member - 1, 1], program]
