@@ -1,9 +1,8 @@
 """Features of a whole population at once (design, Idea 2; paper, appendix B).
 
 For each structure of the sketch that occurs, bounds are inferred once with the genes matrix, so that every loop extent
-and index coefficient is an array over the programs; the feature groups are arithmetic on these arrays. Python loops run
-over statements, buffers and loop levels, never over programs, and no `State` is built. A statement that has the same loops
-and buffers in several structures is worked on once for all of them.
+and index coefficient is an array over the programs; the feature groups are arithmetic on these arrays. Python goes over
+structures and their statements, native loops (`native_loops.py`) over programs, and no `State` is built.
 
 Features are defined on the scheduled nest (`ansor_py.lower.nest`): every loop at full extent, fused loops as their
 components, before any simplification. `docs/features.md` lists them; `tests/feature_oracle.py` computes the same the slow way.
@@ -34,7 +33,7 @@ from ansor_py.lower.bounds import bounded
 from ansor_py.schedule.sketch import Population
 from ansor_py.target import Target
 
-# Programs that are worked on together: arrays of one statement stay in the L2 cache, Python's overhead is spread.
+# Programs that are worked on together: the arrays of a statement stay small, Python's overhead is spread.
 CHUNK = 1024
 
 
@@ -82,8 +81,8 @@ def _columns(statement: StatementArrays, target: Target, feature_groups: Sequenc
 
 def _check(rows: NDArray[np.float32], feature_groups: Sequence[FeatureGroup]) -> None:
     """Raise PlugInError for a column with a number that is negative or none."""
-    valid = (rows.min(axis=0, initial=0) >= 0) & (rows.max(axis=0, initial=0) < np.inf)
-    if not valid.all():
+    if not (rows.min(initial=0) >= 0 and rows.max(initial=0) < np.inf):
+        valid = ((rows >= 0) & (rows < np.inf)).all(axis=0)
         names = [(group.name, field) for group in feature_groups for field in group.fields]
         name, wrong = names[int(valid.argmin())]
         raise PlugInError(f"feature group '{name}': feature '{wrong}' is not a finite number of at least 0 for some program")

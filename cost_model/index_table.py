@@ -5,8 +5,9 @@ of a statement what they are made of, and hold the numbers of each program; then
 loops over values, buffers, dimensions and depths. docs/features.md has the definitions ("width of an index", "footprint",
 "stride").
 
-    table = IndexTable(uses, loops)
-    touched = table.touched(extents, chunk, footprint, touched_bytes)
+    numbers = ProgramNumbers()
+    table = IndexTable(uses, loops, numbers)
+    touched = table.touched(numbers.array(slice(0, 100)), footprint, touched_bytes)
     touched.strides[b, l], footprint[b, d]       # of each program
 """
 
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ansor_py.cost_model.native_loops import Floats, Integers, native
 from ansor_py.lower.affine import Affine, Atom, Number
@@ -41,6 +41,7 @@ class BufferUse:
 class Touched(NamedTuple):
     """What programs touch, beside footprint and bytes: the arrays of these names in `StatementArrays`."""
 
+    extents: Floats
     inner: Floats
     strides: Floats
     runs: Floats
@@ -55,18 +56,37 @@ _ATOMS = {"floordiv": QUOTIENT, "mod": REMAINDER, "clamp": CLAMP}
 CONSTANT, NOT_AFFINE = 0, -1  # the value of an index without terms; what stands for an index that is no such value
 
 
+class ProgramNumbers:
+    """Numbers of programs as rows of one array; row 0 holds ones, and a number that is used several times is one row."""
+
+    def __init__(self) -> None:
+        self._values: list[Number] = [1]
+        self._rows: dict[tuple[str, int], int] = {("int", 1): 0}
+
+    def row(self, value: Number) -> int:
+        """The row of a number; an int is that of all programs."""
+        key = ("int", value) if isinstance(value, int) else ("array", id(value))
+        if key not in self._rows:
+            self._rows[key] = len(self._values)
+            self._values.append(value)
+        return self._rows[key]
+
+    def array(self, chunk: slice) -> Floats:
+        """float64[rows, n] of a slice of the programs."""
+        found = np.empty((len(self._values), chunk.stop - chunk.start))
+        for row, value in enumerate(self._values):
+            found[row] = value if isinstance(value, int) else value[chunk]
+        return found
+
+
 class IndexTable:
-    """The accesses of a statement in numbers.
+    """The accesses of a statement in numbers. Values are numbered from 1, those inside the atoms of another one before it."""
 
-    Values are numbered from 1, those inside the atoms of another one before it. All numbers of programs are rows of one array;
-    row 0 holds ones.
-    """
-
-    def __init__(self, uses: Sequence[BufferUse], loops: Sequence[LoopBounds]) -> None:
+    def __init__(self, uses: Sequence[BufferUse], loops: Sequence[LoopBounds], numbers: ProgramNumbers) -> None:
+        self._numbers = numbers
         self._positions = {loop.variable: position for position, loop in enumerate(loops)}
         self._known: dict[tuple[int, frozenset[str]], int] = {}
         self._values = 0
-        self._numbers: list[Number] = [1]
         self._terms: list[tuple[int, int, int, int, int]] = []  # value, kind, loop or value inside, coefficient, divisor
         self._rank = max(1, *(len(use.shape) for use in uses))
         indices: list[list[int]] = []  # of each access and dimension the value
@@ -75,43 +95,35 @@ class IndexTable:
         for use in uses:
             for access in use.accesses:
                 indices.append(self._padded([self._value(index, use.fixed) for index in access], CONSTANT))
-                apart = [0 if index is None or len(use.accesses) == 1 else self._number(index.constant) for index in access]
+                apart = [0 if index is None or len(use.accesses) == 1 else numbers.row(index.constant) for index in access]
                 constants.append(self._padded(apart, 0))
             starts.append(len(indices))
         # Buffers of fewer dimensions have leading ones of size 1.
-        sizes = [self._padded([self._number(size) for size in use.shape], 0) for use in uses]
+        sizes = [self._padded([numbers.row(size) for size in use.shape], 0) for use in uses]
+        self._extents = np.array([numbers.row(loop.extent) for loop in loops], dtype=np.int64)
         self._term_table = np.array(self._terms, dtype=np.int64).reshape(-1, 5)
         self._starts, self._indices = np.array(starts), np.array(indices)
         self._constants, self._sizes = np.array(constants), np.array(sizes)
         self._element_bytes = np.array([float(use.element_bytes) for use in uses])
 
-    def touched(self, extents: Floats, chunk: slice, footprint: Floats, touched_bytes: Floats) -> Touched:
-        """Fill `footprint` [B, D, n] and `touched_bytes` [D, n], give the rest, for programs whose extents are [L, n]."""
-        (levels, programs), buffers = extents.shape, len(self._sizes)
-        numbers = np.empty((len(self._numbers), programs))
-        for row, value in enumerate(self._numbers):
-            numbers[row] = part(value, chunk)
+    def touched(self, numbers: Floats, footprint: Floats, touched_bytes: Floats) -> Touched:
+        """Fill `footprint` [B, D, n] and `touched_bytes` [D, n] and give the rest; `numbers` is the array of those."""
+        buffers, depths, programs = footprint.shape
         found = Touched(
-            np.empty((levels + 1, programs)),
-            np.empty((buffers, levels, programs)),
-            np.empty(footprint.shape),
-            np.empty(footprint.shape),
-            np.empty((2, *footprint.shape)),
-            np.empty(programs),
+            extents=np.empty((depths - 1, programs)),
+            inner=np.empty((depths, programs)),
+            strides=np.empty((buffers, depths - 1, programs)),
+            runs=np.empty(footprint.shape),
+            neighbours=np.empty(footprint.shape),
+            pitches=np.empty((2, *footprint.shape)),
+            stored=np.empty(programs),
         )
-        tables = self._term_table, self._starts, self._indices, self._constants, self._sizes, self._element_bytes
-        _touch(extents, numbers, self._values, *tables, footprint, touched_bytes, *found)
+        tables = self._extents, self._term_table, self._starts, self._indices, self._constants, self._sizes, self._element_bytes
+        _touch(numbers, self._values, *tables, footprint, touched_bytes, *found)
         return found
 
     def _padded(self, row: list[int], filling: int) -> list[int]:
         return [filling] * (self._rank - len(row)) + row
-
-    def _number(self, value: Number) -> int:
-        """The row of a number of programs."""
-        if isinstance(value, int) and value == 1:
-            return 0
-        self._numbers.append(value)
-        return len(self._numbers) - 1
 
     def _value(self, index: Affine | None, fixed: frozenset[str]) -> int:
         """The number of a value in which some loops stand still."""
@@ -124,25 +136,20 @@ class IndexTable:
             terms: list[tuple[int, int, int, int]] = []
             for term, coefficient in index.terms:
                 if isinstance(term, Atom):
-                    inside, divisor = self._value(term.value, fixed), self._number(term.divisor)
-                    terms.append((_ATOMS[term.kind], inside, self._number(coefficient), divisor))
+                    inside, divisor = self._value(term.value, fixed), self._numbers.row(term.divisor)
+                    terms.append((_ATOMS[term.kind], inside, self._numbers.row(coefficient), divisor))
                 elif term in self._positions and term not in fixed:
-                    terms.append((LOOP, self._positions[term], self._number(coefficient), 0))
+                    terms.append((LOOP, self._positions[term], self._numbers.row(coefficient), 0))
             self._known[key] = self._values = self._values + 1
             self._terms.extend((self._values, *term) for term in terms)
         return self._known[key]
 
 
-def part(value: Number, chunk: slice) -> int | NDArray[np.int64]:
-    """The numbers of the programs of a chunk; an int is that of all programs."""
-    return value if isinstance(value, int) else value[chunk]
-
-
 @native
 def _touch(
-    extents: Floats,
     numbers: Floats,
     values: int,
+    extent_rows: Integers,
     terms: Integers,
     starts: Integers,
     indices: Integers,
@@ -151,6 +158,7 @@ def _touch(
     element_bytes: Floats,
     footprint: Floats,
     touched_bytes: Floats,
+    extents: Floats,
     inner: Floats,
     strides: Floats,
     runs: Floats,
@@ -170,6 +178,7 @@ def _touch(
     for program in range(programs):
         inner[levels, program] = 1.0
         for level in range(levels - 1, -1, -1):
+            extents[level, program] = numbers[extent_rows[level], program]
             inner[level, program] = inner[level + 1, program] * extents[level, program]
         first = 0
         for value in range(1, values + 1):
@@ -192,14 +201,17 @@ def _touch(
                 for depth in range(levels + 1):
                     reach = widths[inside, depth]
                     if kind == QUOTIENT:
-                        straddles = reach % divisor != 0 and divisor % reach != 0
+                        # Whole numbers: a remainder by way of `floor` is exact, and far cheaper than `%` of floats.
+                        straddles = (
+                            np.floor(reach / divisor) * divisor != reach and np.floor(divisor / reach) * reach != divisor
+                        )
                         reach = np.ceil(reach / divisor) + (1.0 if straddles else 0.0)
                     else:
                         reach = min(reach, divisor if kind == REMAINDER else divisor + 1.0)
                     widths[value, depth] += (reach - 1.0) * abs(coefficient)
                 for level in range(levels):
                     grown = growth[inside, level]
-                    growth[value, level] += coefficient * (grown // divisor if kind == QUOTIENT else grown)
+                    growth[value, level] += coefficient * (np.floor(grown / divisor) if kind == QUOTIENT else grown)
             first = end
         for depth in range(levels + 1):
             touched_bytes[depth, program] = 0.0

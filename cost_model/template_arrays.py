@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ansor_py.cost_model.index_table import AccessKind, BufferUse, IndexTable, part
+from ansor_py.cost_model.index_table import AccessKind, BufferUse, IndexTable, ProgramNumbers
 from ansor_py.cost_model.native_loops import Flags, Floats, Integers
 from ansor_py.cost_model.operation_counts import count_operations
 from ansor_py.cost_model.shared_buffers import shared_buffers
@@ -32,13 +32,14 @@ class TemplateArrays:
     def __init__(self, sketch: Sketch, state: State, bounds: Bounds, genes: Genes, target: Target) -> None:
         self._state, self._bounds = state, bounds
         self._parallel = sketch.stage_values("parallel_loops", genes)
-        self._limits: dict[str, Number] = {name: b.stage.unroll_limit for name, b in bounds.items()}
-        self._limits |= sketch.stage_values("unroll_limit", genes)
+        self._numbers = ProgramNumbers()
+        limits = sketch.stage_values("unroll_limit", genes)
+        self._limits = {name: self._numbers.row(limits.get(name, b.stage.unroll_limit)) for name, b in bounds.items()}
         self._tiles = {name: register_tile(b, target) for name, b in bounds.items()}
         shapes = buffer_shapes(state, bounds)
         self._uses = {name: buffer_uses(bounds, shapes, b) for name, b in bounds.items()}
         self._loops = {name: (*b.enclosing, *b.loops) for name, b in bounds.items()}
-        self._tables = {name: IndexTable(self._uses[name], self._loops[name]) for name in bounds}
+        self._tables = {name: IndexTable(self._uses[name], self._loops[name], self._numbers) for name in bounds}
         statements = (
             (name, tuple(loop.variable for loop in self._loops[name]), tuple((use.name, use.element_bytes) for use in uses))
             for name, uses in self._uses.items()
@@ -47,28 +48,27 @@ class TemplateArrays:
 
     def statements(self, chunk: slice) -> list[StatementArrays]:
         """The arrays of each statement for the programs of a slice, producers first."""
-        footprint, touched_bytes = self._shared.arrays(chunk.stop - chunk.start)
-        statements = [self._statement(name, chunk, footprint, touched_bytes) for name in self._bounds]
+        numbers = self._numbers.array(chunk)
+        footprint, touched_bytes = self._shared.arrays(numbers.shape[1])
+        statements = [self._statement(name, chunk, numbers, footprint, touched_bytes) for name in self._bounds]
         body_bytes, least = self._shared.link(footprint, touched_bytes)
         for name, statement in zip(self._bounds, statements, strict=True):
             statement.body_bytes = self._shared.by_depth(body_bytes, name)
             statement.shared_footprint = self._shared.by_buffer(least, name)
         return statements
 
-    def _statement(self, name: str, chunk: slice, all_footprints: Floats, all_bytes: Floats) -> StatementArrays:
-        b, loops, programs = self._bounds[name], self._loops[name], chunk.stop - chunk.start
-        extents, limit = np.empty((len(loops), programs)), np.empty(programs)
-        for position, loop in enumerate(loops):
-            extents[position] = part(loop.extent, chunk)
-        limit[:] = part(self._limits[name], chunk)
+    def _statement(
+        self, name: str, chunk: slice, numbers: Floats, all_footprints: Floats, all_bytes: Floats
+    ) -> StatementArrays:
+        b, loops = self._bounds[name], self._loops[name]
         footprint, touched_bytes = self._shared.by_buffer(all_footprints, name), self._shared.by_depth(all_bytes, name)
-        touched = self._tables[name].touched(extents, chunk, footprint, touched_bytes)
+        touched = self._tables[name].touched(numbers, footprint, touched_bytes)
         return StatementArrays(
             bounds=b,
             tile=self._tiles[name],
             loops=loops,
-            programs=programs,
-            extents=extents,
+            programs=numbers.shape[1],
+            extents=touched.extents,
             inner=touched.inner,
             buffers=self._uses[name],
             strides=touched.strides,
@@ -78,7 +78,7 @@ class TemplateArrays:
             pitches=touched.pitches,
             touched_bytes=touched_bytes,
             parallel=parallel_flags(loops, self._parallel, chunk),
-            unroll_limit=limit,
+            unroll_limit=numbers[self._limits[name]],
             operations=count_operations(b.body),
             allocated=None if self._state.is_output(name) else touched.stored,
             allocation_depth=len(b.enclosing),
@@ -125,12 +125,13 @@ def parallel_flags(loops: tuple[LoopBounds, ...], parallel: Mapping[str, Integer
     """bool[L, n]: which of the loops around a statement run in parallel."""
     flags = np.zeros((len(loops), chunk.stop - chunk.start), dtype=np.bool_)
     before: dict[str, int] = {}
+    most = {stage: int(numbers.max(initial=0)) for stage, numbers in parallel.items()}
     for position, loop in enumerate(loops):
         stage = loop.variable[: -len(loop.name) - 1]  # whose loop it is
         number = before.get(stage, 0)
         if loop.annotation == "parallel":
             flags[position] = True
-        elif stage in parallel:
+        elif number < most.get(stage, 0):
             flags[position] = parallel[stage][chunk] > number
         before[stage] = number + (loop.iterator is not None)
     return flags
