@@ -11,67 +11,81 @@ from ansor_py.codegen.strided_loads import MOST_VECTORS
 from ansor_py.codegen.transposition import FEWEST_ROWS
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_tile import accumulation_run
-from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, innermost
+from ansor_py.cost_model.native_loops import Floats, Integers, native
+from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.target import Target
 
-LOAD_KINDS = ("broadcast_loads", "contiguous_loads", "gathered_loads")
-ACCESS_FIELDS = (*LOAD_KINDS, "stores", "scattered_stores", "store_run", "inner_trips", "loop_trips")
+ACCESS_FIELDS = (
+    *("broadcast_loads", "contiguous_loads", "gathered_loads", "stores", "scattered_stores"),
+    *("store_run", "inner_trips", "loop_trips"),
+)
+# Rows of `tile_accesses`: those fields, and one that the roofline reads.
+BROADCASTS, VECTORS, GATHERED, STORES, SCATTERED, STORE_RUN, INNER_TRIPS, LOOP_TRIPS, SHARE = range(9)
 
 
 @feature_group("accesses", ACCESS_FIELDS)
 def accesses(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Loads by the stride of the lanes, stores of finished or spilled results, and loop iterations outside the tile."""
-    inside = statement.tile_depth
-    out[0:3] = loads_by_kind(statement, target)
-    out[3:5] = stores(statement, target)
-    out[5] = statement.runs[0, inside]
-    outside = statement.extents[:inside]
-    repeats = innermost(outside > 1)
-    out[6] = np.where(repeats >= 0, outside[repeats, statement.everyone], 1) if inside else 1
-    out[7] = (statement.inner[0] / statement.inner[1 : inside + 1]).sum(axis=0)
+    out[:] = tile_accesses(statement, target)[: len(ACCESS_FIELDS)]
 
 
-def vector_share(statement: StatementArrays, target: Target) -> Floats:
-    """Vectors for each iteration [n]: those of the vectorised loops over their extents, 1 where nothing is vectorised."""
-    if "vector_share" not in statement.kept:
-        lanes = statement.tile.lanes
-        extents = statement.extents[statement.annotated["vectorize"]]
-        statement.kept["vector_share"] = (np.ceil(extents / lanes) / extents).prod(axis=0)
-    return statement.kept["vector_share"]
+def tile_accesses(statement: StatementArrays, target: Target) -> Floats:
+    """Rows of [9, n]: the fields of the group, and `SHARE`, vectors for each iteration: vectorised loops over their extents."""
+    if "tile accesses" not in statement.kept:
+        out = statement.kept["tile accesses"] = np.empty((9, statement.programs))
+        arrays = statement.extents, statement.inner, statement.strides, statement.footprint, statement.runs
+        numbers = statement.tile_depth, statement.tile.lanes, MOST_VECTORS, FEWEST_ROWS
+        _tile_accesses(*arrays, accumulation_run(statement), statement.vectorised, *numbers, out)
+    return statement.kept["tile accesses"]
 
 
-def loads_by_kind(statement: StatementArrays, target: Target) -> Floats:
-    """Loads [3, n] of all iterations: of one element for all lanes, of whole vectors, of one element a lane."""
-    if "loads" in statement.kept:
-        return statement.kept["loads"]
-    lanes = statement.tile.lanes
-    inside, strides = statement.tile_depth, lane_strides(statement)
-    footprint, strides = statement.footprint[1:, inside], strides[1:]
-    loads = np.empty((3, statement.programs))
-    loads[0] = (footprint * (strides == 0)).sum(axis=0)
-    # Lanes that are apart are loaded as vectors, and shuffled, where they are close or a tile takes neighbours of them, too.
-    shuffled = (strides > 1) & ((strides <= MOST_VECTORS) | (statement.runs[1:, inside] >= FEWEST_ROWS))
-    loads[1] = (np.ceil(footprint / lanes) * ((strides == 1) + 2.0 * shuffled)).sum(axis=0)
-    loads[2] = (footprint * ((strides > 1) & ~shuffled)).sum(axis=0)
-    loads *= statement.inner[0] / statement.inner[inside]
-    statement.kept["loads"] = loads
-    return loads
-
-
-def lane_strides(statement: StatementArrays) -> Floats:
-    """Elements [B, n] between neighbouring lanes; 0 where nothing is vectorised."""
-    vectorised = statement.annotated["vectorize"]
-    return statement.strides[:, vectorised[-1]] if vectorised else np.zeros((len(statement.buffers), statement.programs))
-
-
-def stores(statement: StatementArrays, target: Target) -> Floats:
-    """Rows of [2, n]: vectors stored (a reduction's accumulators once a run of its loops), elements stored one by one."""
-    if "stores" in statement.kept:
-        return statement.kept["stores"]
-    vectors = statement.inner[0] * vector_share(statement, target)
-    depth = statement.reduction_depth
-    if depth is not None:
-        vectors = vectors / accumulation_run(statement, depth)
-    lanes = statement.tile.lanes
-    statement.kept["stores"] = np.stack([vectors, np.where(lane_strides(statement)[0] > 1, vectors * lanes, 0.0)])
-    return statement.kept["stores"]
+@native
+def _tile_accesses(
+    extents: Floats,
+    inner: Floats,
+    strides: Floats,
+    footprint: Floats,
+    runs: Floats,
+    run: Floats,
+    vectorised: Integers,
+    tile: int,
+    lanes: int,
+    most_vectors: int,
+    fewest_rows: int,
+    out: Floats,
+) -> None:
+    for program in range(extents.shape[1]):
+        share = 1.0
+        for position in vectorised:
+            share *= np.ceil(extents[position, program] / lanes) / extents[position, program]
+        broadcasts = vectors = gathered = 0.0
+        for buffer in range(1, len(footprint)):
+            elements = footprint[buffer, tile, program]
+            stride = strides[buffer, vectorised[-1], program] if len(vectorised) else 0.0
+            if stride == 0.0:
+                broadcasts += elements
+            elif stride == 1.0:
+                vectors += np.ceil(elements / lanes)
+            # Lanes that are apart are loaded as vectors, and shuffled, where they are close or a tile takes their neighbours.
+            elif stride <= most_vectors or runs[buffer, tile, program] >= fewest_rows:
+                vectors += 2.0 * np.ceil(elements / lanes)
+            else:
+                gathered += elements
+        tiles = inner[0, program] / inner[tile, program]
+        stored = inner[0, program] * share / run[program]
+        is_scattered = len(vectorised) > 0 and strides[0, vectorised[-1], program] > 1.0
+        inner_trips = 1.0
+        loop_trips = 0.0
+        for level in range(tile):
+            if extents[level, program] > 1.0:
+                inner_trips = extents[level, program]
+            loop_trips += inner[0, program] / inner[level + 1, program]
+        out[BROADCASTS, program] = broadcasts * tiles
+        out[VECTORS, program] = vectors * tiles
+        out[GATHERED, program] = gathered * tiles
+        out[STORES, program] = stored
+        out[SCATTERED, program] = stored * lanes if is_scattered else 0.0
+        out[STORE_RUN, program] = runs[0, tile, program]
+        out[INNER_TRIPS, program] = inner_trips
+        out[LOOP_TRIPS, program] = loop_trips
+        out[SHARE, program] = share

@@ -2,112 +2,98 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.statement_arrays import Flags, Floats, StatementArrays, innermost
+from ansor_py.cost_model.native_loops import Floats, Integers, native
+from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.target import Target
 
 MAX_BUFFERS = 5
 BUFFER_FIELDS = (
-    "read",
-    "write",
-    "read_write",
-    "bytes",
-    "unique_bytes",
-    "lines",
-    "unique_lines",
-    "loop_reuse",
-    "serial_reuse",
-    "no_reuse",
-    "reuse_distance_iterations",
-    "reuse_distance_bytes",
-    "reuse_count",
-    "bytes_per_reuse",
-    "unique_bytes_per_reuse",
-    "lines_per_reuse",
-    "unique_lines_per_reuse",
-    "stride",
+    *("read", "write", "read_write", "bytes", "unique_bytes", "lines", "unique_lines"),
+    *("loop_reuse", "serial_reuse", "no_reuse", "reuse_distance_iterations", "reuse_distance_bytes", "reuse_count"),
+    *("bytes_per_reuse", "unique_bytes_per_reuse", "lines_per_reuse", "unique_lines_per_reuse", "stride"),
 )
+FIELDS = len(BUFFER_FIELDS)
 _KINDS = ("read", "write", "read-write")
 
 
 @feature_group("buffers", [f"buffer{number}.{name}" for number in range(MAX_BUFFERS) for name in BUFFER_FIELDS])
 def buffers(statement: StatementArrays, target: Target, out: Columns) -> None:
     """The fields of the buffers with the most lines, then the most bytes; zeros where there are fewer than five."""
-    width = len(BUFFER_FIELDS)
-    table = np.empty((width, len(statement.buffers), statement.programs))
-    sizes = np.array([[float(use.element_bytes)] for use in statement.buffers])
-    line = target.cache_line_bytes
-    for column, kind in enumerate(_KINDS):
-        table[column] = np.array([[use.kind == kind] for use in statement.buffers])
-    table[3] = statement.inner[0] * sizes
-    table[4] = statement.footprint[:, 0] * sizes
-    moves = (statement.strides != 0) & (statement.extents > 1)
-    table[5] = _lines(statement, moves, sizes / line)
-    table[6] = np.maximum(table[4] / np.minimum(statement.runs[:, 0] * sizes, line), 1)
-    reuse = _reuse(statement, moves)
-    table[7] = reuse.kind == 1
-    table[8] = reuse.kind == 2
-    table[9] = reuse.kind == 0
-    table[10:13] = reuse.iterations, reuse.bytes, reuse.times
-    table[13:17] = table[3:7] * np.where(reuse.times > 0.5, 1 / np.maximum(reuse.times, 0.5), 2.0)
-    table[17] = statement.strides[:, -1] if statement.loops else 0
-    kept = min(MAX_BUFFERS, len(statement.buffers))
-    order = np.lexsort((-table[3], -table[5]), axis=0)[:kept]
-    for number, chosen in enumerate(order):
-        out[number * width : (number + 1) * width] = table[:, chosen, statement.everyone]
-    out[kept * width :] = 0
+    kinds = np.array([_KINDS.index(use.kind) for use in statement.buffers])
+    arrays = statement.extents, statement.inner, statement.strides, statement.footprint, statement.runs
+    linked = statement.body_bytes, statement.shared_footprint, statement.sharers[:, :, 0]
+    _buffers(*arrays, *linked, kinds, statement.element_bytes, target.cache_line_bytes, out)
 
 
-def _lines(statement: StatementArrays, moves: Flags, lines_per_element: Floats) -> Floats:
-    """Line transfers [B, n] if only the last line is kept: inner loops that stay in place are free."""
-    if not statement.loops:
-        return np.ones((len(moves), statement.programs))
-    loop = innermost(moves)
-    stride = _at_loop(statement, statement.strides, loop)
-    outside = statement.inner[0] / statement.inner[loop + 1, statement.everyone]
-    return np.asarray(np.maximum(outside * np.minimum(1.0, stride * lines_per_element), 1.0))
-
-
-def _at_loop(statement: StatementArrays, values: Floats, loop: NDArray[np.int64]) -> Floats:
-    """values [B, L or D, n] at loop [B, n]; zero where the loop is -1."""
-    buffers = np.arange(len(values))[:, None]
-    return np.asarray(np.where(loop >= 0, values[buffers, np.maximum(loop, 0), statement.everyone], 0.0))
-
-
-class _Reuse(NamedTuple):
-    """Per buffer and program [B, n]; kind 0 none, 1 across a loop, 2 by another statement."""
-
-    kind: NDArray[np.int64]
-    iterations: Floats
-    bytes: Floats
-    times: Floats
-
-
-def _reuse(statement: StatementArrays, moves: Flags) -> _Reuse:
-    """Search from the innermost depth outwards for a loop that revisits the buffer, or a statement that shares it.
-
-    Depth d is the body of loop d - 1 (depth 0: the whole program, which no loop repeats). A statement that shares the
-    buffer within the body is nearer than the next iteration.
-    """
-    looping = np.zeros(statement.sharers.shape, dtype=np.bool_)
-    looping[:, 1:] = ~moves & (statement.extents > 1)
-    depth = innermost(looping | (statement.sharers > 1))
-    safe = np.maximum(depth, 0)
-    others = statement.sharers[np.arange(len(safe))[:, None], safe, statement.everyone] - 1
-    by_statement = (depth >= 0) & (others > 0)
-    by_loop = (depth >= 0) & ~by_statement
-    programs = statement.everyone
-    iterations = statement.inner[safe, programs]
-    repeats = statement.extents[np.maximum(depth - 1, 0), programs] if statement.loops else iterations
-    least = _at_loop(statement, statement.shared_footprint, depth)
-    return _Reuse(
-        kind=by_loop * 1 + by_statement * 2,
-        iterations=np.where(by_loop, iterations, np.where(by_statement, least, 0.0)),
-        bytes=np.where(depth >= 0, statement.body_bytes[safe, programs], 0.0),
-        times=np.where(by_loop, repeats, np.where(by_statement, others, 0.0)),
-    )
+@native
+def _buffers(
+    extents: Floats,
+    inner: Floats,
+    strides: Floats,
+    footprint: Floats,
+    runs: Floats,
+    body_bytes: Floats,
+    shared_footprint: Floats,
+    sharers: Integers,
+    kinds: Integers,
+    element_bytes: Floats,
+    line: int,
+    out: Columns,
+) -> None:
+    levels, programs = extents.shape
+    count = len(footprint)
+    table = np.zeros((count, FIELDS))
+    for program in range(programs):
+        for buffer in range(count):
+            size, row = element_bytes[buffer], table[buffer]
+            for field in range(FIELDS):
+                row[field] = 0.0
+            row[kinds[buffer]] = 1.0
+            row[3] = inner[0, program] * size
+            row[4] = footprint[buffer, 0, program] * size
+            # Transfers if only the last line is kept: inner loops that stay in place are free.
+            row[5] = 1.0
+            for level in range(levels - 1, -1, -1):
+                stride = strides[buffer, level, program]
+                if stride != 0.0 and extents[level, program] > 1.0:
+                    outside = inner[0, program] / inner[level + 1, program]
+                    row[5] = max(outside * min(1.0, stride * (size / line)), 1.0)
+                    break
+            row[6] = max(row[4] / min(runs[buffer, 0, program] * size, float(line)), 1.0)
+            # The nearest body that a loop repeats without moving the buffer, or where a statement shares it, which is nearer.
+            times = 0.0
+            for depth in range(levels, -1, -1):
+                if sharers[buffer, depth] > 1:
+                    times = sharers[buffer, depth] - 1.0
+                    row[8] = 1.0
+                    row[10] = shared_footprint[buffer, depth, program]
+                elif depth > 0 and extents[depth - 1, program] > 1.0 and strides[buffer, depth - 1, program] == 0.0:
+                    times = extents[depth - 1, program]
+                    row[7] = 1.0
+                    row[10] = inner[depth, program]
+                if times > 0.0:
+                    row[11] = body_bytes[depth, program]
+                    break
+            row[9] = 1.0 if times == 0.0 else 0.0
+            row[12] = times
+            share = 1.0 / times if times > 0.0 else 2.0
+            for field in range(4):
+                row[13 + field] = row[3 + field] * share
+            row[17] = strides[buffer, levels - 1, program] if levels else 0.0
+        # The most lines first, then the most bytes, then as they are given; what was chosen is marked.
+        for number in range(MAX_BUFFERS):
+            chosen = -1
+            for buffer in range(count):
+                lines, size = table[buffer, 5], table[buffer, 3]
+                if lines < 0.0:
+                    continue
+                best = table[chosen]
+                if chosen < 0 or lines > best[5] or (lines == best[5] and size > best[3]):
+                    chosen = buffer
+            for field in range(FIELDS):
+                out[number * FIELDS + field, program] = table[chosen, field] if chosen >= 0 else 0.0
+            if chosen >= 0:
+                table[chosen, 5] = -1.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
-from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parallel_chunks
+from ansor_py.cost_model.native_loops import Flags, Floats, Integers, native
+from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.target import Target
 
 CURVE_SAMPLES = 10
@@ -17,30 +18,30 @@ CACHE_SHARE = 0.75  # of a cache is kept; what streams through takes the rest
 @feature_group("intensity", [f"intensity_{sample}" for sample in range(1, CURVE_SAMPLES + 1)])
 def intensity(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Float operations per touched byte, sampled where tenths of all operations are done, from the innermost loop outwards."""
-    flops = statement.operations.float_flops
-    depths = len(statement.inner) - 1
-    if not flops or not depths:
-        out[:] = flops / statement_bytes(statement)[0] if flops else 0.0
-        return
-    done = flops * statement.inner[:depths][::-1]
-    curve = done / statement_bytes(statement)[:depths][::-1]
-    targets = done[-1] * np.arange(1.0, CURVE_SAMPLES + 1)[:, None] / CURVE_SAMPLES
-    above = (done[:-1, None] < targets).sum(axis=0)
-    below = np.maximum(above - 1, 0)
-    programs = statement.everyone
-    low, high, start, end = done[below, programs], done[above, programs], curve[below, programs], curve[above, programs]
-    weight = np.where(high > low, (targets - low) / np.maximum(high - low, 1.0), 0.0)
-    out[:] = np.where(above == 0, curve[0], start + (end - start) * weight)
+    _intensity(statement.inner, statement.touched_bytes, float(statement.operations.float_flops), out)
 
 
-def statement_bytes(statement: StatementArrays) -> Floats:
-    """Bytes [D, n] that the statement alone touches inside each depth."""
-    if "bytes" not in statement.kept:
-        total = statement.footprint[0] * statement.buffers[0].element_bytes
-        for footprint, use in zip(statement.footprint[1:], statement.buffers[1:], strict=True):
-            total += footprint * use.element_bytes
-        statement.kept["bytes"] = total
-    return statement.kept["bytes"]
+@native
+def _intensity(inner: Floats, touched_bytes: Floats, flops: float, out: Columns) -> None:
+    depths, programs = len(inner) - 1, inner.shape[1]
+    for program in range(programs):
+        if flops == 0.0 or depths == 0:
+            for sample in range(CURVE_SAMPLES):
+                out[sample, program] = flops / touched_bytes[0, program] if flops > 0.0 else 0.0
+            continue
+        depth = depths - 1  # the innermost one at which the operations of a sample are done
+        for sample in range(CURVE_SAMPLES):
+            wanted = flops * inner[0, program] * (sample + 1.0) / CURVE_SAMPLES
+            while depth > 0 and flops * inner[depth, program] < wanted:
+                depth -= 1
+            done = flops * inner[depth, program]
+            curve = done / touched_bytes[depth, program]
+            if depth < depths - 1:  # linearly from the depth inside
+                before = flops * inner[depth + 1, program]
+                start = before / touched_bytes[depth + 1, program]
+                weight = (wanted - before) / max(done - before, 1.0) if done > before else 0.0
+                curve = start + (curve - start) * weight
+            out[sample, program] = curve
 
 
 @feature_group(
@@ -50,11 +51,20 @@ def statement_bytes(statement: StatementArrays) -> Floats:
 def machine(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Wasted iterations, balance over the cores, bytes that move into the levels of cache, whether it runs only once."""
     out[0] = statement.inner[0] / statement.work
-    chunks = parallel_chunks(statement)
-    out[1] = chunks / target.cores
-    out[2] = np.ceil(chunks / target.cores) * target.cores / chunks
+    _balance(statement.extents, statement.parallel, target.cores, out[1:3])
     out[3:6] = cache_traffic(statement, target)
     out[6] = statement.prepacked
+
+
+@native
+def _balance(extents: Floats, parallel: Flags, cores: int, out: Columns) -> None:
+    levels, programs = extents.shape
+    for program in range(programs):
+        chunks = 1.0
+        for level in range(levels):
+            chunks *= extents[level, program] if parallel[level, program] else 1.0
+        out[0, program] = chunks / cores
+        out[1, program] = np.ceil(chunks / cores) * cores / chunks
 
 
 def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
@@ -63,37 +73,75 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
     Lone lines that come into the L2 and L3 cache count `LONE_LINES` times. Runs whose distance is a power of two fall into
     few sets of a cache, and take the room of more than they hold.
     """
-    if "cache_traffic" in statement.kept:
-        return statement.kept["cache_traffic"]
-    sizes = np.array([[[float(use.element_bytes)]] for use in statement.buffers])
-    runs, pitches, used = statement.runs * sizes, statement.pitches * sizes, statement.footprint * sizes
-    runs = np.maximum(runs, sizes)  # of a buffer without elements
-    line = target.cache_line_bytes
-    lines = np.where(runs % line == 0, runs, runs + line - sizes)  # the mean over where a run begins
-    lines = np.where(pitches[0] > 0, np.minimum(lines, np.maximum(pitches[0], runs)), lines)
-    moved = used / runs * lines
-    far = moved * np.where((lines < STREAMED_BYTES) & (pitches[0] > STREAMED_BYTES), LONE_LINES, 1.0)
-    vectorised = statement.annotated["vectorize"]
-    least = vectorised[-1] if vectorised else len(statement.loops)  # a vector moves what it touches
-    repeats = statement.inner[0] / statement.inner
-    into = np.empty((3, statement.programs))
-    capacities = (target.l1, target.l2, max(target.l3, target.l2))
-    for level, (capacity, ways) in enumerate(
-        zip(capacities, (target.core.first_ways, target.core.second_ways, 0), strict=True)
-    ):
-        occupied = np.broadcast_to(statement.body_bytes, moved.shape)
-        if ways:
-            period = 1 << (capacity // ways).bit_length() - 1  # addresses so many bytes apart share a set
-            places = period / np.gcd(pitches.astype(np.int64), period)
-            others = used / runs / statement.neighbours
-            sets = lines * np.minimum(statement.neighbours, places[0]) * np.minimum(others, places[1])
-            crowding = np.where(moved > sets, period / np.clip(sets, 1.0, period), 1.0)
-            occupied = occupied + moved * crowding - used
-        fits = occupied <= CACHE_SHARE * capacity
-        fits[:, least:] = True
-        # What a body touches is still there when its loop comes round, so that the loop moves only what is new to it.
-        outermost = np.maximum(fits.argmax(axis=1)[:, None] - 1, 0)
-        traffic = np.take_along_axis(repeats * (moved if level == 0 else far), outermost, axis=1)[:, 0]
-        into[level] = np.where(fits[:, 0], 0.0, traffic).sum(axis=0)  # what fits as a whole is there from the last call
-    statement.kept["cache_traffic"] = into
-    return into
+    if "cache traffic" not in statement.kept:
+        out = statement.kept["cache traffic"] = np.zeros((3, statement.programs))
+        least = (
+            statement.vectorised[-1] if len(statement.vectorised) else len(statement.loops)
+        )  # a vector moves what it touches
+        capacities = np.array([target.l1, target.l2, max(target.l3, target.l2)])
+        # Addresses so many bytes apart share a set; 0 for a cache whose sets do not matter.
+        ways = (target.core.first_ways, target.core.second_ways)
+        periods = [1 << (size // way).bit_length() - 1 for size, way in zip(capacities.tolist(), ways, strict=False)]
+        arrays = statement.inner, statement.footprint, statement.runs, statement.neighbours, statement.pitches
+        caches = capacities, np.array([*periods, 0]), target.cache_line_bytes, int(least)
+        _cache_traffic(*arrays, statement.body_bytes, statement.element_bytes, *caches, out)
+    return statement.kept["cache traffic"]
+
+
+@native
+def _cache_traffic(
+    inner: Floats,
+    footprint: Floats,
+    runs: Floats,
+    neighbours: Floats,
+    pitches: Floats,
+    body_bytes: Floats,
+    element_bytes: Floats,
+    capacities: Integers,
+    periods: Integers,
+    line: int,
+    least: int,
+    out: Floats,
+) -> None:
+    buffers, _, programs = footprint.shape
+    fits = np.zeros(len(out), dtype=np.bool_)
+    for program in range(programs):
+        for buffer in range(buffers):
+            size = element_bytes[buffer]
+            for level in range(len(out)):
+                fits[level] = False
+            # Of the depth outside, bytes that move into the first cache and into those beyond. What fits as a whole is there
+            # from the last call; what a body touches is still there when its loop comes round, which moves what is new to it.
+            first = beyond = 0.0
+            for depth in range(least + 1):
+                used = footprint[buffer, depth, program] * size
+                run = max(runs[buffer, depth, program] * size, size)  # of a buffer without elements
+                near, far = pitches[0, buffer, depth, program] * size, pitches[1, buffer, depth, program] * size
+                lines = run if int(run) % line == 0 else run + line - size  # the mean over where a run begins
+                if near > 0.0:
+                    lines = min(lines, max(near, run))
+                moved = used / run * lines
+                waiting = False
+                for level in range(len(out)):
+                    if fits[level]:
+                        continue
+                    occupied = body_bytes[depth, program]
+                    if periods[level]:
+                        period = periods[level]
+                        neighbour = neighbours[buffer, depth, program]
+                        # Distances that are multiples of a high power of two come back to the same sets soon.
+                        places = period // max(min(int(near) & -int(near), period), 1) if near > 0.0 else 1
+                        others = period // max(min(int(far) & -int(far), period), 1) if far > 0.0 else 1
+                        sets = lines * min(neighbour, float(places)) * min(used / run / neighbour, float(others))
+                        crowding = period / min(max(sets, 1.0), float(period)) if moved > sets else 1.0
+                        occupied = occupied + moved * crowding - used
+                    if depth == least or occupied <= CACHE_SHARE * capacities[level]:
+                        fits[level] = True
+                        out[level, program] += first if level == 0 else beyond
+                    waiting = waiting or not fits[level]
+                if not waiting:
+                    break
+                repeats = inner[0, program] / inner[depth, program]
+                first = repeats * moved
+                is_lone = lines < STREAMED_BYTES and near > STREAMED_BYTES
+                beyond = repeats * (moved * LONE_LINES if is_lone else moved)

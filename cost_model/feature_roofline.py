@@ -11,19 +11,29 @@ from __future__ import annotations
 import numpy as np
 
 from ansor_py.codegen.transposition import FEWEST_ROWS
-from ansor_py.cost_model.feature_accesses import loads_by_kind, stores, vector_share
+from ansor_py.cost_model.feature_accesses import (
+    BROADCASTS,
+    GATHERED,
+    SCATTERED,
+    SHARE,
+    STORE_RUN,
+    STORES,
+    VECTORS,
+    tile_accesses,
+)
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
+from ansor_py.cost_model.native_loops import Flags, Floats, native
 from ansor_py.cost_model.operation_counts import OperationCounts
-from ansor_py.cost_model.statement_arrays import Floats, StatementArrays, parallel_chunks
+from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.lower.register_tile import steps_in_a_row
 from ansor_py.target import Core, Target
 
 INTEGER_DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for, whichever it is
-# Loads that one counts as: one element for all lanes, a vector (which may lie across two cache lines), one element of many.
-LOADS = (1.0, 3.0, 3.0)
+# Loads of one element for all lanes that others count as: a vector (which may lie across two cache lines), one element of many.
+VECTOR_LOADS = 3.0
 # Stores that one counts as: of a vector of accumulators, with its load when the next run begins, and of an element by itself.
-STORES = 2
+STORE_COST = 2.0
 # Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors so often.
 TRANSPOSED = 4
 SPILL_LOADS = 3  # loads that an accumulator without a register counts as, a step: it is stored and loaded again
@@ -33,65 +43,94 @@ START_CYCLES, ITERATION_CYCLES = 1.0, 0.4  # of a loop: its set-up and its branc
 REGION_CYCLES, CHUNK_CYCLES = 5000, 10
 EXPOSED = 0.25  # of the core's cycles and the memory's, that share of the fewer is not hidden behind the others
 
+TILE_ROWS = [SHARE, BROADCASTS, VECTORS, GATHERED, STORES, SCATTERED, STORE_RUN]
 ROOFLINE_FIELDS = ("compute_cycles", "load_cycles", "store_cycles", "memory_cycles", "roofline_cycles")
 
 
 @feature_group("roofline", ROOFLINE_FIELDS)
 def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Cycles of all iterations on one core by resource, and of the statement on the cores in use."""
-    core, share = target.core, vector_share(statement, target)
-    depth = statement.reduction_depth
-    waiting, spilled = np.ones(statement.programs), np.zeros(statement.programs)
-    loads = loads_by_kind(statement, target)
-    if depth is not None:
-        accumulators = statement.inner[depth] * share
-        waiting = np.maximum(core.latency * core.vector_units / accumulators, 1.0)
+    core, accesses = target.core, tile_accesses(statement, target)
+    depth = -1 if statement.reduction_depth is None else statement.reduction_depth
+    vectors = np.maximum(statement.inner[statement.tile_depth] * accesses[SHARE], 1.0)  # of the tile
+    iterations, spilled = statement.extents[: statement.tile_depth].copy(), np.zeros(statement.programs)
+    if depth >= 0:
+        vectors = _emitted(statement, iterations, vectors)
         missing = np.maximum(statement.tile_registers(target) - target.vector_registers, 0.0)
         spilled = statement.inner[0] / statement.inner[depth] * missing
-    cycles = np.empty((4, statement.programs))
-    cycles[0] = statement.inner[0] * share * operation_weight(statement.operations, core) / core.vector_units * waiting
-    cycles[1] = ((loads * np.array(LOADS)[:, None]).sum(axis=0) + SPILL_LOADS * spilled) / core.loads
-    vectors, elements = stores(statement, target)
-    transposed = (elements > 0) & (statement.runs[0, statement.tile_depth] >= FEWEST_ROWS)
-    apart = np.where(transposed, np.minimum(TRANSPOSED * vectors, elements), elements)
-    cycles[2] = STORES / core.stores * (vectors + apart)
-    rates = np.array([[core.second_bytes], [core.third_bytes], [core.memory_bytes]])
-    cycles[3] = (cache_traffic(statement, target) / rates).sum(axis=0)
-    iterations, body = unrolled(statement, share)
-    busy = np.maximum(cycles[0], cycles[1]) * np.where(body > LONG_BODY, LONG_BODY_COST, 1.0) + loop_cycles(
-        statement, iterations
-    )
-    busiest = np.maximum(busy, cycles[3]) + EXPOSED * np.minimum(busy, cycles[3])
-    chunks = parallel_chunks(statement)
-    waves = np.ceil(chunks / target.cores)
-    out[0:4] = cycles
-    out[4] = 0.0 if statement.prepacked else (busiest + cycles[2]) * waves / chunks + parallel_cycles(statement, waves)
+    rates = core.vector_units, core.latency, core.loads, core.stores, core.second_bytes, core.third_bytes, core.memory_bytes
+    weight = operation_weight(statement.operations, core)
+    per_statement = np.array([weight, *rates], dtype=np.float64), depth, statement.allocation_depth, FEWEST_ROWS, target.cores
+    arrays = statement.extents, statement.inner, statement.parallel, accesses[TILE_ROWS], cache_traffic(statement, target)
+    _roofline(*arrays, iterations, vectors, spilled, *per_statement, out)
+    if statement.prepacked:
+        out[4] = 0.0
 
 
-def unrolled(statement: StatementArrays, share: Floats) -> tuple[Floats, Floats]:
-    """Of the loops around the tile the iterations [tile depth, n] that are left, and the vectors [n] emitted in a row."""
-    depth = statement.tile_depth
-    iterations, body = statement.extents[:depth].copy(), np.maximum(statement.inner[depth] * share, 1.0)
-    if statement.reduction_depth is not None:
-        around = statement.reduction_loops
-        extents = [statement.extents[position] for position in around]
-        limit = statement.unroll_limit.astype(np.int64)
-        for position, steps in zip(around, steps_in_a_row(extents, body, limit), strict=True):
-            iterations[position] = np.ceil(iterations[position] / steps)
-            body = body * steps
-    return iterations, body
+def _emitted(statement: StatementArrays, iterations: Floats, vectors: Floats) -> Floats:
+    """Vectors [n] emitted in a row of a reduction; `iterations` become those that are left of the loops around the tile."""
+    around = statement.reduction_loops
+    extents = [statement.extents[position] for position in around]
+    limit = statement.unroll_limit.astype(np.int64)
+    for position, steps in zip(around, steps_in_a_row(extents, vectors, limit), strict=True):  # type: ignore[arg-type]  # floats, too
+        iterations[position] = np.ceil(iterations[position] / steps)
+        vectors = vectors * steps
+    return vectors
 
 
-def loop_cycles(statement: StatementArrays, iterations: Floats) -> Floats:
-    """Cycles [n] of the starts and iterations of the loops around the tile."""
-    starts = statement.inner[0] / statement.inner[: len(iterations)]
-    return np.asarray(np.where(iterations > 1, starts * (START_CYCLES + ITERATION_CYCLES * iterations), 0.0).sum(axis=0))
-
-
-def parallel_cycles(statement: StatementArrays, waves: Floats) -> Floats:
-    """Cycles [n] to start and end a parallel region of the statement's own, and to hand out its chunks."""
-    own = statement.parallel[statement.allocation_depth :].any(axis=0)
-    return np.where(own, REGION_CYCLES + CHUNK_CYCLES * waves, 0.0)
+@native
+def _roofline(
+    extents: Floats,
+    inner: Floats,
+    parallel: Flags,
+    tile: Floats,
+    traffic: Floats,
+    iterations: Floats,
+    emitted: Floats,
+    spilled: Floats,
+    rates: Floats,
+    reduction: int,
+    own: int,
+    fewest_rows: int,
+    cores: int,
+    out: Columns,
+) -> None:
+    """`tile` are the rows `TILE_ROWS`. The loops from `own` on are the statement's, `reduction` is a depth or -1."""
+    weight, units, latency, loads, stores, second, third, memory = rates
+    for program in range(extents.shape[1]):
+        everything = inner[0, program]
+        share, broadcasts, contiguous, gathered = tile[0, program], tile[1, program], tile[2, program], tile[3, program]
+        vectors, apart, store_run = tile[4, program], tile[5, program], tile[6, program]
+        waiting = 1.0
+        if reduction >= 0:
+            waiting = max(latency * units / (inner[reduction, program] * share), 1.0)
+        compute_cycles = everything * share * weight / units * waiting
+        loaded = broadcasts + VECTOR_LOADS * contiguous + VECTOR_LOADS * gathered
+        load_cycles = (loaded + SPILL_LOADS * spilled[program]) / loads
+        if apart > 0.0 and store_run >= fewest_rows:
+            apart = min(TRANSPOSED * vectors, apart)
+        store_cycles = STORE_COST / stores * (vectors + apart)
+        memory_cycles = traffic[0, program] / second + traffic[1, program] / third + traffic[2, program] / memory
+        busy = max(compute_cycles, load_cycles) * (LONG_BODY_COST if emitted[program] > LONG_BODY else 1.0)
+        loop_cycles = 0.0
+        for level in range(len(iterations)):
+            if iterations[level, program] > 1.0:
+                starts = everything / inner[level, program]
+                loop_cycles += starts * (START_CYCLES + ITERATION_CYCLES * iterations[level, program])
+        busy += loop_cycles
+        busiest = max(busy, memory_cycles) + EXPOSED * min(busy, memory_cycles)
+        chunks, is_region = 1.0, False
+        for level in range(len(extents)):
+            if parallel[level, program]:
+                chunks *= extents[level, program]
+                is_region = is_region or level >= own
+        waves = np.ceil(chunks / cores)
+        out[0, program] = compute_cycles
+        out[1, program] = load_cycles
+        out[2, program] = store_cycles
+        out[3, program] = memory_cycles
+        region = REGION_CYCLES + CHUNK_CYCLES * waves if is_region else 0.0
+        out[4, program] = (busiest + store_cycles) * waves / chunks + region
 
 
 def operation_weight(counts: OperationCounts, core: Core) -> float:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ansor_py.cost_model.feature_groups import Columns, feature_group
+from ansor_py.cost_model.native_loops import Flags, Floats, Integers, native
 from ansor_py.cost_model.operation_counts import COUNT_FIELDS
-from ansor_py.cost_model.statement_arrays import StatementArrays, innermost, parallel_chunks
+from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.schedule.state import Annotation
 from ansor_py.target import Target
 
@@ -24,6 +25,7 @@ POSITIONS = (
 )
 ANNOTATED: tuple[Annotation, ...] = ("vectorize", "unroll", "parallel")
 _ANNOTATION_FIELDS = ("loops", "product", "length", *(f"at_{position}" for position in POSITIONS))
+WIDTH, MIXED = len(_ANNOTATION_FIELDS), POSITIONS.index("mixed")
 
 
 @feature_group("computation", COUNT_FIELDS)
@@ -35,36 +37,35 @@ def computation(statement: StatementArrays, target: Target, out: Columns) -> Non
 @feature_group("annotations", [f"{kind}.{name}" for kind in ANNOTATED for name in _ANNOTATION_FIELDS])
 def annotated_loops(statement: StatementArrays, target: Target, out: Columns) -> None:
     """Number, product, innermost length and position of the vectorised, unrolled and parallel loops."""
-    width = len(_ANNOTATION_FIELDS)
-    places = _places([loop.kind for loop in statement.loops])
-    out[:] = 0
-    for number, kind in enumerate(ANNOTATED):
-        columns = out[number * width : (number + 1) * width]
-        if kind == "parallel":
-            _parallel_loops(statement, places, columns)
-            continue
-        marked = statement.annotated[kind]
-        mixed = len({statement.loops[position].kind for position in marked}) > 1
-        columns[3 + (POSITIONS.index("mixed") if mixed else places[marked[-1] if marked else -1])] = 1
-        if len(marked):
-            columns[0] = len(marked)
-            columns[1] = statement.extents[marked].prod(axis=0)
-            columns[2] = statement.extents[marked[-1]]
+    places = np.array(_places([loop.kind for loop in statement.loops]))
+    annotated = np.array([[loop.annotation == kind for loop in statement.loops] for kind in ANNOTATED], dtype=np.bool_)
+    _annotated_loops(statement.extents, statement.parallel, annotated, statement.reduces, places, out)
 
 
-def _parallel_loops(statement: StatementArrays, places: Sequence[int], columns: Columns) -> None:
-    """The fields of the parallel loops, which differ from program to program; `columns` are zeros."""
-    flags, programs = statement.parallel, statement.everyone
-    last = innermost(flags)
-    reduces = np.array([loop.kind == "reduction" for loop in statement.loops], dtype=np.bool_)[:, None]
-    mixed = (flags & reduces).any(axis=0) & (flags & ~reduces).any(axis=0)
-    place = np.where(mixed, POSITIONS.index("mixed"), np.array(places)[last])
-    columns[3 + place, programs] = 1
-    columns[0] = flags.sum(axis=0)
-    some = last >= 0
-    columns[1] = np.where(some, parallel_chunks(statement), 0)
-    if len(flags):
-        columns[2] = np.where(some, statement.extents[last, programs], 0)
+@native
+def _annotated_loops(
+    extents: Floats, parallel: Flags, annotated: Flags, reduces: Flags, places: Integers, out: Columns
+) -> None:
+    """`annotated` bool[kinds, L] are the loops of each kind; the parallel ones, the last, differ from program to program."""
+    levels, programs = extents.shape
+    kinds = len(annotated)
+    for program in range(programs):
+        for field in range(len(out)):
+            out[field, program] = 0.0
+        for kind in range(kinds):
+            loops, product, length, spatial, reduction, place = 0, 1.0, 0.0, False, False, places[-1]
+            for level in range(levels):
+                if parallel[level, program] if kind == kinds - 1 else annotated[kind, level]:
+                    loops += 1
+                    product *= extents[level, program]
+                    length, place = extents[level, program], places[level]
+                    spatial, reduction = spatial or not reduces[level], reduction or reduces[level]
+            start = kind * WIDTH
+            if loops:
+                out[start, program] = loops
+                out[start + 1, program] = product
+                out[start + 2, program] = length
+            out[start + 3 + (MIXED if spatial and reduction else place), program] = 1.0
 
 
 def _places(kinds: Sequence[str]) -> list[int]:
