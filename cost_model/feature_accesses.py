@@ -14,6 +14,7 @@ from ansor_py.cost_model.feature_tile import accumulation_run
 from ansor_py.cost_model.native_loops import Floats, Integers, native
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.target import Target
+from ansor_py.te.expr import Reduce
 
 ACCESS_FIELDS = (
     *("broadcast_loads", "contiguous_loads", "gathered_loads", "stores", "scattered_stores"),
@@ -34,7 +35,10 @@ def tile_accesses(statement: StatementArrays, target: Target) -> Floats:
     if "tile accesses" not in statement.kept:
         out = statement.kept["tile accesses"] = np.empty((9, statement.programs))
         arrays = statement.extents, statement.inner, statement.strides, statement.footprint, statement.runs
-        numbers = statement.tile_depth, statement.tile.lanes, MOST_VECTORS, FEWEST_ROWS
+        transposed = (
+            np.inf if isinstance(statement.bounds.body, Reduce) else float(FEWEST_ROWS)
+        )  # a reduction's lanes never are
+        numbers = statement.tile_depth, statement.tile.lanes, MOST_VECTORS, transposed
         _tile_accesses(*arrays, accumulation_run(statement), statement.vectorised, *numbers, out)
     return statement.kept["tile accesses"]
 
@@ -51,7 +55,7 @@ def _tile_accesses(
     tile: int,
     lanes: int,
     most_vectors: int,
-    fewest_rows: int,
+    fewest_rows: float,
     out: Floats,
 ) -> None:
     for program in range(extents.shape[1]):
@@ -64,10 +68,9 @@ def _tile_accesses(
             stride = strides[buffer, vectorised[-1], program] if len(vectorised) else 0.0
             if stride == 0.0:
                 broadcasts += elements
-            elif stride == 1.0:
+            elif stride == 1.0 or stride <= most_vectors:
                 vectors += np.ceil(elements / lanes)
-            # Lanes that are apart are loaded as vectors, and shuffled, where they are close or a tile takes their neighbours.
-            elif stride <= most_vectors or runs[buffer, tile, program] >= fewest_rows:
+            elif runs[buffer, tile, program] >= fewest_rows:  # vectors along the rows, and more shuffles to transpose them
                 vectors += 2.0 * np.ceil(elements / lanes)
             else:
                 gathered += elements

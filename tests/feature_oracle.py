@@ -427,7 +427,9 @@ def _accesses(state: State, item: Located, raw: dict[str, float], target: Target
     for use, stride in zip(item.uses[1:], strides[1:], strict=True):
         loads = math.ceil(footprint(use, tile) / lanes) if stride == 1 else footprint(use, tile)
         kind = "broadcast_loads" if stride == 0 else "contiguous_loads" if stride == 1 else "gathered_loads"
-        if 2 <= stride <= 4 or (stride > 1 and _run(use, tile) >= 4):
+        if 2 <= stride <= 4:
+            kind, loads = "contiguous_loads", math.ceil(footprint(use, tile) / lanes)
+        elif stride > 4 and item.statement.combiner is None and _run(use, tile) >= 4:
             kind, loads = "contiguous_loads", 2 * math.ceil(footprint(use, tile) / lanes)
         fields[kind] += iteration_count(around) * loads
     fields["stores"] = raw["iterations"] * _vector_share(item, target) / max(1, raw["accumulation_run"])
