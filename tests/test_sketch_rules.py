@@ -189,6 +189,21 @@ def test_a_product_with_a_transposed_operand_is_vectorised_along_the_reduction(t
 
 
 @on_four_targets
+def test_lanes_are_not_left_empty_for_a_short_last_axis(target: Target) -> None:
+    """The last axis of a transposed convolution's phases is the phase, which is as long as the stride."""
+    dag = dag_of("conv2d_transpose:1,16,64,64,3,4,stride=2,pad=1")
+    plain = [sketch for sketch in generate_sketches(dag, target) if sketch.name == "tile(conv2d_transpose_phases)"]
+    assert plain
+    for sketch in plain:
+        [lane] = [
+            item
+            for item in sketch.structure([0] * len(sketch.holes)).stage("conv2d_transpose_phases").iterators
+            if item.annotation == "vectorize"
+        ]
+        assert lane.name.startswith("qx")
+
+
+@on_four_targets
 def test_row_sums_run_in_lanes_and_column_sums_along_the_output(target: Target) -> None:
     x, k = placeholder((64, 96), name="X"), reduce_axis(96, "k")
     rows = ComputeDAG.from_outputs(compute((64,), lambda i: reduce_sum(x[i, k], k), name="rows"))

@@ -46,6 +46,32 @@ def test_elements_are_right(target: Target, stride: int, count: int, length: int
     np.testing.assert_array_equal(got, data[:: abs(stride)] if stride > 0 else data[::-1][:: abs(stride)])
 
 
+@pytest.mark.parametrize("target", executed_targets())
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(STRIDES), st.integers(4, 40), st.integers(0, 20), st.integers(0, 20))
+def test_lanes_that_do_not_exist_are_not_read_at_either_end(
+    target: Target, stride: int, count: int, before: int, after: int
+) -> None:
+    """A padded row in lanes: its first and last ones are zeros, whatever lies there in memory."""
+    before, after = min(before, count // 2), min(after, count // 2 - 1)
+    dag = every(stride, count)
+    [x] = dag.inputs
+    first = 0 if stride > 0 else x.shape[0] - 1
+    padded = te.compute(
+        (count,),
+        lambda i: te.select(te.logical_and(i >= before, i < count - after), x[i * stride + first], te.const(0.0, "float32")),
+        name="y",
+    )
+    dag = ComputeDAG.from_outputs(padded)
+    data = np.random.default_rng(count).standard_normal(x.shape).astype(np.float32)
+    wanted = (data[:: abs(stride)] if stride > 0 else data[::-1][:: abs(stride)]).copy()
+    gone = np.r_[0:before, count - after : count]
+    data[gone * stride + first] = np.nan
+    wanted[gone] = 0
+    [got] = LoadedKernel(build_kernel(dag, in_lanes(count), target, 1)).run([data])
+    np.testing.assert_array_equal(got, wanted)
+
+
 @pytest.mark.parametrize("target", executed_targets("cores=1"))
 def test_nothing_beyond_the_buffer_is_read(target: Target) -> None:
     """A runner's buffers end where pages without access rights begin."""
