@@ -16,6 +16,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.schedule.access import rows_of_table
 from ansor_py.te.expr import FLOAT_DTYPES, Binary, Call, Cast, Compare, Expr, Not, Read, Reduce, Select, postorder, shared
 
 _CLASSES = {"add": "addsub", "sub": "addsub", "mul": "mul", "div": "divmod", "floordiv": "divmod", "mod": "divmod"}
@@ -59,7 +60,14 @@ FLOAT_FIELDS = tuple(name for name in COUNT_FIELDS if name.startswith("float_"))
 
 @lru_cache(maxsize=4096)
 def count_operations(body: Expr) -> OperationCounts:
-    """Count a stage's formula; a reduction counts its combination with the accumulator. Kept, as they are asked for often."""
+    """Count a stage's formula; a reduction counts its combination with the accumulator. Kept, as they are asked for often.
+
+    Of a table by the value of an axis, whose loop is unrolled, the rows count in the mean.
+    """
+    rows = rows_of_table(body)
+    if len(rows) > 1:
+        counted = [vars(count_operations(row)) for row in rows]
+        return OperationCounts(**{name: -(-sum(row[name] for row in counted) // len(rows)) for name in COUNT_FIELDS})
     formula = shared(body.source if isinstance(body, Reduce) else body)
     nodes = _computed(formula)
     uses = Counter(id(operand) for node in nodes for operand in node.operands)

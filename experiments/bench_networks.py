@@ -32,7 +32,7 @@ from ansor_py.errors import AnsorError, ModelError, OptionError
 from ansor_py.search.command_line.settings import free_folder
 from contenders import OURS, PEERS
 from light_models import Check, Checker, check_shipped, search, worst
-from machine import add_target_option, cpu_line
+from machine import add_math_option, add_target_option, cpu_line
 from markdown_page import split_sections, text_of
 from network_report import Row, document, draw, means, page, rows_of, terminal_table
 from networks import BatchError, Network, network, network_names
@@ -48,19 +48,19 @@ def measure(item: Network, options: argparse.Namespace) -> Row:
     path = out / f"{title}.onnx"
     onnx.save(item.model, path)
     checker = Checker(item.model, item.feed, network(item.name).model if item.batch > 1 else None)
-    words = {"--target": target, "--seed": options.seed}
+    words = {"--target": target, "--seed": options.seed, "--math": options.math}
     began = time.monotonic()
     plain = _run(path, free_folder(out, f"{title}-untuned"), {**words, "--trials": 0})
     command_seconds = time.monotonic() - began
-    before = [*checker.check_saved(plain.model), *checker.check_tasks(None, target)]
-    shipped = check_shipped(item.original, None, target) if item.original is not None else []
+    before = [*checker.check_saved(plain.model), *checker.check_tasks(None, target, options.math)]
+    shipped = check_shipped(item.original, None, target, options.math) if item.original is not None else []
     tuned, after = None, list[Check]()
     if options.trials:
         budget = None if options.minutes is None else f"{options.minutes}m"
         more = {"--trials": options.trials, "--time-budget": budget, "--runner": options.runner}
         tuned = _run(path, free_folder(out, f"{title}-tuned"), {**words, **more})
         records = tuned.path / "records.jsonl" if tuned.summary["trials"] else None  # the time may be over before any
-        after = [*checker.check_saved(tuned.model), *checker.check_tasks(records, target)]
+        after = [*checker.check_saved(tuned.model), *checker.check_tasks(records, target, options.math)]
     row = Row(
         network=item.name,
         batch=item.batch,
@@ -113,6 +113,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--trials", type=count, default=200, help="of each network; 0: untuned only")
     parser.add_argument("--minutes", type=float, metavar="M", help="end a search after so long [default: when trials are over]")
     add_target_option(parser)
+    add_math_option(parser)
     parser.add_argument("--threads", type=_extent, help="threads of a kernel [default: the target's cores]")
     add_turn_options(parser, tuple(PEERS))
     parser.add_argument("--seed", type=count, default=0)
@@ -142,7 +143,7 @@ def _extent(text: str) -> int:
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What a row depends on, beside the network and its batch size."""
-    names = ("trials", "minutes", "seed", "runner", "peers", "rounds", "seconds", "busy")
+    names = ("trials", "minutes", "seed", "runner", "peers", "rounds", "seconds", "busy", "math")
     return {"target": str(options.target), **{name: getattr(options, name) for name in names}}
 
 
@@ -153,7 +154,7 @@ def measured_before(options: argparse.Namespace) -> list[Row]:
     asked = settings_of(options)
     try:
         found = json.loads(options.json.read_text())
-        settings = found["settings"]
+        settings = {"math": "exact", **found["settings"]}
     except (ValueError, TypeError, KeyError) as error:
         raise OptionError(f"'{options.json}' is not a file of this study; name another file") from error
     if other := [f"{name} {settings.get(name)}" for name in asked if settings.get(name) != asked[name]]:

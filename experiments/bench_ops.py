@@ -31,8 +31,10 @@ from ansor_py.graph.reference import reference_outputs
 from ansor_py.measure.cores import available_cores
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
+from ansor_py.search.options import SearchOptions
+from ansor_py.sketch_rules.space_options import SpaceOptions
 from contenders import OURS, PEERS
-from machine import add_target_option, cpu_line
+from machine import add_math_option, add_target_option, cpu_line
 from markdown_page import number
 from operator_report import Row, by_threads, document, draw, page, summaries, terminal_table
 from turns import NOT_INSTALLED, add_turn_options, contest, rules_of
@@ -47,7 +49,8 @@ def measure(item: Workload, threads: int, options: argparse.Namespace) -> Row:
     target = options.target.with_cores(threads)
     model, feed = item.model(), item.feed()
     parts = item.partition() if options.form == "te" else partition_model(model, fallback=False)
-    tuning = TuningOptions(trials=options.trials, seed=options.seed)
+    space = SpaceOptions(math=options.math)
+    tuning = TuningOptions(trials=options.trials, seed=options.seed, search=SearchOptions(space=space))
     result = tune_tasks(extract_tasks(parts, target), tuning, "process")
     if result.interrupted:
         raise KeyboardInterrupt
@@ -55,7 +58,7 @@ def measure(item: Workload, threads: int, options: argparse.Namespace) -> Row:
     row.kernels = len(parts.subgraphs)
     if all(task.default_seconds is not None for task in result.tasks):
         row.default_ms = 1e3 * sum(task.task.weight * (task.default_seconds or 0.0) for task in result.tasks)
-    compiled = compile_partition(parts, result.best_records.values() or None, threads, target)
+    compiled = compile_partition(parts, result.best_records.values() or None, threads, target, math=options.math)
     expected = reference_outputs(model, dict[str, Any](feed))[OUTPUT]
     with tempfile.TemporaryDirectory() as name:
         ours, theirs = Path(name) / "model.ansor", Path(name) / "model.onnx"
@@ -71,6 +74,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--names", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME", help="workloads")
     parser.add_argument("--trials", type=int, default=256, help="of each workload; 0: default schedules")
     add_target_option(parser)
+    add_math_option(parser)
     parser.add_argument("--threads", type=int, nargs="+", metavar="T", help="thread counts [default: the target's cores]")
     add_turn_options(parser, tuple(PEERS))
     parser.add_argument("--form", choices=("te", "onnx"), default="te", help="what is tuned: one expression, or the model")

@@ -137,9 +137,9 @@ class Checker:
         outputs = {**parts.graph.outputs, **{value: value for value in self.results}}
         self._parts = replace(parts, graph=replace(parts.graph, outputs=outputs))
 
-    def check_tasks(self, records: Records | None, target: Target) -> list[Check]:
+    def check_tasks(self, records: Records | None, target: Target, math: str = "exact") -> list[Check]:
         """What every kernel call computes, and the tensor before the softmax, under the best schedules of the records."""
-        found = compile_partition(self._parts, records, target.cores, target).run(self.feed)
+        found = compile_partition(self._parts, records, target.cores, target, math=math).run(self.feed)
         names = dict.fromkeys([*self.results, *([self.inner] if self.inner is not None else [])])
         return [compare(name, found[name], self.expected[name]) for name in names]
 
@@ -149,7 +149,7 @@ class Checker:
         return [compare(f"output '{name}' of {path.name}", found[name], self.expected[name]) for name in self.outputs]
 
 
-def check_shipped(path: Path, records: Records | None, target: Target) -> list[Check]:
+def check_shipped(path: Path, records: Records | None, target: Target, math: str = "exact") -> list[Check]:
     """Smoke check: a model of the wheel with its original weights against the output that comes with it, if one does."""
     shipped = path.with_name(f"{path.stem}_output_0.pb")
     if not shipped.exists():
@@ -157,7 +157,8 @@ def check_shipped(path: Path, records: Records | None, target: Target) -> list[C
     name, shape = input_of(onnx.load(path))
     count = int(np.prod(shape))
     ramp = (np.arange(count).reshape(shape) / count).astype(np.float32)  # what the wheel's own tests feed
-    outputs = ansor_py.compile(path, records=records, threads=target.cores, target=target).run({name: ramp})
+    compiled = ansor_py.compile(path, records=records, threads=target.cores, target=target, math=math)
+    outputs = compiled.run({name: ramp})
     expected = numpy_helper.to_array(onnx.load_tensor(str(shipped)))
     return [compare("shipped output with the original weights", next(iter(outputs.values())), expected)]
 

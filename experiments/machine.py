@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import click
 
 from ansor_py.errors import TargetError
+from ansor_py.schedule.algorithms import MATH
 from ansor_py.target import Target
 from markdown_page import command_line
 from neighbours import beside
@@ -68,6 +69,11 @@ def add_target_option(parser: argparse.ArgumentParser) -> None:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     parser.add_argument("--target", type=convert, default="host", metavar="TEXT", help=_HELP)
+
+
+def add_math_option(parser: argparse.ArgumentParser) -> None:
+    """The option `--math` of a parser: which algorithms are admitted."""
+    parser.add_argument("--math", choices=MATH, default="exact", help="fast admits algorithms with larger rounding errors")
 
 
 def cpu_line(target: Target, threads: Sequence[int] = (), busy: int = 0) -> str:

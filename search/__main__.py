@@ -111,6 +111,7 @@ def _batch_key(parameter: click.Parameter) -> BatchKey:
 @click.option("--fallback/--no-fallback", default=True, help="Let onnx.reference run what cannot be compiled, or refuse it.")
 @click.option("--target", metavar="TEXT", help="Target such as 'host' or 'x86-64 cpu=skylake'. [default: host]")
 @click.option("--rules", multiple=True, metavar="PRESET|FILE.py", help="Sketch rules: a preset, or a file of your own.")
+@click.option("--math", metavar="exact|fast", help="fast admits algorithms with larger rounding errors. [default: exact]")
 @click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the search, such as population=1024.")
 @click.option("--profile", is_flag=True, help="At the end, show how long every kernel takes inside the model.")
 @click.version_option(__version__, prog_name="ansor-py")
@@ -166,6 +167,7 @@ def make_settings(
     fallback: bool,
     target: str | None,
     rules: Sequence[str],
+    math: str | None,
     search: Sequence[str],
     profile: bool,
 ) -> Settings:
@@ -196,6 +198,8 @@ def make_settings(
         click.echo(f"warning: --threads is {threads}, but this machine has {available} cores; threads will wait", err=True)
     machine = machine if threads is None else machine.with_cores(threads)
     constants = parse_search_options(search)
+    if math is not None:
+        constants = replace(constants, space=replace(constants.space, math=math))
     tuning = TuningOptions(
         trials=DEFAULT_TRIALS if trials is None and time_budget is None else trials,
         time_budget=None if time_budget is None else parse_seconds(time_budget, "--time-budget"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ansor_py.schedule.state import Root
 from ansor_py.schedule.steps import CacheWrite
 from ansor_py.sketch_rules.fusible import fusible_consumer, reuses_data
-from ansor_py.sketch_rules.notes import ComputedForCopy, PackedOperand
+from ansor_py.sketch_rules.notes import ComputedForCopy, MadeByAlgorithm, PackedOperand
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
@@ -36,6 +36,8 @@ class AddCacheWrite(Rule):
 
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)
+        if sketch.note(stage.name, MadeByAlgorithm):  # its consumers read it all over, not element by element
+            return "skip"
         untouched = stage.is_unscheduled and isinstance(stage.location, Root)
         applies = reuses_data(stage) and untouched and fusible_consumer(sketch, stage.name) is None
         return "apply" if applies else "skip"

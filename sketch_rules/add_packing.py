@@ -13,10 +13,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ansor_py.schedule.panels import Panels, filling, is_worth_copying, panel_steps, possible_panels
+from ansor_py.schedule.panels import (
+    Panels,
+    filling,
+    is_known_before,
+    is_reused_along,
+    is_worth_copying,
+    panel_steps,
+    possible_panels,
+)
 from ansor_py.schedule.state import Stage
 from ansor_py.sketch_rules.fusible import reuses_data
-from ansor_py.sketch_rules.notes import ComputedForCopy, PackedOperand
+from ansor_py.sketch_rules.notes import ComputedForCopy, MadeByAlgorithm, PackedOperand
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 
@@ -48,11 +56,14 @@ class AddPacking(Rule):
         fits = reuses_data(stage) and bool(stage.op.reduce_axes) and stage.is_unscheduled
         if not fits or any(sketch.note(stage.name, kind) for kind in (PackedOperand, ComputedForCopy)):
             return "skip"
-        return "apply" if worthwhile_panels(sketch, stage) else "skip"
+        if not worthwhile_panels(sketch, stage):
+            return "skip"
+        return "apply_and_stop" if sketch.note(stage.name, MadeByAlgorithm) else "apply"  # whose sketches are many
 
     def apply(self, sketch: PartialSketch, number: int) -> list[Derived]:
         stage = sketch.stage(number)
-        return [(_packed(sketch, stage, panels), number + 1) for panels in worthwhile_panels(sketch, stage)]
+        packed = (_packed(sketch, stage, panels) for panels in worthwhile_panels(sketch, stage))
+        return [(item, [other.name for other in item.state.stages].index(stage.name)) for item in packed]
 
 
 def _packed(sketch: PartialSketch, stage: Stage, panels: Panels) -> PartialSketch:
@@ -67,7 +78,9 @@ def worthwhile_panels(sketch: PartialSketch, stage: Stage) -> list[Panels]:
     extents = {axis.name: axis.extent for axis in stage.op.axes}
     found: list[Panels] = []
     for panels in possible_panels(stage, lanes):
-        if not (panels.is_constant or is_worth_copying(sketch.state, stage, panels)):
+        if sketch.note(stage.name, MadeByAlgorithm) and not is_reused_along(stage, panels):
+            continue
+        if not (is_known_before(sketch.state, panels) or is_worth_copying(sketch.state, stage, panels)):
             continue
         widths = (vectors * lanes for vectors in sketch.options.panel_vectors)
         fitting = [width for width in widths if filling(extents[panels.axis], width) <= sketch.options.most_filling]

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ansor_py.lower.register_tile import MAX_TILE_VECTORS
-from ansor_py.schedule.access import element_stride
+from ansor_py.schedule.access import element_stride, tabulated_axes
 from ansor_py.schedule.hole_kinds import RegisterTileHole, TileHole, VectorHole
 from ansor_py.schedule.micro_kernels import micro_kernel_for
 from ansor_py.schedule.state import Gene, Inlined, Stage
-from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Vectorize
-from ansor_py.sketch_rules.notes import TileLevels
+from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Unroll, Vectorize
+from ansor_py.sketch_rules.notes import MadeByAlgorithm, TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch, innermost_part, moved_last
 from ansor_py.sketch_rules.tile_sizes import level_sizes
 from ansor_py.sketch_rules.vector_axis import NEAR_STRIDE, transposed_row, vector_axis
@@ -27,21 +27,35 @@ from ansor_py.te.expr import Axis, Expr, reads_of
 def annotate_vectorize(sketch: PartialSketch) -> PartialSketch:
     """The sketch with a vector loop in every stage that is computed and has an axis longer than 1."""
     for stage in sketch.state.stages:
+        if stage.is_unscheduled and not isinstance(stage.location, Inlined):
+            sketch = _unrolled_tables(sketch, stage)
         vectorised = any(item.annotation == "vectorize" for item in stage.iterators)
         if not vectorised and not isinstance(stage.location, Inlined) and stage.name not in sketch.state.prepacked:
             sketch = _vectorise(sketch, stage)
     return sketch
 
 
+def _unrolled_tables(sketch: PartialSketch, stage: Stage) -> PartialSketch:
+    """With the loops by which the stage selects its formula innermost and unrolled: each iteration is one formula."""
+    tables = [axis.name for axis in tabulated_axes(stage.tensor)]
+    if not tables:
+        return sketch
+    order = tuple(sorted((item.name for item in stage.iterators), key=tables.__contains__))
+    return sketch.apply(Reorder(stage.name, order), *(Unroll(stage.name, name) for name in tables))
+
+
 def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
+    stage = sketch.state.stage(stage.name)
     body = sketch.state.body(stage.name)
     axis = vector_axis(stage, body, sketch.target.lanes(*sketch.state.dtypes(stage.name)))
     if axis is None:
         return sketch
     levels = sketch.note(stage.name, TileLevels)
-    row = None if stage.relations or levels else transposed_row(reads_of(body), stage)
-    if row is not None and not sketch.state.attached_to(stage.name):
-        return _transposed(sketch, stage, row, axis)
+    is_whole = not stage.relations or sketch.note(stage.name, MadeByAlgorithm) is not None
+    row = transposed_row(reads_of(body), stage) if is_whole and levels is None else None
+    last = next(other for other in reversed((*stage.op.axes, *stage.op.reduce_axes)) if other.extent > 1)
+    if row is not None and not any(sketch.state.attached_to(stage.name, loop.name) for loop in (row, last)):
+        return _transposed(sketch, stage, row, last)  # along which it stores, short as it may be
     loop = innermost_part(stage, axis.name)
     if sketch.state.attached_to(stage.name, loop):
         return sketch
@@ -70,7 +84,7 @@ def _transposed(sketch: PartialSketch, stage: Stage, row: Axis, axis: Axis) -> P
     most = -(-row.extent // min(rows for rows, _ in tiles))
     blocks = tuple((size,) for size in level_sizes(most, row.extent, sketch.options))
     sketch, block = sketch.with_hole(TileHole(f"tile {name}.{row.name}", name, blocks))
-    outer = [item.name for item in stage.op.axes if item not in (row, axis)]
+    outer = [item.name for item in stage.iterators if item.name not in (row.name, axis.name)]
     order = (*outer, f"{row.name}.0", f"{axis.name}.0", f"{row.name}.1", f"{row.name}.2", f"{axis.name}.1")
     return sketch.apply(
         Split(name, row.name, (Gene(tile, 0), Gene(block))),

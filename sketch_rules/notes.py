@@ -34,3 +34,10 @@ class PackedOperand:
 
     axis: str
     width: int
+
+
+@dataclass(frozen=True)
+class MadeByAlgorithm:
+    """The stage is one of those that an algorithm brought, or the one that they compute."""
+
+    algorithm: str

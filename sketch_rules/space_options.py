@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ansor_py.errors import OptionError
+from ansor_py.schedule.algorithms import check_math
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class SpaceOptions:
         most_parallel_loops: of a stage that is not tiled, so many loops are fused and run in parallel at most.
         rfactor_elements: a reduction with data reuse is factored if its result has at most so many elements a core.
         rfactor_chunks: parts of a reduction for every core.
+        math: `exact` offers algorithms that do no more than order the operations of the definition anew, `fast` those with
+            larger rounding errors, too, such as Winograd's (`ansor_py.schedule.algorithms`).
     """
 
     round_sizes: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -67,9 +70,13 @@ class SpaceOptions:
     most_parallel_loops: int = 6
     rfactor_elements: int = 16
     rfactor_chunks: tuple[int, ...] = (1, 2, 4)
+    math: str = "exact"
 
     def __post_init__(self) -> None:
+        check_math(self.math)
         for name, value in vars(self).items():
+            if name == "math":
+                continue
             least = 0 if name in MAY_BE_ZERO else 1
             values = value if isinstance(value, tuple) else (value,)
             if not values or min(values) < least:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ansor_py.codegen.transposition import FEWEST_ROWS
-from ansor_py.schedule.access import element_stride
+from ansor_py.schedule.access import element_stride, joined_stride
 from ansor_py.schedule.state import Stage
 from ansor_py.te.expr import Axis, Expr, Read, reads_of
 
@@ -63,9 +63,9 @@ def transposed_row(reads: Sequence[Read], stage: Stage) -> Axis | None:
     last = next((axis for axis in reversed(stage.op.axes) if axis.extent > 1), None)
     if last is None or stage.op.reduce_axes:
         return None
-    apart = [read for read in reads if element_stride(read, last.name) not in (None, 0, 1)]
+    apart = [read for read in reads if joined_stride(read, last.name) not in (None, 0, 1)]
     votes = {
-        axis: sum(element_stride(read, axis.name) == 1 for read in apart)
+        axis: sum(joined_stride(read, axis.name) == 1 for read in apart)
         for axis in stage.op.axes
         if axis is not last and axis.extent >= FEWEST_ROWS
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ansor_py import te
+from ansor_py.schedule.algorithms import algorithm
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import Step
-from ansor_py.te.tensor import Tensor
+from ansor_py.te.expr import Read, Reduce, substitute
+from ansor_py.te.tensor import Compute, Tensor
 
 
 def exponentials() -> Tensor:
@@ -59,6 +61,25 @@ def normalised_product() -> Tensor:
     c, m = product(), te.reduce_axis(12, "m")
     s = te.compute((20,), lambda i: te.reduce_sum(c[i, m], m), name="S")
     return te.compute((20, 12), lambda i, j: c[i, j] / s[i], name="D")
+
+
+@algorithm("halves", exact=False)  # so that no other test's search space has it
+def halves(tensor: Tensor) -> Tensor | None:
+    """The sum of an even number of elements in a row as those of its two halves."""
+    op = tensor.op
+    if not isinstance(op, Compute) or not isinstance(op.body, Reduce) or not isinstance(op.body.source, Read):
+        return None
+    if op.body.combiner != "sum" or len(op.reduce_axes) != 1 or op.reduce_axes[0].extent % 2:
+        return None
+    [whole], source = op.reduce_axes, op.body.source
+    k = te.reduce_axis(whole.extent // 2, whole.name)
+
+    def half(*at: te.Expr) -> te.Expr:
+        values = {axis.name: index for axis, index in zip(op.axes, at[1:], strict=True)}
+        return te.reduce_sum(substitute(source, {**values, whole.name: at[0] * k.extent + k}), k)
+
+    parts = te.compute((2, *tensor.shape), half, name="halves")
+    return te.compute(tensor.shape, lambda *at: parts[(0, *at)] + parts[(1, *at)], name=tensor.name)
 
 
 def phases() -> Tensor:

@@ -330,3 +330,18 @@ def test_batch_file_keys_may_be_written_with_underscores(tmp_path: Path) -> None
     read = read_batch_file(batch, dict.fromkeys(["cost_model", "search"], BatchKey(str, several=False)))
     assert read == {"cost_model": "random", "search": ["mutation_weights.parallel=0.5", "space.unroll_limits=0x8"]}
     assert parse_search_options(read["search"]).space.unroll_limits == (0, 8)
+
+
+def test_fast_math_is_asked_for_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--op", "conv2d:1,64,28,28,64,3,pad=1", "--runner", "inline", *CHEAP, "--out", str(tmp_path / "run")]
+    assert main([*out, "--math", "fast", "--trials", "2"]) == 0
+    [task] = json.loads((tmp_path / "run" / "summary.json").read_text())["tasks"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["math"] == "fast"
+    assert len(task["algorithms"]) == 1
+    assert "winograd" in task["algorithms"][0]
+    assert 0 < task["output_error"] < 1e-4
+    assert list(ansor_py.load(tmp_path / "run" / "model.ansor").algorithms.values()) == [tuple(task["algorithms"])]
+    assert main([*out, "--resume", "--trials", "3"]) == 2
+    assert "was tuned with --math fast" in capsys.readouterr().err
+    assert main([*out[:-1], str(tmp_path / "other"), "--math", "wild"]) == 2
+    assert "math is one of exact, fast, not 'wild'" in capsys.readouterr().err

@@ -20,11 +20,13 @@ from ansor_py.sketch_rules.add_packing import AddPacking
 from ansor_py.sketch_rules.add_rfactor import AddParallelRfactor, AddRfactor
 from ansor_py.sketch_rules.add_row_blocks import AddRowBlocks
 from ansor_py.sketch_rules.always_inline import AlwaysInline
+from ansor_py.sketch_rules.choose_algorithm import ChooseAlgorithm
 from ansor_py.sketch_rules.derivation import derive
 from ansor_py.sketch_rules.multi_level_tiling import MultiLevelTiling
 from ansor_py.sketch_rules.multi_level_tiling_with_fusion import MultiLevelTilingWithFusion
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.skip import Skip
+from ansor_py.sketch_rules.space_options import DEFAULT_SPACE, SpaceOptions
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 from docstring_nests import documented, nest_of
@@ -53,10 +55,14 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Pair:
-    """`output` is what the docstring's example computes; `refused` is empty for a rule that applies to every stage."""
+    """`output` is what the docstring's example computes; `refused` is empty for a rule that applies to every stage.
+
+    `options` are those of the rules for both.
+    """
 
     output: Tensor
     refused: tuple[Refusal, ...]
+    options: SpaceOptions = DEFAULT_SPACE
 
 
 PAIRS: dict[type[Rule], Pair] = {
@@ -67,6 +73,14 @@ PAIRS: dict[type[Rule], Pair] = {
             Refusal(product_relu(), "C", "it is a reduction"),
             Refusal(product_of_exponentials(), "D", "each exponential would be computed once for every column"),
         ),
+    ),
+    ChooseAlgorithm: Pair(
+        row_sums(),
+        (
+            Refusal(row_sums(20, 15), "S", "no algorithm applies to an odd number of summands"),
+            Refusal(exponentials(), "D", "it is no reduction"),
+        ),
+        SpaceOptions(math="fast"),
     ),
     AddRowBlocks: Pair(
         normalised_product(),
@@ -117,8 +131,8 @@ PAIRS: dict[type[Rule], Pair] = {
 }
 
 
-def initial(output: Tensor) -> PartialSketch:
-    return PartialSketch.initial(ComputeDAG.from_outputs(output), TARGET)
+def initial(output: Tensor, options: SpaceOptions = DEFAULT_SPACE) -> PartialSketch:
+    return PartialSketch.initial(ComputeDAG.from_outputs(output), TARGET, options)
 
 
 def number_of(sketch: PartialSketch, stage: str) -> int:
@@ -127,7 +141,7 @@ def number_of(sketch: PartialSketch, stage: str) -> int:
 
 def nests(cls: type[Rule]) -> tuple[str, ...]:
     """The nest before, and that of each sketch after, under what the rule adds to the sketch's name."""
-    before = initial(PAIRS[cls].output)
+    before = initial(PAIRS[cls].output, PAIRS[cls].options)
     number = number_of(before, documented(cls).subject)
     assert cls().condition(before, number) != "skip"
     after = [sketch for sketch, _ in cls().apply(before, number)]
@@ -153,10 +167,10 @@ def test_a_rule_makes_the_nests_of_its_docstring(cls: type[Rule]) -> None:
 @pytest.mark.parametrize("cls", PAIRS, ids=lambda cls: cls.name)
 def test_a_rule_is_kept_from_stages_that_it_does_not_suit(cls: type[Rule]) -> None:
     for refusal in PAIRS[cls].refused:
-        sketch = initial(refusal.output)
+        sketch = initial(refusal.output, PAIRS[cls].options)
         assert cls().condition(sketch, number_of(sketch, refusal.stage)) == "skip", refusal.reason
         with pytest.raises(OptionError, match=rf"no sketch rule applies to stage '\w' \(tried {cls.name}\); add 'skip'"):
-            derive(sketch.dag, TARGET, [cls()])
+            derive(sketch.dag, TARGET, [cls()], PAIRS[cls].options)
 
 
 def test_a_rule_without_refusals_applies_to_every_stage() -> None:

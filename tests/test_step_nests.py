@@ -16,6 +16,7 @@ import pytest
 
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
 from ansor_py.errors import ScheduleError
+from ansor_py.schedule.algorithms import ALGORITHMS
 from ansor_py.schedule.micro_kernels import MICRO_KERNELS
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import (
@@ -39,6 +40,7 @@ from ansor_py.schedule.steps import (
     StorageAlign,
     TransformLayout,
     Unroll,
+    UseAlgorithm,
     Vectorize,
     step_from_json,
 )
@@ -361,6 +363,32 @@ PAIRS: dict[type[Step], Pair] = {
                 after(Rfactor("C", "k", -1), Split("C", "k", (4,))),
                 Rfactor("C", "k.0", -1),
                 "there is already a tensor 'C.rf'; this step can be taken once",
+            ),
+        ),
+    ),
+    UseAlgorithm: Pair(
+        state_of(row_sums()),
+        '["use_algorithm", "S", "halves"]',
+        (
+            Refusal(
+                state_of(row_sums(20, 15)),
+                UseAlgorithm("S", "halves"),
+                "algorithm 'halves' does not apply to what the stage computes; leave the step out",
+            ),
+            Refusal(
+                state_of(row_sums()),
+                UseAlgorithm("S", "quarters"),
+                f"there is no algorithm 'quarters'; there are {', '.join(ALGORITHMS)}, and those of files that are imported",
+            ),
+            Refusal(
+                state_of(row_sums(), Split("S", "i", (4,))),
+                UseAlgorithm("S", "halves"),
+                "its loops have already been transformed; this step comes first",
+            ),
+            Refusal(
+                state_of(row_sums(), UseAlgorithm("S", "halves")),
+                UseAlgorithm("S", "halves"),
+                "algorithm 'halves' does not apply to what the stage computes; leave the step out",
             ),
         ),
     ),

@@ -23,7 +23,7 @@ from ansor_py.errors import FeedError
 from ansor_py.lower.lower import lower
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import Step
+from ansor_py.schedule.steps import Step, algorithms_of
 from ansor_py.target import Target
 from ansor_py.te.tensor import Tensor
 
@@ -46,7 +46,8 @@ class CompiledKernel:
 
     `buffers` are inputs and outputs. After them the kernel takes the `prepacked` buffers, which `prepack_symbol` (same ABI, to
     be called once when the constants are known; empty if there is nothing to prepack) fills; constants in `unread` are read
-    only there. `build_phases` are seconds spent on replaying the steps, lowering, writing IR text, and in LLVM.
+    only there. `build_phases` are seconds spent on replaying the steps, lowering, writing IR text, and in LLVM. `algorithms`
+    are those that the steps name.
     """
 
     object_code: bytes
@@ -59,6 +60,7 @@ class CompiledKernel:
     prepacked: tuple[BufferSpec, ...] = ()
     prepack_symbol: str = ""
     unread: frozenset[str] = frozenset()
+    algorithms: tuple[str, ...] = ()
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -103,6 +105,7 @@ def build_kernel(
         prepacked,
         module.prepack_symbol,
         module.unread,
+        algorithms_of(steps),
     )
 
 

@@ -21,6 +21,7 @@ from ansor_py.graph.partition import Partition, Subgraph
 from ansor_py.graph.planning import least_memory, make_plan, pack_weights
 from ansor_py.graph.run_function import run_function_ir
 from ansor_py.graph.schedule_choice import BuiltSchedules, Records, build_schedules, records_of_tasks
+from ansor_py.schedule.algorithms import check_math
 from ansor_py.target import Target
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def compile(
     shapes: Shapes | None = None,
     *,
     fallback: bool = True,
+    math: str = "exact",
     allow_untuned: bool = False,
     workers: int | None = None,
     progress: Callable[[str], None] | None = None,
@@ -44,14 +46,18 @@ def compile(
     `records` (a file, or `Record`s) give the best measured schedule of each task; where only some tasks have one, a warning
     (`AnsorWarning`) says how many, and records of none of them are an error, unless `allow_untuned`. `threads` is how many a
     run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With `fallback`, nodes that cannot be compiled
-    run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them); without it they are an error. Operators
+    run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them); without it they are an error. With `math`
+    "fast", schedules may use algorithms with larger rounding errors (`CompiledModel.algorithms` lists those that are used),
+    such as Winograd's; with "exact", records that do are an error. Operators
     with a library kernel (`CompiledModel.library_nodes`) are always accepted. What is wrong with the file but had no
     consequences is in `CompiledModel.notes`. `workers` is the number of compiling child processes (default: one a core; 0:
     compile in this process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled,
     RecordError for records of another target, number of threads or model, TargetError for a nonsensical target.
     """
     parts = partition_model(model, shapes, fallback=fallback)
-    return compile_partition(parts, records, threads, target, allow_untuned=allow_untuned, workers=workers, progress=progress)
+    return compile_partition(
+        parts, records, threads, target, math=math, allow_untuned=allow_untuned, workers=workers, progress=progress
+    )
 
 
 def compile_partition(
@@ -60,6 +66,7 @@ def compile_partition(
     threads: int | None = None,
     target: Target | str | None = None,
     *,
+    math: str = "exact",
     allow_untuned: bool = False,
     workers: int | None = None,
     progress: Callable[[str], None] | None = None,
@@ -69,12 +76,13 @@ def compile_partition(
     used = machine.cores if threads is None else threads
     if used < 1:
         raise TargetError(f"threads must be at least 1, not {used}")
+    check_math(math)
     tell = progress or (lambda text: None)
     for note in parts.graph.notes:
         tell(f"note: {note}")
     require_memory(least_memory(parts), f"model '{parts.graph.name}'")
-    known = records_of_tasks(records, parts.tasks, machine, used, allow_untuned)
-    compiled = link_partition(parts, build_schedules(parts.tasks, known, machine, used, workers, tell), machine, used)
+    known = records_of_tasks(records, parts.tasks, machine, used, allow_untuned, math)
+    compiled = link_partition(parts, build_schedules(parts.tasks, known, machine, used, workers, tell, math), machine, used)
     if compiled.fallback_nodes:
         listed = ", ".join(str(node) for node in compiled.fallback_nodes)
         tell(f"not compiled, but run by ONNX's reference evaluator: {listed}")

@@ -116,6 +116,11 @@ class CompiledModel:
         """Remarks on the model file that had no consequences: what ONNX's checker complains of, wrong types that it states."""
         return self.plan.notes
 
+    @property
+    def algorithms(self) -> dict[str, tuple[str, ...]]:
+        """By the name of the task the algorithms that its kernel uses in place of what its operators say; see `math`."""
+        return {self.plan.work[symbol].task: names for symbol, names in self.plan.algorithms.items()}
+
     @cached_property
     def target(self) -> Target:
         """The CPU that the code is for."""

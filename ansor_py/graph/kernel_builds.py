@@ -57,11 +57,13 @@ def build_named(symbol: str, dag: ComputeDAG, steps: Sequence[Step], target: Tar
     return build_kernel(dag, steps, target, threads, symbol=symbol)
 
 
-def build_default(symbol: str, dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> CompiledKernel:
+def build_default(
+    symbol: str, dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int, math: str = "exact"
+) -> CompiledKernel:
     """The same with the default schedule in the place of `steps`."""
     from ansor_py.search.sampling.default_schedule import default_steps
 
-    return build_named(symbol, dag, default_steps(dag, target, threads), target, threads)
+    return build_named(symbol, dag, default_steps(dag, target, threads, math), target, threads)
 
 
 NamedBuild = Callable[[str, "ComputeDAG", Sequence["Step"], "Target", int], "CompiledKernel"]
@@ -70,13 +72,22 @@ NamedBuild = Callable[[str, "ComputeDAG", Sequence["Step"], "Target", int], "Com
 class KernelBuilder(AbstractContextManager["KernelBuilder"]):
     """Compiles programs with up to `workers` child processes, which start at the first use and end with `close`.
 
-    `build` is the picklable function that a worker calls, by default `build_named`.
+    `build` is the picklable function that a worker calls, by default `build_named`. `math` says which algorithms default
+    schedules may use.
     """
 
-    def __init__(self, target: Target, threads: int, workers: int | None = None, build: NamedBuild | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        threads: int,
+        workers: int | None = None,
+        build: NamedBuild | None = None,
+        math: str = "exact",
+    ) -> None:
         self._target = target
         self._build_named = build or build_named
         self._threads = threads
+        self._math = math
         self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
         self._limit = len(self._cores) if workers is None else workers
         self._idle: list[ProcessWorker] = []
@@ -109,7 +120,10 @@ class KernelBuilder(AbstractContextManager["KernelBuilder"]):
         self.close()
 
     def _job(self, request: BuildRequest) -> BuildJob:
-        builder = partial(build_default if request.steps is None else self._build_named, request.symbol)
+        if request.steps is None:
+            builder = partial(build_default, request.symbol, math=self._math)
+        else:
+            builder = partial(self._build_named, request.symbol)
         return BuildJob(request.dag.workload_key, request.steps or (), self._target, self._threads, builder)
 
     def _started(self) -> ProcessWorker:

@@ -140,7 +140,7 @@ class Plan:
 
     `live_bytes` is the largest sum of intermediates that are alive at once, below which no arena can be. `schedules` says for
     each kernel where its schedule comes from: "default", or the trial of a record; `work` says what it does. `fallback` is None
-    for a model that is compiled completely. `notes` are remarks on the model file.
+    for a model that is compiled completely. `notes` are remarks on the model file. `algorithms` are those that kernels use.
     """
 
     name: str
@@ -158,6 +158,7 @@ class Plan:
     work: Mapping[str, Work] = field(default_factory=dict)
     fallback: Fallback | None = None
     notes: tuple[str, ...] = ()
+    algorithms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def memory(self) -> dict[str, int]:
@@ -188,6 +189,7 @@ class Plan:
             fields["work"] = {symbol: Work(**item) for symbol, item in data["work"].items()}
             fields["fallback"] = _fallback(data.get("fallback"))
             fields["notes"] = tuple(data.get("notes", ()))
+            fields["algorithms"] = {symbol: tuple(names) for symbol, names in data.get("algorithms", {}).items()}
             return Plan(**fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"the plan of the compiled model is not one of this version: {error}") from error

@@ -131,6 +131,7 @@ def make_plan(
         schedules={kernels[key].symbol: text for key, text in schedules.items()},
         work={kernels[unit.workload_key].symbol: Work.of(unit.name, unit.dag) for unit in parts.tasks},
         fallback=_plan_fallback(parts, places),
+        algorithms={kernel.symbol: kernel.algorithms for kernel in kernels.values() if kernel.algorithms},
         notes=graph.notes,
     )
     return PlannedModel(plan, weight_offsets, prepacked)

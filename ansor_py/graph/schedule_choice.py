@@ -17,6 +17,7 @@ from ansor_py.errors import AnsorWarning, CodegenError, RecordError, ScheduleErr
 from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
 from ansor_py.graph.partition import TaskUnit
 from ansor_py.measure.records import Record, best_first, credible_records, read_records
+from ansor_py.schedule.algorithms import are_exact, check_math
 from ansor_py.target import Target
 
 if TYPE_CHECKING:
@@ -32,12 +33,18 @@ MOST_TRIES = 8
 
 
 def records_of_tasks(
-    records: Records | None, units: Sequence[TaskUnit], target: Target, threads: int, allow_untuned: bool = False
+    records: Records | None,
+    units: Sequence[TaskUnit],
+    target: Target,
+    threads: int,
+    allow_untuned: bool = False,
+    math: str = "exact",
 ) -> dict[str, list[Record]]:
     """The valid and credible records of each task on this target with so many threads, best first, by workload key.
 
     What is left out for a reason that the user may not expect is an `AnsorWarning`. Raises RecordError when records are given
-    and none is for this machine, or (unless `allow_untuned`) for any of the tasks.
+    and none is for this machine, or (unless `allow_untuned`) for any of the tasks, and where some use algorithms that `math`
+    does not admit.
     """
     if records is None:
         return {}
@@ -57,6 +64,7 @@ def records_of_tasks(
         if record.valid:
             by_task.setdefault(record.workload_key, []).append(record)
     known = {key: best_first(mine) for key, mine in by_task.items()}
+    _require_admitted(known, where, math)
     if allow_untuned:
         return known
     if units and not known:
@@ -75,6 +83,18 @@ def records_of_tasks(
     return known
 
 
+def _require_admitted(known: Mapping[str, Sequence[Record]], where: str, math: str) -> None:
+    """Raise RecordError for records of a search with `fast` math where `exact` is wanted."""
+    check_math(math)
+    for record in (record for mine in known.values() for record in mine if math == "exact"):
+        if not are_exact(record.algorithms):
+            raise RecordError(
+                f"{where}: trial {record.trial} of task '{record.task or record.workload_key}' uses "
+                f"{', '.join(record.algorithms)}, which only math='fast' admits; compile with math='fast', or tune "
+                "the model anew with math='exact'"
+            )
+
+
 def build_schedules(
     units: Iterable[TaskUnit],
     known: Mapping[str, Sequence[Record]],
@@ -82,16 +102,18 @@ def build_schedules(
     threads: int,
     workers: int | None = None,
     tell: Callable[[str], None] = lambda text: None,
+    math: str = "exact",
 ) -> tuple[dict[str, CompiledKernel], dict[str, str]]:
     """Kernels and the origins of their schedules, by workload key.
 
     A recorded program that cannot be built any more gives way to the next best one, and after a few to the default schedule,
-    with an `AnsorWarning`. Raises CodegenError, naming the task, when that fails too.
+    with an `AnsorWarning`. `math` says which algorithms default schedules may use. Raises CodegenError, naming the task, when
+    that fails too.
     """
     kernels: dict[str, CompiledKernel] = {}
     origins: dict[str, str] = {}
     choices = [_choice(unit, known.get(unit.workload_key, ())[:MOST_TRIES]) for unit in units]
-    with KernelBuilder(target, threads, workers) as builder:
+    with KernelBuilder(target, threads, workers, math=math) as builder:
         while choices:
             tell(f"compiling {len(choices)} kernels")
             results = builder.build([BuildRequest(choice.symbol, choice.unit.dag, choice.steps) for choice in choices])

@@ -37,14 +37,15 @@ def compile_task(
     records: Records | None = None,
     threads: int | None = None,
     *,
+    math: str = "exact",
     workers: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CompiledModel:
     """Compile one task by its best measured schedule in `records`, else by the default schedule, for the task's target.
 
-    Inputs and outputs have the names, shapes (elements) and dtypes of the DAG's tensors. `threads`, `workers` and
-    `progress` are as for `compile`. Raises CodegenError where the task cannot be compiled, RecordError for records of
-    another target or number of threads, TargetError for fewer than one thread, SizeError for more memory than there is.
+    Inputs and outputs have the names, shapes (elements) and dtypes of the DAG's tensors. `threads`, `math`, `workers` and
+    `progress` are as for `compile`. Raises CodegenError where the task cannot be compiled, RecordError for records of another
+    target, number of threads or math, TargetError for fewer than one thread, SizeError for more memory than there is.
     """
     used = task.target.cores if threads is None else threads
     if used < 1:
@@ -52,8 +53,8 @@ def compile_task(
     tell = progress or (lambda text: None)
     require_memory(least_memory_of_task(task.dag), f"'{task.name}'")
     unit = TaskUnit(task.name, task.dag, ())
-    known = records_of_tasks(records, [unit], task.target, used)
-    kernels, schedules = build_schedules([unit], known, task.target, used, workers, tell)
+    known = records_of_tasks(records, [unit], task.target, used, math=math)
+    kernels, schedules = build_schedules([unit], known, task.target, used, workers, tell, math)
     kernel = kernels[task.workload_key]
     plan = _plan(task, kernel, used, schedules[task.workload_key])
     objects = {kernel.symbol: kernel.object_code, "run": compile_module(run_function_ir(plan), task.target).code}
@@ -90,4 +91,5 @@ def _plan(task: Task, kernel: CompiledKernel, threads: int, schedule: str) -> Pl
         target=task.target.to_json(),
         schedules={kernel.symbol: schedule},
         work={kernel.symbol: Work.of(task.name, task.dag)},
+        algorithms={kernel.symbol: kernel.algorithms} if kernel.algorithms else {},
     )

@@ -106,6 +106,11 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """One gene for every hole of the sketch."""
         return self.origin.genes
 
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The algorithms that the program uses in place of the definition, each once."""
+        return tuple(dict.fromkeys(str(step[2]) for step in self.steps if step[:1] == ["use_algorithm"] and len(step) > 2))
+
     def concrete_steps(self, dag: ComputeDAG) -> tuple[Step, ...]:
         """The transform steps as objects, for the DAG that the record is about; those of an older program state its tiles.
 

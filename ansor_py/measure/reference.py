@@ -24,6 +24,8 @@ INPUT_SCALE = 0.1
 INTEGER_LIMIT = 4  # integer inputs are 0 to 3, which is a valid index into nearly every axis
 _EPSILONS = 64.0  # roundings and approximations of functions, in units of the float type's epsilon
 _EPSILONS_OF_SUMS = 8.0
+# Programs with algorithms that are not exact may differ by this share of the output's largest magnitude.
+INEXACT_TOLERANCE = 1e-4
 
 
 def relative_tolerance(dag: ComputeDAG) -> float:
@@ -69,9 +71,19 @@ def poison(array: np.ndarray) -> None:
         array.view(np.uint8).fill(0x5A)
 
 
-def difference(output: np.ndarray, expected: np.ndarray, tolerance: float) -> str | None:
+def largest_error(output: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of two arrays of floats in units of the largest magnitude that is expected; of finite elements."""
+    with np.errstate(all="ignore"):
+        error, magnitude = np.abs(output - expected), np.abs(expected)
+    finite = np.isfinite(error) & np.isfinite(magnitude)
+    largest = float(magnitude[finite].max(initial=0.0))
+    return float(error[finite].max(initial=0.0)) / largest if largest > 0 else 0.0
+
+
+def difference(output: np.ndarray, expected: np.ndarray, tolerance: float, of_largest: bool = False) -> str | None:
     """None if `output` agrees with `expected`, else a sentence that counts the wrong elements and shows the worst.
 
+    The tolerance is relative to the larger of an element and the mean magnitude, or, if `of_largest`, to the largest one.
     Infinite and undefined values have to be in the same places. Integers have to be equal.
     """
     if output.size == 0:
@@ -84,6 +96,8 @@ def difference(output: np.ndarray, expected: np.ndarray, tolerance: float) -> st
             magnitude = np.abs(expected)
             finite = np.isfinite(magnitude)
             typical = float(magnitude.mean() if finite.all() else magnitude[finite].mean() if finite.any() else 0.0)
+            if of_largest:
+                typical = float(magnitude[finite].max(initial=0.0))
             excess = np.abs(output - expected) - tolerance * np.maximum(magnitude, typical)
             wrong = ~(excess <= 0)  # also where the difference is undefined
             if wrong.any():

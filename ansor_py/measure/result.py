@@ -62,7 +62,8 @@ class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
 
     `error_stage` says where an error happened: `concretise`, `build`, `load`, `warm-up`, `time`, `check` or `reference` (the
     naive program of the task that outputs are compared with). `build` and `run` are None if they never began, `in_place` for
-    a program that was not timed inside a network.
+    a program that was not timed inside a network. `output_error` is the largest error of a program with an algorithm that is
+    not exact, as a share of the output's largest magnitude; None for others.
     """
 
     costs: tuple[Annotated[float, Meta(ge=LEAST_SECONDS)], ...] = ()
@@ -73,6 +74,7 @@ class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
     build: Span | None = None
     run: Span | None = None
     in_place: InPlace | None = None
+    output_error: float | None = None
 
     @property
     def valid(self) -> bool:

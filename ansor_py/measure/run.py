@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec.structs import replace
 
-from ansor_py.measure.reference import difference, fill_input, poison
+from ansor_py.measure.reference import INEXACT_TOLERANCE, difference, fill_input, largest_error, poison
 from ansor_py.measure.result import ErrorKind, MeasureResult, Span
 
 if TYPE_CHECKING:
@@ -209,17 +209,22 @@ class Runner:
         return block
 
     def _checked(self, job: RunJob, timed: MeasureResult, buffers: _Buffers) -> MeasureResult:
+        from ansor_py.schedule.algorithms import are_exact
+
         if job.workload_key not in self._references:
             return MeasureResult(
                 error="run", error_text="the task was not prepared: there is no reference output", error_stage="check"
             )
         reference, tolerance = self._references[job.workload_key]
+        exact = are_exact(job.kernel.algorithms)
+        worst: float | None = None
         for (spec, output), expected in zip(buffers.outputs, reference, strict=True):
-            sentence = difference(output, expected, tolerance)
+            sentence = difference(output, expected, tolerance if exact else INEXACT_TOLERANCE, of_largest=not exact)
+            worst = worst if exact else max(worst or 0.0, largest_error(output, expected))
             if sentence:
                 text = f"output '{spec.name}': {sentence}"
                 return MeasureResult(error="wrong-result", error_text=text, error_stage="check", output_checked=True)
-        return replace(timed, output_checked=True)
+        return replace(timed, output_checked=True, output_error=worst)
 
     def _naive_outputs(self, job: PrepareJob) -> tuple[np.ndarray, ...]:
         from ansor_py.codegen.memory import GuardedBuffer, buffer_table

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from ansor_py.schedule.dag import producers
 from ansor_py.te.expr import (
+    Axis,
     Binary,
     Call,
     Cast,
@@ -50,6 +51,8 @@ FUNCTION_INSTRUCTIONS |= {"pow": 104}
 # whole and with a masked tail, has eight times as many: 2048, half of a first-level instruction cache. A longer chain of
 # operations becomes several loops; what that costs is a store and a load for 256 instructions.
 MAX_FORMULA_INSTRUCTIONS = 256
+# An axis by whose value an operation selects its formula is unrolled up to this extent.
+LONGEST_TABLE = 16
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,46 @@ def simple_access(read: Read, axes: tuple[str, ...]) -> SimpleAccess | None:
 def has_branch(body: Expr) -> bool:
     """Whether the body selects between values."""
     return any(isinstance(node, Select) for node in walk(body))
+
+
+def tabulated_axes(tensor: Tensor) -> tuple[Axis, ...]:
+    """The axes by whose value an operation without reduction selects its formula, such as the rows of a constant matrix.
+
+    Each is compared with numbers, `axis == 2`, and short: their loops are unrolled, and each iteration has its own formula.
+    """
+    if isinstance(tensor.op, Placeholder) or tensor.op.reduce_axes:
+        return ()
+    compared = {selected[0] for node in walk(tensor.op.body) if (selected := selected_row(node)) is not None}
+    return tuple(axis for axis in tensor.op.axes if axis.name in compared and axis.extent <= LONGEST_TABLE)
+
+
+def selected_row(node: Expr) -> tuple[str, int] | None:
+    """Of `select(axis == 2, ...)` the axis' name and the number; None for other nodes."""
+    condition = node.condition if isinstance(node, Select) else None
+    if not isinstance(condition, Compare) or condition.op != "eq":
+        return None
+    left, right = condition.left, condition.right
+    return (left.name, int(right.value)) if isinstance(left, Var) and isinstance(right, Const) else None
+
+
+def row_of_table(body: Expr, variable: str, row: int) -> Expr:
+    """The formula that a table by the value of a variable has for a row; other formulas as they are."""
+    while isinstance(body, Select):
+        selected = selected_row(body)
+        if selected is None or selected[0] != variable:
+            break
+        body = body.then if selected[1] == row else body.otherwise
+    return body
+
+
+def rows_of_table(body: Expr) -> tuple[Expr, ...]:
+    """The formulas of a table, those of its rows in order and the one for all others; of another formula that one."""
+    found: list[Expr] = []
+    variable = selected[0] if (selected := selected_row(body)) is not None else None
+    while isinstance(body, Select) and (selected := selected_row(body)) is not None and selected[0] == variable:
+        found.append(body.then)
+        body = body.otherwise
+    return (*found, body)
 
 
 def has_expensive_function(body: Expr) -> bool:
@@ -187,7 +230,12 @@ def instructions_of(node: Expr) -> int:
 
 @lru_cache(maxsize=4096)
 def formula_instructions(body: Expr) -> int:
-    """Instructions for one element (or vector of elements) of a formula, about."""
+    """Instructions for one element (or vector of elements) of a formula, about; of a table, for a row in the mean."""
+    rows = rows_of_table(body)
+    if len(rows) > 1:
+        return -(-sum(map(formula_instructions, rows)) // len(rows))
+    if isinstance(body, Select) and selected_row(body.then) is not None:
+        return formula_instructions(body.then) + formula_instructions(body.condition) + 1
     return sum(instructions_of(node) for node in set(walk(body)) if isinstance(node, _EMITTED))
 
 
@@ -229,3 +277,9 @@ def element_stride(read: Read, axis: str, tile: int = 1) -> int | None:
     tiled: dict[str, Expr] = {axis: Var(axis) * tile + Var(inside)} if tile > 1 else {}
     indices = [substitute(index, tiled) for index in read.indices]
     return simplifier.flat(read.tensor.shape, indices).stride(inside if tile > 1 else axis)
+
+
+def joined_stride(read: Read, axis: str) -> int | None:
+    """The same for reads by several indices that together are one: `x // 4` and `x % 4` of dimensions next to each other."""
+    simplifier = Simplifier({})
+    return simplifier.recombine(simplifier.flat(read.tensor.shape, read.indices)).stride(axis)

@@ -9,12 +9,13 @@ zero-filled at the end. A sketch rule decides with these functions what can be p
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from ansor_py.schedule.state import Root, Stage, State
 from ansor_py.schedule.steps import CacheOperand, CacheRead, Step, TransformLayout
-from ansor_py.te.expr import Const, Read, Var, reads_of, variables_of
+from ansor_py.te.expr import Axis, Const, Read, Var, reads_of, variables_of
 
 # A copy over the reader's axes may hold elements several times, and zeros: at most this many times the operand.
 MOST_GROWTH = 2
@@ -32,10 +33,10 @@ class Panels:
     axis: str
     width: int
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether the operand is a constant, which is packed once, before any run."""
-        return self.read.tensor.is_constant
+
+def is_known_before(state: State, panels: Panels) -> bool:
+    """Whether the operand is a constant or made of such, so that it is packed once, before any run."""
+    return panels.read.tensor.is_constant or panels.read.tensor.name in state.prepacked
 
 
 def possible_panels(stage: Stage, width: int) -> list[Panels]:
@@ -74,6 +75,12 @@ def is_worth_copying(state: State, stage: Stage, panels: Panels) -> bool:
     return panels.axis == last and large and reuses(stage, read) >= FEWEST_REUSES and has_buffer
 
 
+def is_reused_along(stage: Stage, panels: Panels) -> bool:
+    """Whether along the axis of the panels the other operands stay: not in a batch, of which each element has its own."""
+    others = [read for read in reads_of(stage.op.body) if read != panels.read]
+    return not any(panels.axis in variables_of(index) for read in others for index in read.indices)
+
+
 def reuses(stage: Stage, read: Read) -> int:
     """By how many results an element of an operand is used."""
     used = set().union(*(variables_of(index) for index in read.indices))
@@ -84,6 +91,10 @@ def panel_steps(state: State, stage: Stage, panels: Panels) -> tuple[Step, ...]:
     """The steps that copy the operand for this stage and give the copy its layout."""
     read = panels.read
     source = read.tensor.name
+    if _takes_layout(state, stage, panels):
+        made = state.stage(source).op
+        names = {index.name: own.name for index, own in zip(read.indices, made.axes, strict=True) if isinstance(index, Var)}
+        return (TransformLayout(source, ((names[panels.axis], panels.width),), _panel_order(stage, panels, made.axes, names)),)
     if _is_plain(read):
         copy: Step = CacheRead(source, (stage.name,))
         axes = copy.apply(state).stage(f"{source}.cache").op.axes
@@ -92,11 +103,25 @@ def panel_steps(state: State, stage: Stage, panels: Panels) -> tuple[Step, ...]:
         copy = CacheOperand(source, stage.name)
         axes = copy.apply(state).stage(f"{source}.cache").op.axes
         names = {own.name: own.name for own in axes}
+    order = _panel_order(stage, panels, axes, names)
+    return copy, TransformLayout(f"{source}.cache", ((names[panels.axis], panels.width),), order)
+
+
+def _takes_layout(state: State, stage: Stage, panels: Panels) -> bool:
+    """Whether the operand is made of constants for this stage alone, and can be made in panels at once."""
+    name = panels.read.tensor.name
+    if name not in state.prepacked or not _is_plain(panels.read) or state.readers(name) != [stage]:
+        return False
+    made = state.stage(name)
+    return made.is_unscheduled and not made.op.reduce_axes and not state.attached_to(name)
+
+
+def _panel_order(stage: Stage, panels: Panels, axes: Sequence[Axis], names: Mapping[str, str]) -> tuple[str, ...]:
+    """The axes of the panels: other ones, panels, the reduction, what lies in a row of a panel."""
     along = names[panels.axis]
     reduced = [names[item.name] for item in stage.op.reduce_axes if item.name in names]
     outer = [own.name for own in axes if own.name not in (along, *reduced)]
-    order = (*outer, f"{along}.outer", *reduced, f"{along}.inner")
-    return copy, TransformLayout(f"{source}.cache", ((along, panels.width),), order)
+    return (*outer, f"{along}.outer", *reduced, f"{along}.inner")
 
 
 def filling(extent: int, width: int) -> float:

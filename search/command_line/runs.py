@@ -213,13 +213,23 @@ class Run:
 
 
 def foreign_records(path: Path, settings: Settings, tasks: Sequence[Task]) -> int:
-    """How many records of a run to be continued are not of this machine, threads and tasks. OptionError if all of them."""
+    """How many records of a run to be continued are not of this machine, threads and tasks.
+
+    Raises OptionError if all of them are not, and if some use algorithms that are not admitted now.
+    """
     from ansor_py.measure.records import read_records
+    from ansor_py.schedule.algorithms import are_exact
     from ansor_py.search.loop.run_directory import RECORDS
 
     if not (path / RECORDS).exists():
         return 0
     records, _ = read_records(path / RECORDS)
+    for record in records if settings.math == "exact" else ():
+        if not are_exact(record.algorithms):
+            raise OptionError(
+                f"'{path}' was tuned with --math fast: its trial {record.trial} uses {', '.join(record.algorithms)}; continue "
+                "it with --math fast or choose another --out"
+            )
     keys, machine = {task.workload_key for task in tasks}, (str(settings.target), settings.target.cores)
     unfit = [record for record in records if (record.target, record.threads) != machine or record.workload_key not in keys]
     if unfit and len(unfit) == len(records):

@@ -53,6 +53,11 @@ class Settings:
         return find_measurer(self.runner).virtual
 
     @property
+    def math(self) -> str:
+        """Which algorithms are admitted."""
+        return self.tuning.search.space.math
+
+    @property
     def in_place(self) -> bool:
         """Whether programs are timed inside the network at the end: on this machine, where they were measured."""
         return not self.virtual and self.tuning.measure.ray_address is None
@@ -140,7 +145,7 @@ class ModelWorkload(Workload):
 
         target = self._settings.target
         with timer.phase("compile"):
-            self._built: BuiltSchedules = build_schedules(self.parts.tasks, {}, target, target.cores)
+            self._built: BuiltSchedules = build_schedules(self.parts.tasks, {}, target, target.cores, math=self._settings.math)
             self._model = link_partition(self.parts, self._built, target, target.cores)
         for note in self._model.notes:
             say(console, f"{self.name}: note: {note}")
@@ -202,7 +207,9 @@ class ModelWorkload(Workload):
             self.tuned = self.untuned if self.tuned is None else self.tuned
             return self._model
         with timer.phase("compile"):
-            tuned = compile_partition(self.parts, self._best, target.cores, target, allow_untuned=True)
+            tuned = compile_partition(
+                self.parts, self._best, target.cores, target, math=self._settings.math, allow_untuned=True
+            )
         if self._settings.virtual:
             return tuned
         with timer.phase("benchmark"):
@@ -252,7 +259,7 @@ class OperatorWorkload(Workload):
         with timer.phase("compile"):
             workers = 0 if self._settings.runner == "inline" else None
             best = None if self._best is None else [self._best]
-            compiled = compile_task(self.tasks[0], best, self._settings.target.cores, workers=workers)
+            compiled = compile_task(self.tasks[0], best, self._settings.target.cores, math=self._settings.math, workers=workers)
         compiled.save(path)
 
 
@@ -281,7 +288,7 @@ def _default_seconds(task: Task, settings: Settings) -> float | None:
     from ansor_py.search.sampling.default_schedule import default_steps
 
     threads = settings.target.cores
-    steps = tuple(default_steps(task.dag, task.target, threads))
+    steps = tuple(default_steps(task.dag, task.target, threads, settings.math))
     runner = "process" if settings.runner == "ray" else settings.runner
     with create_measurer(runner, target=task.target, threads=threads) as measurer:
         result = measurer.measure([MeasureInput(task.workload_key, task.dag, steps, task.target, threads)])[0]

@@ -62,6 +62,11 @@ class TaskResult:
         return self.best.cost if self.best is not None else self.default_seconds
 
     @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The algorithms that the best program uses in place of the definition."""
+        return self.best.algorithms if self.best is not None else ()
+
+    @property
     def gflops(self) -> float | None:
         """Throughput of the best program in 1e9 floating-point operations a second."""
         return self.task.flops / self.latency / 1e9 if self.latency else None

@@ -297,6 +297,8 @@ def _task_summary(item: TaskResult) -> dict[str, Any]:
         "default_ms": _milliseconds(item.default_seconds),
         "gflops": round(item.gflops, 3) if item.gflops is not None else None,
         "best_trial": item.best.trial if item.best is not None else None,
+        "algorithms": list(item.algorithms),
+        "output_error": item.best.result.output_error if item.best is not None else None,
         "in_place_ms": _milliseconds(place.seconds if place is not None else None),
         "default_in_place_ms": _milliseconds(place.default_seconds if place is not None else None),
         "in_place_trial": place.trial if place is not None else None,

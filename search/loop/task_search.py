@@ -82,8 +82,10 @@ def failed_build(error: AnsorError) -> MeasureResult:
 class TaskSearch:
     """State of the search of one task; everything in it follows from the policy and the records."""
 
-    def __init__(self, task: Task, policy: Policy, scorer: Scorer, early_stopping: int = 0, ended: str = "") -> None:
-        """`ended` says why there will be no trials but the default schedule, if so."""
+    def __init__(
+        self, task: Task, policy: Policy, scorer: Scorer, early_stopping: int = 0, ended: str = "", math_mode: str = "exact"
+    ) -> None:
+        """`ended` says why there will be no trials but the default schedule, if so; `math_mode` is `SpaceOptions.math`."""
         self.task = task
         self.policy = policy
         self.scorer = scorer
@@ -91,6 +93,7 @@ class TaskSearch:
         self.best: Record | None = None
         self.default_seconds: float | None = None
         self.ended = ended
+        self._math_mode = math_mode
         self._history: list[float] = []
         self._early_stopping = early_stopping
         self._trials_since_best = 0
@@ -104,7 +107,7 @@ class TaskSearch:
     def default_program(self) -> Program:
         """Candidate 0: the default schedule, as a program of the policy's sketch of which it is one, if any."""
         try:
-            chosen = default_schedule(self.task.dag, self.task.target, self.task.target.cores)
+            chosen = default_schedule(self.task.dag, self.task.target, self.task.target.cores, self._math_mode)
         except AnsorError as error:
             return Program(Origin(operator=DEFAULT_OPERATOR), failure=failed_build(error))
         steps = [step.to_json() for step in chosen.steps]
@@ -261,9 +264,11 @@ def open_searches(
                 policy = _policy_of(number, task, options, scorer, pool(task.workload_key), family)
             except NoSpaceError as error:
                 refusals.append(error)
-                searches.append(TaskSearch(task, NothingToTry(), scorer, ended=str(error)))
+                searches.append(TaskSearch(task, NothingToTry(), scorer, ended=str(error), math_mode=options.search.space.math))
             else:
-                searches.append(TaskSearch(task, policy, scorer, options.scheduler.early_stopping))
+                searches.append(
+                    TaskSearch(task, policy, scorer, options.scheduler.early_stopping, math_mode=options.search.space.math)
+                )
     if refusals and len(refusals) == len(tasks):
         raise refusals[0]
     for family in families.values():

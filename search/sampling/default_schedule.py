@@ -9,7 +9,7 @@ and candidate 0 of every search, so that tuning never makes a model slower. Noth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.search.sampling.validity import accepts, plausible, repair, within_bounds
 from ansor_py.sketch_rules.derivation import DEFAULT_RULES, generate_sketches
+from ansor_py.sketch_rules.space_options import DEFAULT_SPACE
 from ansor_py.target import Target
 
 ROWS = 64  # random ones of each sketch
@@ -45,14 +46,18 @@ class DefaultSchedule:
         return self.sketch.concretise(self.genes)
 
 
-def default_schedule(dag: ComputeDAG, target: Target, threads: int) -> DefaultSchedule:
-    """The program for so many threads that the roofline likes best; the same whenever it is asked for."""
+def default_schedule(dag: ComputeDAG, target: Target, threads: int, math: str = "exact") -> DefaultSchedule:
+    """The program for so many threads that the roofline likes best; the same whenever it is asked for.
+
+    `math` says which algorithms are admitted (`SpaceOptions.math`).
+    """
+    offered = replace(DEFAULT_SPACE, math=math)
     machine = target.with_cores(threads)
     is_empty = any(
         tensor.iterations == 0 for tensor in (*dag.inputs, *dag.computed)
     )  # of loops that do not run there is nothing to estimate
     found: list[tuple[float, Space, Genes]] = []
-    for sketch in [] if is_empty else generate_sketches(dag, machine, DEFAULT_RULES):
+    for sketch in [] if is_empty else generate_sketches(dag, machine, DEFAULT_RULES, offered):
         space = Space(sketch, machine, OPTIONS)
         rows = candidate_rows(space)
         found += [(cycles, space, row) for cycles, row in zip(scored(space, rows), rows, strict=True)]
@@ -64,9 +69,9 @@ def default_schedule(dag: ComputeDAG, target: Target, threads: int) -> DefaultSc
     return DefaultSchedule(space.sketch, tuple(map(int, row)))
 
 
-def default_steps(dag: ComputeDAG, target: Target, threads: int) -> tuple[Step, ...]:
+def default_steps(dag: ComputeDAG, target: Target, threads: int, math: str = "exact") -> tuple[Step, ...]:
     """The concrete steps of the default schedule."""
-    return default_schedule(dag, target, threads).steps
+    return default_schedule(dag, target, threads, math).steps
 
 
 def scored(space: Space, rows: Genes) -> list[float]:

@@ -1,5 +1,6 @@
 """The transform steps (primitives): one registered frozen dataclass each. See `base` for what a step is."""
 
+from ansor_py.schedule.steps.algorithm import UseAlgorithm, algorithms_of
 from ansor_py.schedule.steps.annotations import Parallel, Pragma, StorageAlign, Unroll, Vectorize
 from ansor_py.schedule.steps.base import STEPS, Step, step, step_from_json
 from ansor_py.schedule.steps.loops import FollowFusedSplit, FollowSplit, Fuse, Reorder, Split
@@ -28,7 +29,9 @@ __all__ = [
     "StorageAlign",
     "TransformLayout",
     "Unroll",
+    "UseAlgorithm",
     "Vectorize",
+    "algorithms_of",
     "step",
     "step_from_json",
 ]

@@ -24,7 +24,8 @@ from ansor_py.te.simplify import Simplifier
 from ansor_py.te.tensor import Compute, Tensor, tensor_from_body
 
 
-def _require_unscheduled(step_: Step, state: State, stage: Stage) -> None:
+def require_unscheduled(step_: Step, state: State, stage: Stage) -> None:
+    """Raise ScheduleError if something was done to the stage's loops, which get another formula."""
     if not stage.is_unscheduled:
         raise step_.error("its loops have already been transformed; this step comes first")
     _require_unmarked(step_, state, stage)
@@ -41,7 +42,8 @@ def _require_unmarked(step_: Step, state: State, stage: Stage) -> None:
         raise step_.error("it has an unroll limit, an aligned buffer or a register tile already; this step comes first")
 
 
-def _require_new_name(step_: Step, state: State, name: str) -> None:
+def require_new_name(step_: Step, state: State, name: str) -> None:
+    """Raise ScheduleError if there is a tensor of that name."""
     if any(tensor.name == name for tensor in (*state.dag.inputs, *(stage.tensor for stage in state.stages))):
         raise step_.error(f"there is already a tensor '{name}'; this step can be taken once")
 
@@ -82,8 +84,8 @@ class CacheWrite(Step):
 
     def apply(self, state: State) -> State:
         stage = self.find_stage(state)
-        _require_unscheduled(self, state, stage)
-        _require_new_name(self, state, f"{stage.name}.local")
+        require_unscheduled(self, state, stage)
+        require_new_name(self, state, f"{stage.name}.local")
         local = replace(stage.tensor, name=f"{stage.name}.local")
         copy = tensor_from_body(stage.name, stage.op.axes, Read(local, stage.op.axes))
         return _inserted(state, stage.name, fresh_stage(local), replace(fresh_stage(copy), location=stage.location))
@@ -119,7 +121,7 @@ class CacheRead(Step):
         if self.stage not in tensors:
             raise self.error(f"there is no such tensor; there are {', '.join(tensors)}")
         source = tensors[self.stage]
-        _require_new_name(self, state, f"{source.name}.cache")
+        require_new_name(self, state, f"{source.name}.cache")
         if not self.readers:
             raise self.error("no reader is named; name the stages that read the copy")
         actual = {stage.name for stage in state.readers(source.name)}
@@ -172,7 +174,7 @@ class CacheOperand(Step):
         if len(reads) != 1:
             remedy = "cache_read copies the whole tensor" if reads else "name a tensor that it reads"
             raise self.error(f"stage '{self.reader}' reads it in {len(reads)} ways, and not in one; {remedy}")
-        _require_new_name(self, state, f"{self.stage}.cache")
+        require_new_name(self, state, f"{self.stage}.cache")
         read = next(iter(reads))
         used = set().union(*(variables_of(index) for index in read.indices))
         axes = [axis for axis in (*reader.op.axes, *reader.op.reduce_axes) if axis.name in used]
@@ -237,7 +239,7 @@ class Rfactor(Step):
             raise self.error("it is not a reduction loop; name one")
         _require_unmarked(self, state, stage)
         self._require_plain_axes(stage)
-        _require_new_name(self, state, f"{stage.name}.rf")
+        require_new_name(self, state, f"{stage.name}.rf")
         values, extents, conditions = self._reduction_values(stage)
         loops = [item for item in stage.iterators if item.kind == "reduction"]
         new_axes = {item.name: Axis(item.name, extents[item.name], "reduction") for item in loops}
@@ -340,7 +342,7 @@ class TransformLayout(Step):
 
     def apply(self, state: State) -> State:
         stage = self.find_stage(state)
-        _require_unscheduled(self, state, stage)
+        require_unscheduled(self, state, stage)
         if state.is_output(self.stage):
             raise self.error("it is an output, whose layout is fixed; transform the buffer that a cache_write of it makes")
         sizes = dict(self.tiles)
