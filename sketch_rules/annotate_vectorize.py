@@ -54,7 +54,7 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     is_whole = not stage.relations or sketch.note(stage.name, MadeByAlgorithm) is not None
     row = transposed_row(reads_of(body), stage) if is_whole and levels is None else None
     last = next(other for other in reversed((*stage.op.axes, *stage.op.reduce_axes)) if other.extent > 1)
-    if row is not None and not any(sketch.state.attached_to(stage.name, loop.name) for loop in (row, last)):
+    if row is not None and not any(sketch.state.attached_to(stage.name, loop) for loop in _loops(stage, row, last)):
         return _transposed(sketch, stage, row, last)  # along which it stores, short as it may be
     loop = innermost_part(stage, axis.name)
     if sketch.state.attached_to(stage.name, loop):
@@ -84,15 +84,21 @@ def _transposed(sketch: PartialSketch, stage: Stage, row: Axis, axis: Axis) -> P
     most = -(-row.extent // min(rows for rows, _ in tiles))
     blocks = tuple((size,) for size in level_sizes(most, row.extent, sketch.options))
     sketch, block = sketch.with_hole(TileHole(f"tile {name}.{row.name}", name, blocks))
-    outer = [item.name for item in stage.iterators if item.name not in (row.name, axis.name)]
-    order = (*outer, f"{row.name}.0", f"{axis.name}.0", f"{row.name}.1", f"{row.name}.2", f"{axis.name}.1")
+    down, along = _loops(stage, row, axis)
+    outer = [item.name for item in stage.iterators if item.name not in (down, along)]
+    order = (*outer, f"{down}.0", f"{along}.0", f"{down}.1", f"{down}.2", f"{along}.1")
     return sketch.apply(
-        Split(name, row.name, (Gene(tile, 0), Gene(block))),
-        Split(name, axis.name, (Gene(tile, 1),)),
+        Split(name, down, (Gene(tile, 0), Gene(block))),
+        Split(name, along, (Gene(tile, 1),)),
         Reorder(name, order),
-        RegisterTile(name, (f"{row.name}.2", f"{axis.name}.1"), micro_kernel_for(sketch.state.body(name), sketch.target).name),
-        Vectorize(name, f"{axis.name}.1"),
+        RegisterTile(name, (f"{down}.2", f"{along}.1"), micro_kernel_for(sketch.state.body(name), sketch.target).name),
+        Vectorize(name, f"{along}.1"),
     )
+
+
+def _loops(stage: Stage, *axes: Axis) -> list[str]:
+    """The innermost loops over axes, of which blocks may have been made."""
+    return [innermost_part(stage, axis.name) for axis in axes]
 
 
 def transposed_tiles(rows: int, columns: int, lanes: int, vectors: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -5,13 +5,11 @@ The algorithm's stages are then tiled, packed and fused by the other rules, as i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ansor_py.schedule.access import is_elementwise_read
 from ansor_py.schedule.algorithms import Algorithm, admitted
 from ansor_py.schedule.hole_kinds import TileHole
 from ansor_py.schedule.state import Gene, Inlined, Root, Stage
-from ansor_py.schedule.steps import ComputeAt, ComputeInline, Reorder, Split, UseAlgorithm
+from ansor_py.schedule.steps import ComputeAt, ComputeInline, Reorder, Split, Step, UseAlgorithm
 from ansor_py.sketch_rules.notes import ComputedForCopy, MadeByAlgorithm
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
@@ -81,49 +79,41 @@ def _changed(sketch: PartialSketch, name: str, algorithm: Algorithm) -> PartialS
 
 
 def _in_blocks(sketch: PartialSketch, name: str) -> PartialSketch | None:
-    """The same with the algorithm's stages computed for blocks of tiles of the result, so that they stay in the cache."""
+    """The same with the algorithm's stages computed for blocks of tiles of the result, so that they stay in the cache.
+
+    None for an algorithm that has no tiles.
+    """
     stage = sketch.state.stage(name)
     host = sketch.state.consumers(name)[0] if isinstance(stage.location, Inlined) else stage
-    tiled = _tiled_axis(sketch, host)
-    if tiled is None or not host.is_unscheduled:
+    tiled = _tiled_axes(sketch, host)
+    if not tiled or not host.is_unscheduled:
         return None
-    axis, size = tiled
     own = [item for item in sketch.state.stages if item.name not in (name, host.name) and _is_inside(sketch, item, name)]
-    counts = level_sizes(-(-axis.extent // size), sketch.options.largest_block, sketch.options)
-    hole = TileHole(f"block {host.name}.{axis.name}", host.name, tuple((size * count,) for count in counts))
-    sketch, number = sketch.with_hole(hole)
-    others = [item.name for item in host.iterators if item.name != axis.name]
-    first = [other.name for other in host.op.axes if other.extent == 1 and other.name in others]
-    order = (*first, f"{axis.name}.0", *(item for item in others if item not in first))
-    position = order.index(f"{axis.name}.0") + 1
-    sketch = sketch.apply(
-        Split(host.name, axis.name, (Gene(number),)),
-        Reorder(host.name, (*order[:position], *_with_inner(order[position:], host, axis.name))),
-        *(ComputeAt(item.name, host.name, f"{axis.name}.0") for item in reversed(own)),
-    )
-    return sketch.with_label("in blocks")
+    splits: list[Step] = []
+    for axis, size in tiled.items():
+        counts = level_sizes(-(-axis.extent // size), sketch.options.largest_block, sketch.options)
+        hole = TileHole(f"block {host.name}.{axis.name}", host.name, tuple((size * count,) for count in counts))
+        sketch, number = sketch.with_hole(hole)
+        splits.append(Split(host.name, axis.name, (Gene(number),)))
+    units = [axis.name for axis in host.op.axes if axis.extent == 1 and axis not in tiled]
+    blocks = [f"{axis.name}.0" for axis in tiled]
+    inside = [f"{axis.name}.1" if axis in tiled else axis.name for axis in host.op.axes if axis.name not in units]
+    return sketch.apply(
+        *splits,
+        Reorder(host.name, (*units, *blocks, *inside)),
+        *(ComputeAt(item.name, host.name, blocks[-1]) for item in reversed(own)),
+    ).with_label("in blocks")
 
 
-def _with_inner(order: Sequence[str], host: Stage, axis: str) -> list[str]:
-    """The loops with the inner part of the axis where the axis was among them."""
-    names = [item.name for item in host.iterators]
-    before = [name for name in order if names.index(name) < names.index(axis)]
-    return [*before, f"{axis}.1", *(name for name in order if name not in before)]
-
-
-def _tiled_axis(sketch: PartialSketch, host: Stage) -> tuple[Axis, int] | None:
-    """The first axis of a stage by whose quotient it reads what an algorithm made, and the divisor, a tile's length.
-
-    The last axis runs in lanes.
-    """
-    outer = [axis for axis in host.op.axes if axis.extent > 1][:-1]
+def _tiled_axes(sketch: PartialSketch, host: Stage) -> dict[Axis, int]:
+    """The axes of a stage by whose quotients it reads what an algorithm made, and the divisors: how long a tile is."""
+    found: dict[Axis, int] = {}
     for read in sketch.state.reads(host.name):
         for index in read.indices if sketch.note(read.tensor.name, MadeByAlgorithm) else ():
             if isinstance(index, Binary) and index.op == "floordiv" and isinstance(index.right, Const):
-                axis = next((axis for axis in outer if axis == index.left), None)
-                if axis is not None and axis.extent > index.right.value:
-                    return axis, int(index.right.value)
-    return None
+                size = int(index.right.value)
+                found |= {axis: size for axis in host.op.axes if axis == index.left and axis.extent > size}
+    return found
 
 
 def _is_inside(sketch: PartialSketch, stage: Stage, name: str) -> bool:

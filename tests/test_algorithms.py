@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 import ansor_py
 from ansor_py import Task, te
 from ansor_py.codegen.kernel import LoadedKernel, build_kernel
+from ansor_py.cost_model.operation_counts import OperationCounts, count_operations
 from ansor_py.errors import OptionError, RecordError
 from ansor_py.graph import compile_task
 from ansor_py.measure.reference import INEXACT_TOLERANCE, difference, largest_error
+from ansor_py.schedule.access import row_of_table
 from ansor_py.schedule.algorithms import ALGORITHMS, MATH
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.merge_axes import merge_axes
@@ -30,6 +32,7 @@ from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.sketch_rules.space_options import SpaceOptions
 from ansor_py.target import Target
+from ansor_py.te.expr import Axis, equal
 from ansor_py.te.tensor import Tensor
 from targets import executed_targets, structure_targets
 from te_interpreter import evaluate
@@ -225,3 +228,13 @@ def test_another_process_finds_the_algorithms_of_a_module(tmp_path: Path, monkey
     del sys.modules["own_algorithms"], ALGORITHMS["from_a_module"]
     assert pickle.loads(step) == UseAlgorithm("C", "from_a_module")
     assert ALGORITHMS.pop("from_a_module").build.__module__ == "own_algorithms"
+
+
+def test_of_a_table_one_row_counts() -> None:
+    """In each unrolled iteration one formula is left: the counts are those of the mean row, the code that of each."""
+    x = te.placeholder((8,), name="x")
+    rows = [x[0] + x[1], x[0] * 2.0 + x[1] * 3.0 + x[2]]
+    table = te.select(equal(Axis("i", 2), 0), *rows)
+    assert count_operations(table) == OperationCounts(float_mad=1, float_addsub=1, float_mul=1)
+    assert [row_of_table(table, "i", row) for row in (0, 1)] == rows
+    assert row_of_table(table, "j", 0) == table
