@@ -238,9 +238,9 @@ def check_records(rng: Rng, folder: Path) -> str:
     return "right"
 
 
-def _compiled_here(*values: Any, workers: int | None) -> CompiledModel:
+def _compiled_here(*values: Any, math: str, workers: int | None) -> CompiledModel:
     """A task that is compiled without a process for it, which takes longer than the rest."""
-    return compile_task(*values, workers=0)
+    return compile_task(*values, math=math, workers=0)
 
 
 def check_command(words: list[str]) -> str:

@@ -45,7 +45,9 @@ WORDS += ["--batch", "4", "--search", "population=32", "--search", "iterations=1
 @pytest.fixture(autouse=True)
 def registries_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """And no process is started to compile what was found."""
-    monkeypatch.setattr(ansor_py.graph, "compile_task", lambda *values, workers: compile_task(*values, workers=0))
+    monkeypatch.setattr(
+        ansor_py.graph, "compile_task", lambda *values, **options: compile_task(*values, **options | {"workers": 0})
+    )
     before = [dict(registry) for registry in REGISTRIES]
     yield
     for registry, entries in zip(REGISTRIES, before, strict=True):
