@@ -18,13 +18,13 @@ from ansor_py.schedule.micro_kernels import micro_kernel_for
 from ansor_py.schedule.state import At, Gene, Stage
 from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.sketch_rules.fusible import reuses_data
-from ansor_py.sketch_rules.notes import PackedOperand, TileLevels
+from ansor_py.sketch_rules.notes import MadeByAlgorithm, PackedOperand, TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.register_tile import register_tiles
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 from ansor_py.sketch_rules.tile_sizes import reduction_lengths, tile_pairs
 from ansor_py.sketch_rules.vector_axis import vector_axis
-from ansor_py.te.expr import Axis
+from ansor_py.te.expr import Axis, reads_of, variables_of
 
 
 @rule("multi_level_tiling")
@@ -128,6 +128,8 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
         packed.width if packed is not None else None,  # a row of the register tile is a row of the panel
         sketch.options,
     )
+    if sketch.note(name, MadeByAlgorithm):
+        tiles = _without_batches(tiles, register, stage)
     sketch, register_hole = sketch.with_hole(RegisterTileHole(f"register tile {name}", name, tiles))
     splits: list[Step] = []
     for position, axis in enumerate(axes.spatial):
@@ -144,6 +146,13 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
     tile = RegisterTile(name, levels.loops[-1], kernel.name)
     sketch = sketch.apply(*splits, Reorder(name, levels.order), tile).with_note(name, levels)
     return sketch.apply(Vectorize(name, levels.order[-1])) if axes.vector is not None else sketch
+
+
+def _without_batches(tiles: tuple[tuple[int, ...], ...], axes: tuple[Axis, ...], stage: Stage) -> tuple[tuple[int, ...], ...]:
+    """The register tiles of one element along axes that all operands move along, as a batch does: nothing is reused there."""
+    moving = [frozenset().union(*map(variables_of, read.indices)) for read in reads_of(stage.op.body)]
+    batches = [position for position, axis in enumerate(axes) if all(axis.name in names for names in moving)]
+    return tuple(tile for tile in tiles if all(tile[position] == 1 for position in batches)) or tiles
 
 
 def _levels(axes: TiledAxes) -> TileLevels:

@@ -109,10 +109,9 @@ def _winograd(tensor: Tensor, transforms: Transforms, rank: int) -> Tensor | Non
     k = reduce_axis(found.channels.extent, found.channels.name)
 
     def product(*at: Expr) -> Expr:
-        points, tile, filters = at[:rank], at[rank], at[rank + 1]
-        return reduce_sum(data[(*points, *_unravelled(tile, shape), k)] * weights[(*points, k, filters)], k)
+        return reduce_sum(data[(*at[:-1], k)] * weights[(*at[:rank], k, at[-1])], k)
 
-    extents = (*(transforms.points,) * rank, prod(shape), found.filters.extent)
+    extents = (*(transforms.points,) * rank, *shape, found.filters.extent)
     results = _transformed_results(compute(extents, product, "products"), transforms, shape, rank)
     assert isinstance(tensor.op, Compute)
     place: list[Expr] = [part for axis in found.positions for part in (axis // transforms.size, axis % transforms.size)]
@@ -170,7 +169,7 @@ def _transformed_weight(found: Convolution, transforms: Transforms) -> Tensor:
 
 
 def _transformed_results(products: Tensor, transforms: Transforms, shape: tuple[int, ...], rank: int) -> Tensor:
-    """A^T p A, [*batch, tile, row, tile, column, filter], of products [*points, tile, filter]; `shape` is that of the tiles."""
+    """A^T p A, [*batch, tile, row, tile, column, filter], of products [*points, *shape, filter]: `shape` of tiles."""
     size, points = transforms.size, transforms.points
     for done in range(rank - 1):
         results = products
@@ -184,8 +183,8 @@ def _transformed_results(products: Tensor, transforms: Transforms, shape: tuple[
 
     def last(*at: Expr) -> Expr:
         places, filters = at[len(batch) : -1], at[-1]
-        tile, inside = _ravelled((*at[: len(batch)], *places[::2]), shape), places[1::2]
-        return _table(inside[-1], transforms.result, [products[(*inside[:-1], k, tile, filters)] for k in range(points)])
+        tile, inside = (*at[: len(batch)], *places[::2]), places[1::2]
+        return _table(inside[-1], transforms.result, [products[(*inside[:-1], k, *tile, filters)] for k in range(points)])
 
     extents = (*batch, *(part for count in tiles for part in (count, size)), products.shape[-1])
     return compute(extents, last, f"result_{rank}")
@@ -219,22 +218,3 @@ def _row(coefficients: Sequence[Fraction], values: Sequence[Expr]) -> Expr:
             total = total + term if coefficient > 0 else total - term
     assert total is not None, "a row of a transformation is not zero"
     return total
-
-
-def _unravelled(number: Expr, extents: Sequence[int]) -> list[Expr]:
-    """The indices of a row-major number."""
-    found: list[Expr] = []
-    inner = prod(extents)
-    for position, extent in enumerate(extents):
-        whole, inner = inner, inner // extent
-        within = number if position == 0 else number % whole
-        found.append(within // inner if extent > 1 else const(0, INDEX))
-    return found
-
-
-def _ravelled(indices: Sequence[Expr], extents: Sequence[int]) -> Expr:
-    """The row-major number of indices."""
-    number: Expr = const(0, INDEX)
-    for index, extent in zip(indices, extents, strict=True):
-        number = number * extent + index
-    return number
