@@ -48,10 +48,7 @@ class UseAlgorithm(Step):
         stage = self.find_stage(state)
         require_unscheduled(self, state, stage)
         if self.algorithm not in ALGORITHMS:
-            known = ", ".join(ALGORITHMS)
-            raise self.error(
-                f"there is no algorithm '{self.algorithm}'; there are {known}, and those of files that are imported"
-            )
+            raise self.error(f"no algorithm '{self.algorithm}' is registered; import the file that has it")
         result = ALGORITHMS[self.algorithm].built(stage.tensor)
         if result is None:
             raise self.error(f"algorithm '{self.algorithm}' does not apply to what the stage computes; leave the step out")
