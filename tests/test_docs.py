@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import onnx
 import pytest
 
 from ansor_py.cost_model.interface import COST_MODELS
+from ansor_py.schedule.algorithms import ALGORITHMS
 from ansor_py.search.__main__ import command, main
 from doc_examples import run_examples
 from graph_interpreter import floats, make_model
@@ -20,6 +22,15 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
 SELF_CONTAINED = ["docs/architecture.md", "docs/rules.md", "docs/running.md", "docs/schedules.md", "docs/search.md"]
+
+
+@pytest.fixture(autouse=True)
+def _algorithms() -> Iterator[None]:
+    """What the pages register is in no other test's search space."""
+    before = dict(ALGORITHMS)
+    yield
+    ALGORITHMS.clear()
+    ALGORITHMS.update(before)
 
 
 @pytest.mark.parametrize("name", SELF_CONTAINED)
