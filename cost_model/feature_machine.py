@@ -75,9 +75,8 @@ def cache_traffic(statement: StatementArrays, target: Target) -> Floats:
     """
     if "cache traffic" not in statement.kept:
         out = statement.kept["cache traffic"] = np.zeros((3, statement.programs))
-        least = (
-            statement.vectorised[-1] if len(statement.vectorised) else len(statement.loops)
-        )  # a vector moves what it touches
+        # A vector moves what it touches.
+        least = statement.vectorised[-1] if len(statement.vectorised) else len(statement.loops)
         capacities = np.array([target.l1, target.l2, max(target.l3, target.l2)])
         # Addresses so many bytes apart share a set; 0 for a cache whose sets do not matter.
         ways = (target.core.first_ways, target.core.second_ways)

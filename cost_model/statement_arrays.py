@@ -4,7 +4,7 @@ This is where the loop nest of a template becomes numbers (design, Idea 2). Axis
 statement, outermost first; D = L + 1 depths, where depth d means that the d outermost loops stand still and the others
 run; B buffers (the stored one first); n programs. All arrays are float64, exact for integers up to 2**53.
 
-    arrays = template_arrays(population.sketch, template, bounds, genes, target)      # template_arrays.py
+    arrays = TemplateArrays(population.sketch, template, bounds, genes, target)      # template_arrays.py
     for statement in arrays.statements(slice(0, 100)):
         statement.footprint[b, d]                            # elements of buffer b touched inside depth d
 """

@@ -47,7 +47,8 @@ def _unrolled_tables(sketch: PartialSketch, stage: Stage) -> PartialSketch:
 def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     stage = sketch.state.stage(stage.name)
     body = sketch.state.body(stage.name)
-    axis = vector_axis(stage, body, sketch.target.lanes(*sketch.state.dtypes(stage.name)))
+    lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
+    axis = vector_axis(stage, body, lanes)
     if axis is None:
         return sketch
     levels = sketch.note(stage.name, TileLevels)
@@ -59,7 +60,6 @@ def _vectorise(sketch: PartialSketch, stage: Stage) -> PartialSketch:
     loop = innermost_part(stage, axis.name)
     if sketch.state.attached_to(stage.name, loop):
         return sketch
-    lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
     sums_rows = stage.op.reduce_axes and axis in stage.op.axes and levels is None
     vectors = sketch.options.wide_vectors if sums_rows else sketch.options.vectors
     choices = vector_choices(axis.extent, lanes, _is_contiguous(body, axis), vectors)
