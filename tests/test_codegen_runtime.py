@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -125,8 +126,18 @@ def test_abort_flag_cuts_a_long_kernel() -> None:
     assert timing.aborted
     assert timing.status == 1
     assert timing.seconds == ()
-    assert 0.04 < timing.lower_bound <= timing.elapsed
+    assert 0.05 <= timing.lower_bound <= timing.elapsed
     assert not flag.raised
+
+
+def test_deadline_counts_from_the_first_call() -> None:
+    loaded = _load(ENDLESS, "endless")
+    flag = AbortFlag()
+    with flag.deadline(0.02):
+        time.sleep(0.05)
+        block = time_kernel(loaded.address("endless"), 0, 0, 1, flag.pointer)
+    assert block.status == 1
+    assert block.seconds >= 0.02
 
 
 def test_deadline_not_reached_leaves_the_flag_down() -> None:

@@ -88,7 +88,7 @@ def test_faults_are_results(measurer: Measurer) -> None:
 def test_slow_program_is_cut_with_a_lower_bound(measurer: Measurer) -> None:
     (result,) = measurer.measure(programs("spin", cut_seconds=0.02))
     assert result.error == "cut"
-    assert result.costs[0] >= 0.015
+    assert result.costs[0] >= 0.02
     assert not result.valid
 
 

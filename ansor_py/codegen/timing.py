@@ -44,6 +44,16 @@ entry:
   %begin = alloca [2 x i64], align 16
   %end = alloca [2 x i64], align 16
   %r0 = call i32 @clock_gettime(i32 1, ptr %begin)
+  %begin_nano_at = getelementptr [2 x i64], ptr %begin, i64 0, i64 1
+  %begin_whole = load i64, ptr %begin
+  %begin_nano = load i64, ptr %begin_nano_at
+  %whole_nano = mul i64 %begin_whole, 1000000000
+  %now = add i64 %whole_nano, %begin_nano
+  %first_at = getelementptr i64, ptr %abort, i64 1
+  %first = load i64, ptr %first_at
+  %is_first = icmp eq i64 %first, 0
+  %first_now = select i1 %is_first, i64 %now, i64 %first
+  store atomic i64 %first_now, ptr %first_at release, align 8
   %any = icmp sgt i64 %number, 0
   br i1 %any, label %loop, label %done
 loop:
@@ -59,10 +69,7 @@ done:
   %code = phi i32 [ 0, %entry ], [ %status, %loop ], [ 0, %continue ]
   %count = phi i64 [ 0, %entry ], [ %i, %loop ], [ %next, %continue ]
   %r1 = call i32 @clock_gettime(i32 1, ptr %end)
-  %begin_nano_at = getelementptr [2 x i64], ptr %begin, i64 0, i64 1
   %end_nano_at = getelementptr [2 x i64], ptr %end, i64 0, i64 1
-  %begin_whole = load i64, ptr %begin
-  %begin_nano = load i64, ptr %begin_nano_at
   %end_whole = load i64, ptr %end
   %end_nano = load i64, ptr %end_nano_at
   %whole = sub i64 %end_whole, %begin_whole
@@ -131,11 +138,15 @@ class Block:
 
 
 class AbortFlag:
-    """An int32 in shared memory that kernels read once per outer chunk; not zero means: return 1 now."""
+    """An int32 in shared memory that kernels read once per outer chunk; not zero means: return 1 now.
+
+    Eight bytes behind it the timer notes when the first call began (monotonic clock, nanoseconds; 0: none yet).
+    """
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
         self._word = ctypes.c_int32.from_buffer(self._memory)
+        self._began = ctypes.c_int64.from_buffer(self._memory, 8)
         self.pointer = ctypes.addressof(self._word)
 
     @property
@@ -153,27 +164,38 @@ class AbortFlag:
 
     @contextmanager
     def deadline(self, seconds: float) -> Iterator[AbortFlag]:
-        """Raise the flag `seconds` from now, unless the block has ended by then; it is lowered at both ends.
+        """Raise the flag `seconds` after the timer's first call has begun, unless the block has ended by then.
 
-        The watcher is a thread of this process; ctypes releases the interpreter lock while a kernel runs.
+        It is lowered at both ends. The watcher is a thread of this process; ctypes releases the interpreter lock while a
+        kernel runs. Its clock starts with the call, so that a busy machine does not cut a kernel that has hardly begun.
         """
         self.clear()
-        watcher = threading.Timer(max(seconds, 0.0), self.set)
-        watcher.daemon = True
+        self._began.value = 0
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(max(seconds, 0.0), over), daemon=True)
         watcher.start()
         try:
             yield self
         finally:
-            watcher.cancel()
+            over.set()
             watcher.join()
             self.clear()
+
+    def _watch(self, seconds: float, over: threading.Event) -> None:
+        left = seconds
+        while not over.wait(left):
+            began = self._began.value
+            left = seconds - (time.monotonic_ns() - began) / 1e9 if began else seconds
+            if left <= 0:
+                self.set()
+                return
 
 
 def time_kernel(address: int, buffers: int, workspace: int, threads: int = 1, abort: int = 0, number: int = 1) -> Block:
     """Call a kernel `number` times and time the calls with the monotonic clock, all in native code.
 
-    All pointers are integers: `buffers` points to an array of pointers, `abort` to an int32 (0: a flag that is never
-    raised). Stops at the first call that returns a non-zero status.
+    All pointers are integers: `buffers` points to an array of pointers, `abort` is that of an `AbortFlag` (0: one that is
+    never raised). Stops at the first call that returns a non-zero status.
     """
     seconds, completed = ctypes.c_double(), ctypes.c_int64()
     flag = abort or _never_raised().pointer

@@ -197,16 +197,11 @@ class Runner:
         return MeasureResult(tuple(samples))
 
     def _single(self, call: _Call, limit: float) -> Block:
-        """One call that is cut after `limit` seconds. One that was cut before it had half of them is made again, a few times:
-        the system was late to run it."""
+        """One call that is cut after `limit` seconds of its own."""
         from ansor_py.codegen.timing import time_kernel
 
-        for _ in range(_CUT_ATTEMPTS):
-            with self._abort.deadline(min(limit, _FOREVER)):
-                block = time_kernel(*call.arguments, self._abort.pointer, 1)
-            if block.status != _ABORTED or block.seconds >= limit / 2:
-                break
-        return block
+        with self._abort.deadline(min(limit, _FOREVER)):
+            return time_kernel(*call.arguments, self._abort.pointer, 1)
 
     def _checked(self, job: RunJob, timed: MeasureResult, buffers: _Buffers) -> MeasureResult:
         from ansor_py.schedule.algorithms import are_exact
@@ -256,7 +251,6 @@ class Runner:
 
 
 _ABORTED = 1  # a kernel's status when the abort flag was up
-_CUT_ATTEMPTS = 3
 _FOREVER = 1e6  # seconds; a watcher thread cannot wait for infinity
 
 
