@@ -28,6 +28,12 @@ def reuses_data(stage: Stage) -> bool:
     return True
 
 
+def batch_axes(stage: Stage) -> set[str]:
+    """The axes that all operands of a product move along, as a batch does: no operand is read again along them."""
+    moving = [set().union(*map(variables_of, read.indices)) for read in reads_of(stage.op.body)]
+    return {axis.name for axis in stage.op.axes if all(axis.name in names for names in moving)}
+
+
 def fusible_consumer(sketch: PartialSketch, name: str) -> Stage | None:
     """The one consumer (seen through inlined stages) that reads the stage elementwise and is still untransformed, or None."""
     consumers = sketch.state.consumers(name)

@@ -17,14 +17,14 @@ from ansor_py.schedule.hole_kinds import RegisterTileHole, TileHole
 from ansor_py.schedule.micro_kernels import micro_kernel_for
 from ansor_py.schedule.state import At, Gene, Stage
 from ansor_py.schedule.steps import RegisterTile, Reorder, Split, Step, Vectorize
-from ansor_py.sketch_rules.fusible import reuses_data
+from ansor_py.sketch_rules.fusible import batch_axes, reuses_data
 from ansor_py.sketch_rules.notes import MadeByAlgorithm, PackedOperand, TileLevels
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.register_tile import register_tiles
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
 from ansor_py.sketch_rules.tile_sizes import reduction_lengths, tile_pairs
 from ansor_py.sketch_rules.vector_axis import vector_axis
-from ansor_py.te.expr import Axis, reads_of, variables_of
+from ansor_py.te.expr import Axis
 
 
 @rule("multi_level_tiling")
@@ -150,8 +150,8 @@ def tile(sketch: PartialSketch, name: str) -> PartialSketch:
 
 def _without_batches(tiles: tuple[tuple[int, ...], ...], axes: tuple[Axis, ...], stage: Stage) -> tuple[tuple[int, ...], ...]:
     """The register tiles of one element along axes that all operands move along, as a batch does: nothing is reused there."""
-    moving = [frozenset().union(*map(variables_of, read.indices)) for read in reads_of(stage.op.body)]
-    batches = [position for position, axis in enumerate(axes) if all(axis.name in names for names in moving)]
+    moving = batch_axes(stage)
+    batches = [position for position, axis in enumerate(axes) if axis.name in moving]
     return tuple(tile for tile in tiles if all(tile[position] == 1 for position in batches)) or tiles
 
 

@@ -10,6 +10,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     # (one partial result per lane), so that rfactor is left with what only it can do: parallel reductions.
     "default": (
         "always_inline",
+        "inline_transposition",
         "choose_algorithm",
         "add_row_blocks",
         "add_parallel_rfactor",

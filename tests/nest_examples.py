@@ -24,6 +24,20 @@ def product(columns: int = 12, constant: bool = False) -> Tensor:
     return te.compute((20, columns), lambda i, j: te.reduce_sum(a[i, k] * b[k, j], k), name="C")
 
 
+def transposed_product() -> Tensor:
+    """T, A transposed, and C = T^T B."""
+    a, b, k = te.placeholder((20, 16), name="A"), te.placeholder((16, 12), name="B"), te.reduce_axis(16, "k")
+    t = te.compute((16, 20), lambda k, i: a[i, k], name="T")
+    return te.compute((20, 12), lambda i, j: te.reduce_sum(t[k, i] * b[k, j], k), name="C")
+
+
+def shifted_transposition() -> Tensor:
+    """T, A transposed, and D = T + 1."""
+    a = te.placeholder((20, 16), name="A")
+    t = te.compute((16, 20), lambda k, i: a[i, k], name="T")
+    return te.compute((16, 20), lambda k, i: t[k, i] + 1.0, name="D")
+
+
 def product_relu() -> Tensor:
     """C = A B and D."""
     c = product()

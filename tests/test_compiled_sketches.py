@@ -12,7 +12,8 @@ from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
-from ansor_py.te.ops.elementwise import multiply
+from ansor_py.te.ops.elementwise import multiply, relu
+from ansor_py.te.ops.layout import transpose
 from ansor_py.te.ops.matrix import matmul
 from ansor_py.te.ops.reduction import softmax
 from ansor_py.te.ops.registry import from_spec
@@ -44,6 +45,8 @@ WORKLOADS = (
     "reduce_sum:700",
     "gelu:3,50",
     "transpose:17,33",
+    "attention:2,3,21,10,mask=1",
+    "attention:1,2,70,16",
 )
 
 
@@ -81,3 +84,27 @@ def test_attention_scores_in_blocks_of_rows_compute_what_numpy_computes(target: 
             kernel = LoadedKernel(build_kernel(dag, sketch.concretise(row), target, THREADS))
             (result,) = kernel.run([feeds[tensor.name] for tensor in dag.inputs])
             np.testing.assert_allclose(result, evaluate(dag.outputs[0], feeds, widen=True), rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", executed_targets(f"cores={THREADS}"))
+@pytest.mark.parametrize("last", ["scores", "mixed", "transposed", "relu"])
+def test_products_in_blocks_of_rows_compute_what_numpy_computes(last: str, target: Target) -> None:
+    query, key, value = (
+        placeholder(shape, name="qkv"[n]) for n, shape in enumerate([(2, 40, 3, 16), (2, 3, 16, 48), (2, 3, 48, 20)])
+    )
+    scores = matmul(transpose(query, (0, 2, 1, 3)), key, name="scores")
+    output = relu(scores) if last == "relu" else softmax(scores)
+    if last != "scores":
+        output = matmul(output, value, name="mixed")
+    if last == "transposed":
+        output = transpose(output, (0, 2, 1, 3))
+    dag = ComputeDAG.from_outputs(output)
+    rng = np.random.default_rng(7)
+    feeds = {tensor.name: rng.standard_normal(tensor.shape).astype(tensor.dtype) for tensor in dag.inputs}
+    blocked = [sketch for sketch in generate_sketches(dag, target) if "rows(" in sketch.name]
+    assert blocked
+    for sketch in blocked:
+        for row in sample(Space(sketch, target, SearchOptions()), 4, rng):
+            kernel = LoadedKernel(build_kernel(dag, sketch.concretise(row), target, THREADS))
+            (result,) = kernel.run([feeds[tensor.name] for tensor in dag.inputs])
+            np.testing.assert_allclose(result, evaluate(dag.outputs[0], feeds, widen=True), rtol=2e-4, atol=2e-5)

@@ -165,6 +165,36 @@ def test_nothing_waits_where_the_last_rows_overlap_those_before() -> None:
 
 
 @on_executed_targets
+@pytest.mark.parametrize("rows", [1, 4, 5])
+def test_stages_in_a_block_share_one_buffer(rows: int, target: Target) -> None:
+    x, w = _x(12, 40), te.placeholder((40, 24), name="w")
+    dag = ComputeDAG.from_outputs(
+        te.relu(te.matmul(te.softmax(te.multiply(x, 2.0, name="m"), name="s"), w, name="p"), name="out")
+    )
+    inside = tuple(ComputeAt(name, "out", "i0.0") for name in ("p", "s", "s_sum", "s_exp", "s_max", "m"))
+    state = State.initial(dag).replay((Split("out", "i0", (rows,)), *inside))
+    assert shared_storage(state, infer_bounds(state)) == {"m": "s", "s_exp": "s"}
+    assert {"m", "s_exp"}.isdisjoint(lower(state, target).buffers)
+    data, weight = _floats(12, 40), _floats(40, 24)
+    exponentials = np.exp(2 * data - 2 * data.max(axis=1, keepdims=True))
+    expected = np.maximum(exponentials / exponentials.sum(axis=1, keepdims=True) @ weight, 0)
+    got = _run(dag, state.steps, [data, weight], target)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@on_executed_targets
+def test_stages_in_a_block_wait_for_the_last_reader(target: Target) -> None:
+    m = te.multiply(_x(12, 40), 2.0, name="m")
+    t = te.add(te.relu(m, name="s"), 1.0, name="t")
+    state = State.initial(ComputeDAG.from_outputs(te.add(t, m, name="out")))
+    state = state.replay(tuple(ComputeAt(name, "out", "i0") for name in ("t", "s", "m")))
+    assert shared_storage(state, infer_bounds(state)) == {"s": "t", "m": "out"}
+    data = _floats(12, 40)
+    got = _run(state.dag, state.steps, [data], target)
+    np.testing.assert_allclose(got, np.maximum(2 * data, 0) + 1 + 2 * data, rtol=1e-6)
+
+
+@on_executed_targets
 def test_nothing_waits_where_the_rows_at_hand_lie_apart(target: Target) -> None:
     dag = ComputeDAG.from_outputs(te.softmax(_x(12, 40), name="s"))
     apart = (Split("s", "i0", (4,)), Reorder("s", ("i0.1", "i0.0", "i1")))  # rows 0, 4, 8, then 1, 5, 9

@@ -22,6 +22,7 @@ from ansor_py.sketch_rules.add_row_blocks import AddRowBlocks
 from ansor_py.sketch_rules.always_inline import AlwaysInline
 from ansor_py.sketch_rules.choose_algorithm import ChooseAlgorithm
 from ansor_py.sketch_rules.derivation import derive
+from ansor_py.sketch_rules.inline_transposition import InlineTransposition
 from ansor_py.sketch_rules.multi_level_tiling import MultiLevelTiling
 from ansor_py.sketch_rules.multi_level_tiling_with_fusion import MultiLevelTilingWithFusion
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
@@ -39,6 +40,8 @@ from nest_examples import (
     product_relu,
     row_sums,
     scaled_relu,
+    shifted_transposition,
+    transposed_product,
 )
 
 TARGET = Target.parse("x86-64 cpu=haswell cores=4")
@@ -72,6 +75,13 @@ PAIRS: dict[type[Rule], Pair] = {
             Refusal(exponentials(), "D", "it is an output"),
             Refusal(product_relu(), "C", "it is a reduction"),
             Refusal(product_of_exponentials(), "D", "each exponential would be computed once for every column"),
+        ),
+    ),
+    InlineTransposition: Pair(
+        transposed_product(),
+        (
+            Refusal(shifted_transposition(), "T", "no product reads it"),
+            Refusal(product_of_exponentials(), "D", "it is no transposition"),
         ),
     ),
     ChooseAlgorithm: Pair(

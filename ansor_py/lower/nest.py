@@ -88,13 +88,14 @@ def scheduled_nest(state: State) -> Nest:
 
 
 def build_nest(state: State, bounds: Bounds, shared: Mapping[str, str] | None = None, target: Target | None = None) -> Nest:
-    """The nest from bounds that are already known; stages of `shared` are kept in the buffer of the given output.
+    """The nest from bounds that are already known; stages of `shared` are kept in the buffer of the given stage.
 
     With a target its statements know their register tiles.
     """
     shared = shared or {}
-    # Elements of a shared buffer stand at their place in the output, not at one relative to the region that is computed.
-    bounds = {n: replace(b, origin=tuple(number(0) for _ in b.origin)) if n in shared else b for n, b in bounds.items()}
+    # In the buffer of an output elements stand at their place in it, not at one relative to the region that is computed.
+    moved = {name for name, host in shared.items() if state.is_output(host)}
+    bounds = {n: replace(b, origin=tuple(number(0) for _ in b.origin)) if n in moved else b for n, b in bounds.items()}
     buffers = _buffers(state, bounds)
     buffers |= {name: buffers[host] for name, host in shared.items()}
     body = tuple(

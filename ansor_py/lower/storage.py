@@ -1,4 +1,4 @@
-"""Storage: stages that are kept in the memory of the output that replaces them.
+"""Storage: stages that are kept in the memory of what replaces them.
 
 An element-wise stage with several readers cannot be inlined. If the last of them is an output of its shape that reads every
 element just where it writes (the quotient of a softmax, after the sum over the exponentials), the stage needs no buffer: its
@@ -6,6 +6,9 @@ elements wait in the output's memory. That is one buffer less in the caches, and
 is computed, not while nothing but memory is at work.
 
     shared_storage(state, infer_bounds(state))     # {"softmax_exp": "softmax"}
+
+What is computed in blocks inside a loop does the same among itself: scores, their exponentials and the quotients of these are
+one buffer, a third of what would go through the caches.
 """
 
 from __future__ import annotations
@@ -15,26 +18,70 @@ from collections.abc import Sequence
 from ansor_py.lower.affine import Affine, Atom, Number, from_expr, interval, is_number, number, same
 from ansor_py.lower.bounds import Bounds, StageBounds
 from ansor_py.schedule.access import has_reduction, is_elementwise_read
-from ansor_py.schedule.state import Root, State
+from ansor_py.schedule.state import At, Root, State
 from ansor_py.te.expr import reads_of
 
 Region = tuple[tuple[Affine, Number], ...]  # first element and width in every dimension
 
 
 def shared_storage(state: State, bounds: Bounds) -> dict[str, str]:
-    """The output in whose memory a stage is kept, by stage; `bounds` are those of the concrete state."""
+    """The stage in whose memory a stage is kept, by stage; `bounds` are those of the concrete state."""
+    found = _kept_in_outputs(state, bounds)
+    in_blocks = _kept_in_blocks(state, bounds, found)
+    for guest, host in in_blocks.items():
+        while host in in_blocks:
+            host = in_blocks[host]
+        found[guest] = host
+    return found
+
+
+def _kept_in_outputs(state: State, bounds: Bounds) -> dict[str, str]:
     found: dict[str, str] = {}
     for host in bounds.values():
         name = host.stage.name
-        # Rows of a tile are repeated at an edge, which only a formula that does not read its own result survives.
-        unrolled = host.stage.register_tile is not None or any(loop.annotation == "unroll" for loop in host.loops)
-        if not state.is_output(name) or has_reduction(host.stage.tensor) or unrolled:
+        if not state.is_output(name) or has_reduction(host.stage.tensor) or _repeats_elements(host):
             continue
         for guest in bounds.values():
             if _may_share(state, guest, host) and _is_safe(bounds, guest, host):
                 found[guest.stage.name] = name
                 break
     return found
+
+
+def _repeats_elements(host: StageBounds) -> bool:
+    """Rows of a tile are repeated at an edge, which only a formula that does not read its own result survives."""
+    return host.stage.register_tile is not None or any(loop.annotation == "unroll" for loop in host.loops)
+
+
+def _kept_in_blocks(state: State, bounds: Bounds, kept: dict[str, str]) -> dict[str, str]:
+    """Stages inside a loop whose elements are overwritten, one by one, by the last stage that reads them, inside that loop."""
+    order = list(bounds)
+    found: dict[str, str] = {}
+    for position, host in enumerate(bounds.values()):
+        name = host.stage.name
+        free = isinstance(host.stage.location, At) and name not in kept and not has_reduction(host.stage.tensor)
+        if not free or _repeats_elements(host):
+            continue
+        for guest in bounds.values():
+            readers = [other for other in bounds.values() if any(r.tensor.name == guest.stage.name for r in other.reads)]
+            together = all(item.stage.location == host.stage.location for item in (guest, *readers))
+            last = together and all(order.index(reader.stage.name) <= position for reader in readers)
+            if last and guest.stage.name not in (*found, *kept) and _has_same_block(state, guest, host):
+                found[guest.stage.name] = name
+                break
+    return found
+
+
+def _has_same_block(state: State, guest: StageBounds, host: StageBounds) -> bool:
+    """Whether the host reads every element of the guest where it writes its own, in blocks of equal size and place."""
+    if state.is_output(guest.stage.name) or guest.stage.storage_align or host.stage.storage_align:
+        return False
+    if guest.stage.tensor.dtype != host.stage.tensor.dtype or guest.region != host.region:
+        return False
+    pairs = zip(guest.origin, host.origin, strict=True)
+    return all(same(a, b) and a.constant == b.constant for a, b in pairs) and is_elementwise_read(
+        state.whole(host.stage.name), guest.stage.tensor
+    )
 
 
 def _may_share(state: State, guest: StageBounds, host: StageBounds) -> bool:

@@ -190,6 +190,14 @@ def is_elementwise_read(consumer: Tensor, producer: Tensor) -> bool:
     return bool(reads)
 
 
+def is_transposition(tensor: Tensor) -> bool:
+    """Whether a computed tensor is another one with its dimensions in another order."""
+    if isinstance(tensor.op, Placeholder) or tensor.op.reduce_axes or not isinstance(tensor.op.body, Read):
+        return False
+    names = [index.name for index in tensor.op.body.indices if isinstance(index, Var)]
+    return len(names) == len(tensor.op.body.indices) and sorted(names) == sorted(axis.name for axis in tensor.op.axes)
+
+
 def is_read_once(tensor: Tensor, readers: Sequence[Tensor]) -> bool:
     """Whether every element of an operation without branch is read by one element of one operation, which does not reduce.
 

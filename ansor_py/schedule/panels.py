@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from ansor_py.schedule.access import is_transposition
 from ansor_py.schedule.state import Root, Stage, State
 from ansor_py.schedule.steps import CacheOperand, CacheRead, Step, TransformLayout
 from ansor_py.te.expr import Axis, Const, Read, Var, reads_of, variables_of
@@ -108,12 +109,13 @@ def panel_steps(state: State, stage: Stage, panels: Panels) -> tuple[Step, ...]:
 
 
 def _takes_layout(state: State, stage: Stage, panels: Panels) -> bool:
-    """Whether the operand is made of constants for this stage alone, and can be made in panels at once."""
+    """Whether the operand is made of constants, or transposed, for this stage alone, and can be made in panels at once."""
     name = panels.read.tensor.name
-    if name not in state.prepacked or not _is_plain(panels.read) or state.readers(name) != [stage]:
+    if not state.has_stage(name) or not _is_plain(panels.read) or state.readers(name) != [stage]:
         return False
     made = state.stage(name)
-    return made.is_unscheduled and not made.op.reduce_axes and not state.attached_to(name)
+    free = isinstance(made.location, Root) and made.is_unscheduled and not state.attached_to(name)
+    return free and (is_transposition(made.tensor) or (name in state.prepacked and not made.op.reduce_axes))
 
 
 def _panel_order(stage: Stage, panels: Panels, axes: Sequence[Axis], names: Mapping[str, str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from ansor_py.te.ops.activation import (
     softsign,
     thresholded_relu,
 )
+from ansor_py.te.ops.attention import attention
 from ansor_py.te.ops.blocks import depth_to_space, space_to_depth
 from ansor_py.te.ops.convolution import capsule_conv2d, conv1d, conv2d, conv3d, convolution
 from ansor_py.te.ops.einstein import einsum
@@ -124,6 +125,7 @@ __all__ = [
     "asinh",
     "atan",
     "atanh",
+    "attention",
     "average_pool",
     "average_pool2d",
     "batch_norm",
