@@ -40,7 +40,7 @@ from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from machine import cpu_line, origin, target_option
-from workloads import WORKLOADS, workload
+from workloads import SUITE, WORKLOADS, workload
 
 PHASES = ("replay", "lower", "text", "parse", "passes", "code_generation")
 FAILURES_ALLOWED = 0.02
@@ -203,7 +203,7 @@ def report(rows: Sequence[Row], builds: Sequence[Build], target: Target) -> dict
 
 
 @click.command()
-@click.option("--names", multiple=True, type=click.Choice(list(WORKLOADS)), help="Workloads; all by default. Repeatable.")
+@click.option("--names", multiple=True, type=click.Choice(list(WORKLOADS)), help="Workloads; the suite by default. Repeatable.")
 @click.option("--programs", default=48, show_default=True, help="Random programs of each workload.")
 @click.option("--seed", default=0, show_default=True)
 @target_option(executes=False)
@@ -218,7 +218,7 @@ def main(names: tuple[str, ...], programs: int, seed: int, target: Target, threa
     everything: list[Build] = []
     builder = Builder(target)
     try:
-        for name in names or tuple(WORKLOADS):
+        for name in names or SUITE:
             drawn = programs_of(workload_dag(name), programs, seed, target)
             builds = list(builder.build_all(name, drawn))
             rows.append(summary(name, builds, [program.milliseconds for program in drawn], timeout))

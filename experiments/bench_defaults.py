@@ -38,7 +38,7 @@ from ansor_py.target import Target
 from light_models import light_model
 from machine import cpu_line, origin, target_option
 from markdown_page import markdown_table
-from workloads import WORKLOADS, workload
+from workloads import SUITE, workload
 
 RECORDS = Path(__file__).with_name("best_records.jsonl")
 NETWORK = "resnet50"
@@ -89,7 +89,7 @@ class Program:
 
 def named_tasks(target: Target) -> dict[str, Task]:
     """The 22 workloads, and the tasks of ResNet-50, by names of this study."""
-    tasks = {name: extract_tasks(workload(name).partition(), target)[0] for name in WORKLOADS}
+    tasks = {name: extract_tasks(workload(name).partition(), target)[0] for name in SUITE}
     network = extract_tasks(light_model(NETWORK).model, target)
     return tasks | {f"{NETWORK}.{number} {task.name}": task for number, task in enumerate(network)}
 

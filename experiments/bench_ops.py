@@ -38,7 +38,7 @@ from machine import add_math_option, add_target_option, cpu_line
 from markdown_page import number
 from operator_report import Row, by_threads, document, draw, page, summaries, terminal_table
 from turns import NOT_INSTALLED, add_turn_options, contest, rules_of
-from workloads import OUTPUT, WORKLOADS, Workload, workload
+from workloads import OUTPUT, SUITE, WORKLOADS, Workload, workload
 
 INTERRUPTED = 130  # exit status, as a shell has it
 
@@ -71,7 +71,7 @@ def measure(item: Workload, threads: int, options: argparse.Namespace) -> Row:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description="Tune the operator suite and time it beside other engines, interleaved.")
-    parser.add_argument("--names", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME", help="workloads")
+    parser.add_argument("--names", nargs="+", choices=WORKLOADS, default=list(SUITE), metavar="NAME", help="workloads")
     parser.add_argument("--trials", type=int, default=256, help="of each workload; 0: default schedules")
     add_target_option(parser)
     add_math_option(parser)

@@ -25,7 +25,7 @@ from ansor_py.target import Target
 from machine import cpu_line, target_option
 from markdown_page import markdown_table
 from simulated_correlation import real_records
-from workloads import WORKLOADS, workload
+from workloads import SUITE, workload
 
 LIKED = 8
 
@@ -42,7 +42,7 @@ def judge(task: Task, name: str, programs: int, seed: int, out: Path) -> tuple[i
 
 
 @click.command()
-@click.option("--names", default=",".join(WORKLOADS), show_default=True, help="Workloads, separated by commas.")
+@click.option("--names", default=",".join(SUITE), show_default=True, help="Workloads, separated by commas.")
 @click.option("--programs", default=64, type=click.IntRange(LIKED), show_default=True, help="Random programs a workload.")
 @target_option()
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of a kernel. [default: the target's cores]")

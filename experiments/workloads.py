@@ -302,7 +302,39 @@ def _attention_scores(name: str, extent: Extent) -> Workload:
     )
 
 
-WORKLOADS: Mapping[str, Maker] = {
+def _attention(tokens: int) -> Maker:
+    """Twelve heads of attention, from the projections' results to what the next projection reads.
+
+    Two products, and six operations an element of the scores.
+    """
+
+    def make(name: str, extent: Extent) -> Workload:
+        length, heads, depth = extent(tokens), extent(12), extent(64)
+        factor = np.float32(depth**-0.5)
+        nodes = (
+            _node("Transpose", "query", "q", perm=[0, 2, 1, 3]),
+            _node("Transpose", "key", "k", perm=[0, 2, 3, 1]),
+            _node("Transpose", "value", "v", perm=[0, 2, 1, 3]),
+            _node("MatMul", "q k", "scores"),
+            _node("Mul", "scores factor", "scaled"),
+            _node("Softmax", "scaled", "weights", axis=-1),
+            _node("MatMul", "weights v", "mixed"),
+            _node("Transpose", "mixed", perm=[0, 2, 1, 3]),
+        )
+        return Workload(
+            name,
+            dict.fromkeys(("query", "key", "value"), (1, length, heads, depth)),
+            {},
+            heads * length * length * (4 * depth + 6),
+            lambda query, key, value: te.attention(query, key, value),
+            nodes,
+            lambda constants: {"factor": np.array(factor)},
+        )
+
+    return make
+
+
+_SUITE: Mapping[str, Maker] = {
     "gmm_512": _matmul(512, 512, 512),
     "gmm_1024": _matmul(1024, 1024, 1024),
     "gmm_bert": _matmul(128, 3072, 768, constant=True),
@@ -325,4 +357,11 @@ WORKLOADS: Mapping[str, Maker] = {
     "conv_bn_relu": _convolution((1, 64, 56, 56), 64, pad=1, norm_relu=True),
     "matmul_softmax": _attention_scores,
     "gmm_prime": _matmul(1021, 1013, 1019),
+}
+SUITE = tuple(_SUITE)  # what is measured if nothing is named
+WORKLOADS: Mapping[str, Maker] = {
+    **_SUITE,
+    "attention_128": _attention(128),
+    "attention_512": _attention(512),
+    "attention_4096": _attention(4096),
 }

@@ -6,6 +6,7 @@ outputs = reference(model, {"x": array})                     # the same by ONNX'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ def interpret(parts: Partition, feed: Mapping[str, Array]) -> dict[str, Array]:
 
     def value(name: str) -> Array:
         owner = parts.owner(name)
+        if owner in parts.slices:
+            source, first = parts.slices[owner]
+            raw = value(source).reshape(-1)
+            start = first // raw.itemsize
+            arrays[owner] = raw[start : start + math.prod(graph.values[owner].shape)]
         if owner not in arrays:
             inside = sorted((first, part) for part, (whole, first) in parts.joins.items() if parts.owner(whole) == owner)
             arrays[owner] = np.concatenate([value(part).reshape(-1) for _, part in inside])

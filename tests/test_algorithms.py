@@ -27,12 +27,14 @@ from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import UseAlgorithm
 from ansor_py.search import TuningOptions, tune
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.default_schedule import cycles_of_larger_weights, default_schedule
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
 from ansor_py.sketch_rules.space_options import SpaceOptions
 from ansor_py.target import Target
 from ansor_py.te.expr import Axis, equal
+from ansor_py.te.ops.registry import from_spec
 from ansor_py.te.tensor import Tensor
 from targets import executed_targets, structure_targets
 from te_interpreter import evaluate
@@ -197,6 +199,17 @@ def test_a_compiled_model_remembers_its_algorithms(tmp_path: Path) -> None:
     fast.save(tmp_path / "model.ansor")
     assert fast.algorithms
     assert ansor_py.load(tmp_path / "model.ansor").algorithms == fast.algorithms
+
+
+@pytest.mark.parametrize("target", structure_targets("cores=2"))
+def test_larger_weights_come_from_memory(target: Target) -> None:
+    """A deep layer of few pixels has fewer multiplications by Winograd's algorithm, and waits for four times the weights."""
+    few, many = (ComputeDAG.from_outputs(from_spec(f"conv2d:1,512,{n},{n},512,3,pad=1")) for n in (7, 28))
+    assert "winograd_4x4" not in default_schedule(few, target, 2, "fast").sketch.name
+    chosen = default_schedule(many, target, 2, "fast").sketch
+    assert "winograd" in chosen.name
+    assert cycles_of_larger_weights(chosen, target) > 0
+    assert cycles_of_larger_weights(default_schedule(many, target, 2, "exact").sketch, target) == 0
 
 
 def test_records_of_a_fast_search_need_fast_math_again() -> None:

@@ -32,7 +32,7 @@ from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
 from ansor_py.search.command_line.workloads import ModelWorkload
 from ansor_py.search.loop.results import TuningResult
-from ansor_py.search.loop.retiming import IN_PLACE_MARGIN, IN_PLACE_PROGRAMS, in_place_contenders
+from ansor_py.search.loop.retiming import ALGORITHM_MARGIN, IN_PLACE_MARGIN, IN_PLACE_PROGRAMS, in_place_contenders
 from ansor_py.search.loop.run_directory import RunDirectory
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
@@ -149,6 +149,16 @@ def test_contenders_are_the_best_few_the_default_schedule_and_the_earlier_choice
     again = msgspec.structs.replace(near[1], result=MeasureResult((0.5, 0.6, 0.7)))
     assert in_place_contenders(again, [default, *near], [again])[0] is again
     assert in_place_contenders(default, [record(4, 9.5, step=0), default], []) == (default,)
+
+
+def test_the_best_program_of_every_algorithm_is_a_contender() -> None:
+    def by(algorithm: str, trial: int, cost: float) -> Record:
+        return msgspec.structs.replace(record(trial, cost), steps=(["use_algorithm", "C", algorithm], [trial]))
+
+    fast = [by("winograd", number, 1 + number / 100) for number in range(IN_PLACE_PROGRAMS + 2)]
+    slow = [record(10, 2 * IN_PLACE_MARGIN), record(11, 2 * IN_PLACE_MARGIN + 1)]
+    hopeless = by("direct", 12, ALGORITHM_MARGIN * 1.01)
+    assert in_place_contenders(fast[0], [*fast, *slow, hopeless], []) == (*fast[:IN_PLACE_PROGRAMS], slow[0])
 
 
 def test_an_interrupted_search_has_no_contenders() -> None:

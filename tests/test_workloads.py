@@ -17,6 +17,7 @@ NAMES = (
     "gmm_512 gmm_1024 gmm_bert bmm c1d c2d_56 c2d_14 c2d_s2 c2d_1x1 c3d dep_112 dil grp t2d cap nrm softmax layernorm tbg "
     "conv_bn_relu matmul_softmax gmm_prime"
 ).split()
+ATTENTION = ["attention_128", "attention_512", "attention_4096"]
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def _siblings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "experiments"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *ATTENTION[:2]])
 def test_both_forms_agree_with_the_reference(name: str) -> None:
     from workloads import workload
 
@@ -61,9 +62,10 @@ def test_work_is_what_the_definition_needs(name: str, flops: int, moved: int) ->
 
 
 def test_the_suite_has_every_workload_once_and_distinct() -> None:
-    from workloads import WORKLOADS, workload
+    from workloads import SUITE, WORKLOADS, workload
 
-    assert list(WORKLOADS) == NAMES
-    assert len({ComputeDAG.from_outputs(workload(name).tensor()).workload_key for name in NAMES}) == len(NAMES)
+    assert list(SUITE) == NAMES
+    assert list(WORKLOADS) == NAMES + ATTENTION
+    assert len({ComputeDAG.from_outputs(workload(name).tensor()).workload_key for name in WORKLOADS}) == len(WORKLOADS)
     with pytest.raises(OptionError, match="no workload 'gmm_2048'; known are gmm_512"):
         workload("gmm_2048")

@@ -17,6 +17,7 @@ from functools import cached_property
 from ansor_py.graph.fusion import Group
 from ansor_py.graph.ir import Graph, OperatorNode, Value
 from ansor_py.graph.joined_values import with_joins
+from ansor_py.graph.sliced_values import with_slices
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.merge_axes import merge_axes
 from ansor_py.te.tensor import Tensor, placeholder
@@ -63,13 +64,15 @@ class TaskUnit:
 class Partition:
     """A graph cut into kernels: `subgraphs` in order of execution; `views` maps a value to the one whose bytes it is.
 
-    `joins` has the values that lie inside of another one, with the byte where they begin (`joined_values.py`).
+    Values that lie inside of another one, with the byte where they begin: `joins` those that are computed there
+    (`joined_values.py`), `slices` those that are read there (`sliced_values.py`).
     """
 
     graph: Graph
     subgraphs: tuple[Subgraph, ...]
     views: Mapping[str, str]
     joins: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    slices: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     @cached_property
     def tasks(self) -> tuple[TaskUnit, ...]:
@@ -92,17 +95,17 @@ class Partition:
     def place(self, value: str) -> tuple[str, int]:
         """The value that has a buffer of its own in which `value` lies, and its first byte there."""
         owner, offset = self.owner(value), 0
-        while owner in self.joins:
-            whole, first = self.joins[owner]
+        while owner in self.joins or owner in self.slices:
+            whole, first = self.joins.get(owner) or self.slices[owner]
             owner, offset = self.owner(whole), offset + first
         return owner, offset
 
 
 def partition(graph: Graph, groups: Sequence[Group]) -> Partition:
-    """A subgraph for each group that computes something; views become aliases, as do concatenations that need no copy."""
+    """A subgraph for each group that computes something; views are aliases, as are slices and concatenations without a copy."""
     views = {group.output: group.nodes[0].inputs[0] for group in groups if group.is_view}
     subgraphs = tuple(_subgraph(graph, group) for group in groups if not group.is_view)
-    return with_joins(Partition(graph, subgraphs, views))
+    return with_joins(with_slices(Partition(graph, subgraphs, views)))
 
 
 def _subgraph(graph: Graph, group: Group) -> Subgraph:

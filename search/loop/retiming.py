@@ -25,6 +25,8 @@ PASSES = 3
 # So many programs of a task, at most this much slower alone than the best, are timed inside the network.
 IN_PLACE_PROGRAMS = 3
 IN_PLACE_MARGIN = 1.25
+# Of each other algorithm the best program, too: one with smaller weights may win where these come from memory.
+ALGORITHM_MARGIN = 3.0
 
 
 def contenders_of(records: Sequence[Record]) -> list[Record]:
@@ -40,8 +42,9 @@ def contenders_of(records: Sequence[Record]) -> list[Record]:
 
 
 def in_place_contenders(best: Record, records: Sequence[Record], retimed: Sequence[Record]) -> tuple[Record, ...]:
-    """The programs worth timing inside a network: the best first, the next few by cost, the default schedule, and what the
-    network chose before; equal programs once, with the costs of the re-timing where there are such.
+    """The programs worth timing inside a network: the best first, the next few by cost, the best by other algorithms, the
+    default schedule, and what the network chose before; equal programs once, with the costs of the re-timing where there are
+    such.
 
     `best` and `retimed` are what the re-timing gave.
     """
@@ -49,13 +52,16 @@ def in_place_contenders(best: Record, records: Sequence[Record], retimed: Sequen
     valid = [again.get(record.trial, record) for record in records if record.valid]
     valid.sort(key=lambda record: (record.trial != best.trial, record.cost))
     distinct: dict[str, Record] = {}
+    algorithms: set[tuple[str, ...]] = set()
     searched = 0
     for record in valid:
         place, steps = record.result.in_place, json.dumps(record.steps)
         fast = searched < IN_PLACE_PROGRAMS and record.cost <= IN_PLACE_MARGIN * best.cost
-        if record.is_default or (steps not in distinct and (fast or (place is not None and place.chosen))):
+        other = record.algorithms not in algorithms and record.cost <= ALGORITHM_MARGIN * best.cost and not fast
+        if record.is_default or (steps not in distinct and (fast or other or (place is not None and place.chosen))):
             distinct[steps] = record
-            searched += not record.is_default
+            searched += fast and not record.is_default
+        algorithms.add(record.algorithms)
     return tuple(distinct.values())
 
 

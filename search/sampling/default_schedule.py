@@ -19,7 +19,7 @@ from ansor_py.lower.bounds import bounded, infer_bounds
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Genes, Population, Sketch
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import Step
+from ansor_py.schedule.steps import Step, UseAlgorithm
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
@@ -60,9 +60,10 @@ def default_schedule(dag: ComputeDAG, target: Target, threads: int, math: str = 
     for sketch in [] if is_empty else generate_sketches(dag, machine, DEFAULT_RULES, offered):
         space = Space(sketch, machine, OPTIONS)
         rows = candidate_rows(space)
-        found += [(cycles, space, row) for cycles, row in zip(scored(space, rows), rows, strict=True)]
+        more = cycles_of_larger_weights(sketch, machine)
+        found += [(cycles + more, space, row) for cycles, row in zip(scored(space, rows), rows, strict=True)]
     found.sort(key=lambda item: item[0])
-    found = [improved(*item) for item in found[:DESCENTS]]
+    found = [improved(*item, cycles_of_larger_weights(item[1].sketch, machine)) for item in found[:DESCENTS]]
     if not found:
         return DefaultSchedule(Sketch("untransformed", dag, (), ()), ())
     _, space, row = min(found, key=lambda item: item[0])
@@ -79,8 +80,27 @@ def scored(space: Space, rows: Genes) -> list[float]:
     return estimated_cycles(Population(space.sketch, rows), space.target).tolist() if len(rows) else []
 
 
-def improved(cycles: float, space: Space, row: Genes) -> tuple[float, Space, Genes]:
-    """Steepest descent: in every round the best of the rows that differ in one gene, as long as there is a better one."""
+def cycles_of_larger_weights(sketch: Sketch, target: Target) -> float:
+    """Cycles in which the bytes arrive by which an algorithm's weights exceed the definition's.
+
+    In a network the layers between two calls push weights out of the caches, so that they come from memory every time. The
+    programs of one algorithm all read the same weights; between algorithms this decides where layers are small and deep.
+    """
+    if not any(isinstance(step, UseAlgorithm) for step in sketch.steps):
+        return 0.0
+    state = next(template for template in sketch.templates if template is not None)
+    running = [stage for stage in state.stages if stage.name not in state.prepacked]
+    reads = {read.tensor.name: read.tensor for stage in running for read in state.reads(stage.name)}
+    kept = sum(tensor.bytes for name, tensor in reads.items() if tensor.is_constant or name in state.prepacked)
+    defined = sum(tensor.bytes for tensor in sketch.dag.inputs if tensor.is_constant)
+    return max(kept - defined, 0) / (target.core.memory_bytes * target.cores)
+
+
+def improved(cycles: float, space: Space, row: Genes, more: float = 0.0) -> tuple[float, Space, Genes]:
+    """Steepest descent: in every round the best of the rows that differ in one gene, as long as there is a better one.
+
+    `more` are cycles that are added to the roofline's.
+    """
     rng = np.random.default_rng(0)
     columns = np.repeat(np.arange(len(row)), space.sketch.sizes)
     choices = np.arange(len(columns)) - np.searchsorted(columns, columns)
@@ -90,7 +110,7 @@ def improved(cycles: float, space: Space, row: Genes) -> tuple[float, Space, Gen
         rows[np.arange(len(others)), columns[others]] = choices[others]
         rows = repair(space, rows, rng)
         population = bounded(Population(space.sketch, rows[plausible(space, rows)]))
-        found = np.where(within_bounds(space, population), estimated_cycles(population, space.target), np.inf)
+        found = np.where(within_bounds(space, population), estimated_cycles(population, space.target) + more, np.inf)
         if not len(found) or found.min() >= cycles:
             break
         row, cycles = population.genes[found.argmin()], float(found.min())

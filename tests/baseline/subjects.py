@@ -15,11 +15,11 @@ from ansor_py.schedule.dag import ComputeDAG
 sys.path.extend(str(Path(__file__).resolve().parents[2] / folder) for folder in ("tests", "experiments"))
 
 from targets import four_targets
-from workloads import WORKLOADS, workload
+from workloads import SUITE, workload
 
 # Two threads, so that parallel loops are in the baseline too.
 TARGETS = four_targets("cores=2")
-NAMES = tuple(WORKLOADS)
+NAMES = (*SUITE, "attention_128")
 
 
 @functools.cache
