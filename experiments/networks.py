@@ -5,7 +5,7 @@
     ansor_py.compile(item.model).run(item.feed)
     network_names()      # those that need no download: built here, and the light models of the onnx wheel
 
-Four are built here as PyTorch exports them (convolutions beside batch normalisations, attention of products), with weights
+Some are built here as PyTorch exports them (convolutions beside batch normalisations, attention of products), with weights
 scaled so that activations keep their size and outputs tell right from wrong. The light models (`light_models.py`) and the
 trained ones that ship inside Python packages (`real_models.py`) are given another batch where they can be. A sibling module of
 the scripts in this folder.
@@ -329,7 +329,71 @@ def bert_base(net: Builder, batch: int) -> str:
         merged = net.add("Reshape", net.add("Transpose", mixed, perm=[0, 2, 1, 3]), np.array([batch, tokens, hidden]))
         x = norm(net.add("Add", net.linear(merged, hidden, hidden), x))
         wide = net.linear(x, hidden, 4 * hidden)
-        gate = net.add("Add", net.add("Erf", net.add("Div", wide, np.float32(sqrt(2)))), np.float32(1))
-        gelu = net.add("Mul", net.add("Mul", wide, gate), np.float32(0.5))
-        x = norm(net.add("Add", net.linear(gelu, 4 * hidden, hidden), x))
+        x = norm(net.add("Add", net.linear(_gelu(net, wide), 4 * hidden, hidden), x))
     return x
+
+
+@builder
+def vit_b_block(net: Builder, batch: int) -> str:
+    """One layer of ViT-B/16 for images of 224 x 224, 197 tokens (Dosovitskiy et al. 2021): one product for queries, keys and
+    values, which are parts of its result."""
+    tokens, hidden, heads = 197, 768, 12
+    x = net.input("input", Feed((batch, tokens, hidden), normal))
+    joined = net.linear(_layer_norm(net, x, hidden), hidden, 3 * hidden)
+    parted = net.add("Reshape", joined, np.array([batch, tokens, 3, heads, hidden // heads]))
+    ordered = net.add("Transpose", parted, perm=[2, 0, 3, 1, 4])
+    query, key, value = (net.add("Gather", ordered, np.int64(place), axis=0) for place in range(3))
+    scaled = net.add("Mul", query, np.float32(1 / sqrt(hidden // heads)))
+    scores = net.add("MatMul", scaled, net.add("Transpose", key, perm=[0, 1, 3, 2]))
+    mixed = net.add("MatMul", net.add("Softmax", scores, axis=-1), value)
+    return _transformer_tail(net, x, mixed, (batch, tokens, hidden), lambda wide: _gelu(net, wide))
+
+
+@builder
+def gpt2_block(net: Builder, batch: int) -> str:
+    """One layer of GPT-2 for 128 tokens (Radford et al. 2019): each token sees those before it."""
+    tokens, hidden, heads = 128, 768, 12
+    x = net.input("input", Feed((batch, tokens, hidden), normal))
+    flat = net.add("Reshape", _layer_norm(net, x, hidden), np.array([-1, hidden]))
+    joined = net.add("Gemm", flat, net.weight(hidden, 3 * hidden, fan_in=hidden), net.near(0.0, 3 * hidden))
+    shaped = net.add("Reshape", joined, np.array([batch, tokens, 3 * hidden]))
+
+    def part(number: int, order: Sequence[int]) -> str:
+        bounds = (np.array([number * hidden]), np.array([(number + 1) * hidden]))
+        taken = net.add("Slice", shaped, *bounds, np.array([2]))
+        parted = net.add("Reshape", taken, np.array([batch, tokens, heads, hidden // heads]))
+        return net.add("Transpose", parted, perm=list(order))
+
+    scores = net.add("MatMul", part(0, (0, 2, 1, 3)), part(1, (0, 2, 3, 1)))
+    seen = np.tril(np.ones((1, 1, tokens, tokens), dtype=bool))
+    scaled = net.add("Div", scores, np.float32(sqrt(hidden // heads)))
+    masked = net.add("Where", seen, scaled, np.finfo(np.float32).min)
+    mixed = net.add("MatMul", net.add("Softmax", masked, axis=-1), part(2, (0, 2, 1, 3)))
+
+    def smooth(wide: str) -> str:
+        """GELU by a hyperbolic tangent."""
+        cubic = net.add("Mul", net.add("Pow", wide, np.float32(3)), np.float32(0.044715))
+        inner = net.add("Mul", net.add("Add", wide, cubic), np.float32(sqrt(2 / np.pi)))
+        gate = net.add("Add", net.add("Tanh", inner), np.float32(1))
+        return net.add("Mul", net.add("Mul", wide, np.float32(0.5)), gate)
+
+    return _transformer_tail(net, x, mixed, (batch, tokens, hidden), smooth)
+
+
+def _layer_norm(net: Builder, x: str, hidden: int) -> str:
+    return net.add("LayerNormalization", x, net.near(1.0, hidden), net.near(0.0, hidden), axis=-1, epsilon=1e-5)
+
+
+def _gelu(net: Builder, wide: str) -> str:
+    gate = net.add("Add", net.add("Erf", net.add("Div", wide, np.float32(sqrt(2)))), np.float32(1))
+    return net.add("Mul", net.add("Mul", wide, gate), np.float32(0.5))
+
+
+def _transformer_tail(net: Builder, x: str, mixed: str, shape: Shape, activation: Callable[[str], str]) -> str:
+    """What follows attention in a layer that normalises first: heads joined and projected, then two products with an
+    activation between, each sum added to what it began with."""
+    hidden = shape[-1]
+    joined = net.add("Reshape", net.add("Transpose", mixed, perm=[0, 2, 1, 3]), np.array(shape))
+    x = net.add("Add", x, net.linear(joined, hidden, hidden))
+    wide = net.linear(_layer_norm(net, x, hidden), hidden, 4 * hidden)
+    return net.add("Add", x, net.linear(activation(wide), 4 * hidden, hidden))

@@ -23,10 +23,9 @@ from onnx.backend.base import Backend, BackendRep, Device, DeviceType
 from ansor_py.errors import AnsorError, FeedError, StaticInputError
 from ansor_py.graph.compilation import compile_partition
 from ansor_py.graph.compiled import CompiledModel
-from ansor_py.graph.fusion import fuse
 from ansor_py.graph.ir import Graph
+from ansor_py.graph.model_tasks import partition_graph
 from ansor_py.graph.onnx_import import import_model
-from ansor_py.graph.partition import partition
 from ansor_py.graph.passes import run_passes
 
 # Compiled variants of a model (shapes, values of inputs known at compile time) that are kept.
@@ -65,8 +64,7 @@ class AnsorRep(BackendRep):  # type: ignore[misc,unused-ignore]
         if key not in self._variants:
             graph = self._graph(feed)
             key = self._key(feed)  # importing may have found inputs whose values matter
-            parts = partition(graph, fuse(graph))
-            self._variants[key] = compile_partition(parts, threads=1, workers=0)
+            self._variants[key] = compile_partition(partition_graph(graph), threads=1, workers=0)
         self._variants.move_to_end(key)
         while len(self._variants) > KEPT_VARIANTS:
             self._variants.popitem(last=False)

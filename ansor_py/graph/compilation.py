@@ -8,7 +8,8 @@ tasks = extract_tasks("m.onnx", Target.detect())
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ansor_py.codegen.llvm import compile_module
@@ -18,6 +19,7 @@ from ansor_py.graph.compiled import CompiledModel
 from ansor_py.graph.execution_order import execution_order
 from ansor_py.graph.model_tasks import Model, partition_model, target_of
 from ansor_py.graph.partition import Partition, Subgraph
+from ansor_py.graph.partition_choice import choices_by_records, choices_by_roofline, distinct_choices, wide_keys
 from ansor_py.graph.planning import least_memory, make_plan, pack_weights
 from ansor_py.graph.run_function import run_function_ir
 from ansor_py.graph.schedule_choice import BuiltSchedules, Records, build_schedules, records_of_tasks
@@ -26,6 +28,9 @@ from ansor_py.target import Target
 
 if TYPE_CHECKING:
     from ansor_py.graph.input_shapes import Shapes
+    from ansor_py.graph.partition import TaskUnit
+    from ansor_py.graph.plan import FusionChoice
+    from ansor_py.measure.records import Record
 
 
 def compile(
@@ -36,6 +41,7 @@ def compile(
     shapes: Shapes | None = None,
     *,
     fallback: bool = True,
+    fusion: str = "wide",
     math: str = "exact",
     allow_untuned: bool = False,
     workers: int | None = None,
@@ -48,13 +54,15 @@ def compile(
     run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With `fallback`, nodes that cannot be compiled
     run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them); without it they are an error. With `math`
     "fast", schedules may use algorithms with larger rounding errors (`CompiledModel.algorithms` lists those that are used),
-    such as Winograd's; with "exact", records that do are an error. Operators
-    with a library kernel (`CompiledModel.library_nodes`) are always accepted. What is wrong with the file but had no
-    consequences is in `CompiledModel.notes`. `workers` is the number of compiling child processes (default: one a core; 0:
-    compile in this process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled,
-    RecordError for records of another target, number of threads or model, TargetError for a nonsensical target.
+    such as Winograd's; with "exact", records that do are an error. With `fusion` "wide", one kernel takes the place of
+    several where rows stay together, such as attention's, and measured seconds in the records, or else the roofline, say that
+    it is faster (`CompiledModel.choices`); with "narrow" never. Operators with a library kernel
+    (`CompiledModel.library_nodes`) are always accepted. What is wrong with the file but had no consequences is in
+    `CompiledModel.notes`. `workers` is the number of compiling child processes (default: one a core; 0: compile in this
+    process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled, RecordError for records of
+    another target, number of threads or model, TargetError for a nonsensical target, OptionError for an unknown kind of fusion.
     """
-    parts = partition_model(model, shapes, fallback=fallback)
+    parts = partition_model(model, shapes, fallback=fallback, fusion=fusion)
     return compile_partition(
         parts, records, threads, target, math=math, allow_untuned=allow_untuned, workers=workers, progress=progress
     )
@@ -80,22 +88,43 @@ def compile_partition(
     tell = progress or (lambda text: None)
     for note in parts.graph.notes:
         tell(f"note: {note}")
-    require_memory(least_memory(parts), f"model '{parts.graph.name}'")
-    known = records_of_tasks(records, parts.tasks, machine, used, allow_untuned, math)
-    compiled = link_partition(parts, build_schedules(parts.tasks, known, machine, used, workers, tell, math), machine, used)
+    wide = parts.decided(choice.key for choice in parts.choices)  # which needs the least
+    require_memory(least_memory(wide), f"model '{parts.graph.name}'")
+
+    def needed(found: Mapping[str, Sequence[Record]]) -> Sequence[TaskUnit]:
+        return parts.decided(wide_keys(choices_by_records(parts, found))).tasks
+
+    known = records_of_tasks(records, parts.all_tasks, machine, used, allow_untuned, math, needed)
+    choices = choices_by_records(parts, known)
+    parts = parts.decided(wide_keys(choices))
+    undecided = [key for key in distinct_choices(parts) if key not in choices]
+    wanted = {*(unit.workload_key for unit in parts.tasks), *undecided}
+    units = [unit for unit in parts.all_tasks if unit.workload_key in wanted]
+    built = build_schedules(units, known, machine, used, workers, tell, math, undecided)
+    choices |= choices_by_roofline(parts, built[0], undecided)
+    compiled = link_partition(parts, built, machine, used, choices)
     if compiled.fallback_nodes:
         listed = ", ".join(str(node) for node in compiled.fallback_nodes)
         tell(f"not compiled, but run by ONNX's reference evaluator: {listed}")
     return compiled
 
 
-def link_partition(parts: Partition, built: BuiltSchedules, target: Target, threads: int) -> CompiledModel:
-    """The compiled model of a partition and one kernel for each of its tasks, as `build_schedules` makes them.
+def link_partition(
+    parts: Partition,
+    built: BuiltSchedules,
+    target: Target,
+    threads: int,
+    choices: Mapping[str, FusionChoice] = MappingProxyType({}),
+) -> CompiledModel:
+    """The compiled model of a partition, decided by `choices` if there are any, and one kernel for each of its tasks, as
+    `build_schedules` makes them.
 
     Raises SizeError for one that needs more memory than there is.
     """
-    kernels, schedules = built
-    planned = make_plan(parts, kernels, target, threads, schedules)
+    parts = parts.decided(wide_keys(choices)) if choices else parts
+    keys = [unit.workload_key for unit in parts.tasks]
+    kernels, schedules = {key: built[0][key] for key in keys}, {key: built[1][key] for key in keys}
+    planned = make_plan(parts, kernels, target, threads, schedules, tuple(choices.values()))
     require_memory(planned.plan.memory, f"model '{parts.graph.name}'")
     objects = {kernel.symbol: kernel.object_code for kernel in kernels.values()}
     objects["run"] = compile_module(run_function_ir(planned.plan), target).code

@@ -35,7 +35,7 @@ from ansor_py.codegen.timing import AbortFlag, time_kernel
 from ansor_py.errors import AnsorError, FeedError
 from ansor_py.graph.fallback_run import FallbackRunner
 from ansor_py.graph.model_archive import Archive, check_cpu, read_archive, write_archive
-from ansor_py.graph.plan import Fallback, FallbackNode, Location, Plan, Port
+from ansor_py.graph.plan import Fallback, FallbackNode, FusionChoice, Location, Plan, Port
 from ansor_py.graph.profiling import Profile, profile_of, rates_of
 from ansor_py.graph.run_arrays import RunArrays
 from ansor_py.graph.run_function import KERNEL_SYMBOL, entry_points
@@ -120,6 +120,11 @@ class CompiledModel:
     def algorithms(self) -> dict[str, tuple[str, ...]]:
         """By the name of the task the algorithms that its kernel uses in place of what its operators say; see `math`."""
         return {self.plan.work[symbol].task: names for symbol, names in self.plan.algorithms.items()}
+
+    @property
+    def choices(self) -> tuple[FusionChoice, ...]:
+        """Where one kernel could do the work of several, and which of them do it."""
+        return self.plan.choices
 
     @cached_property
     def target(self) -> Target:

@@ -12,20 +12,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from math import inf
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Union
 
+from ansor_py.codegen.kernel import CompiledKernel, build_kernel
 from ansor_py.errors import MeasureError
 from ansor_py.measure.build import BuildJob, BuildReply, perform_build
 from ansor_py.measure.process import ProcessWorker
 from ansor_py.measure.run import RunSettings
 from ansor_py.measure.workers import Died, Ready
+from ansor_py.target.cores import NOMINAL_HERTZ
 
 if TYPE_CHECKING:
-    from ansor_py.codegen.kernel import CompiledKernel
     from ansor_py.schedule.dag import ComputeDAG
     from ansor_py.schedule.steps import Step
     from ansor_py.target import Target
@@ -47,13 +49,18 @@ class BuildRequest:
     steps: tuple[Step, ...] | None
 
 
-BuildResult = Union["CompiledKernel", str]
+BuildResult = Union[CompiledKernel, str]
+
+
+@dataclass(frozen=True)
+class DefaultKernel(CompiledKernel):
+    """A kernel of a default schedule, with the seconds that the roofline expects of a call."""
+
+    predicted_seconds: float = inf
 
 
 def build_named(symbol: str, dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> CompiledKernel:
     """Lower and compile one program under a symbol; runs in a worker."""
-    from ansor_py.codegen.kernel import build_kernel
-
     return build_kernel(dag, steps, target, threads, symbol=symbol)
 
 
@@ -61,12 +68,15 @@ def build_default(
     symbol: str, dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int, math: str = "exact"
 ) -> CompiledKernel:
     """The same with the default schedule in the place of `steps`."""
-    from ansor_py.search.sampling.default_schedule import default_steps
+    from ansor_py.search.sampling.default_schedule import default_schedule
 
-    return build_named(symbol, dag, default_steps(dag, target, threads, math), target, threads)
+    chosen = default_schedule(dag, target, threads, math)
+    kernel = build_named(symbol, dag, chosen.steps, target, threads)
+    parts = {item.name: getattr(kernel, item.name) for item in fields(kernel)}
+    return DefaultKernel(**parts, predicted_seconds=chosen.cycles / NOMINAL_HERTZ)
 
 
-NamedBuild = Callable[[str, "ComputeDAG", Sequence["Step"], "Target", int], "CompiledKernel"]
+NamedBuild = Callable[[str, "ComputeDAG", Sequence["Step"], "Target", int], CompiledKernel]
 
 
 class KernelBuilder(AbstractContextManager["KernelBuilder"]):

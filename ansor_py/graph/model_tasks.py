@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeAlias, Union
 
+from ansor_py.errors import OptionError
 from ansor_py.graph.fusion import fuse
 from ansor_py.graph.partition import Partition, partition
+from ansor_py.graph.row_fusion import with_row_choices
 from ansor_py.schedule.task import Task
 from ansor_py.target import Target
 
@@ -18,20 +20,37 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from ansor_py.graph.input_shapes import Shapes
+    from ansor_py.graph.ir import Graph
 
 Model: TypeAlias = "Union[str, os.PathLike[str], bytes, ModelProto]"
+# Whether kernels over rows are offered beside the narrower ones that they could replace.
+FUSIONS = ("wide", "narrow")
 
 
-def partition_model(model: Model, shapes: Shapes | None = None, *, fallback: bool = True) -> Partition:
+def partition_model(model: Model, shapes: Shapes | None = None, *, fallback: bool = True, fusion: str = "wide") -> Partition:
     """The model's kernels and tasks: import, passes, fusion, partition. Raises ModelError.
 
-    `fallback`: nodes that cannot be compiled are left to ONNX's reference evaluator, instead of being an error.
+    `fallback`: nodes that cannot be compiled are left to ONNX's reference evaluator, instead of being an error. `fusion`: with
+    "wide" the partition is open to choices (`Partition.choices`), with "narrow" there are none.
     """
+    check_fusion(fusion)
     from ansor_py.graph.onnx_import import import_model
     from ansor_py.graph.passes import run_passes
 
     graph = run_passes(import_model(model, shapes, fallback=fallback))
-    return partition(graph, fuse(graph))
+    return partition_graph(graph, fusion)
+
+
+def partition_graph(graph: Graph, fusion: str = "wide") -> Partition:
+    """The same for a graph after the passes."""
+    narrow = partition(graph, fuse(graph))
+    return with_row_choices(narrow) if fusion == "wide" else narrow
+
+
+def check_fusion(fusion: str) -> None:
+    """Raise OptionError for what is no kind of fusion."""
+    if fusion not in FUSIONS:
+        raise OptionError(f"fusion is '{fusion}'; it must be {' or '.join(FUSIONS)}")
 
 
 def extract_tasks(model: Model | Partition, target: Target | str | None = None, shapes: Shapes | None = None) -> list[Task]:

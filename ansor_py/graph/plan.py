@@ -65,6 +65,36 @@ class Work:
 
 
 @dataclass(frozen=True)
+class FusionChoice:
+    """What was decided between one kernel and several that compute the same: `task` is the one's name, `parts` the others'.
+
+    `occurrences` is how often the model has it and `wide` whether it took the one. The seconds are those of one occurrence,
+    None for what is not known; `by` says from where: "roofline" predicted them, "records" hold what kernels took alone, and
+    "in place" is inside the model.
+    """
+
+    task: str
+    parts: tuple[str, ...]
+    occurrences: int
+    wide: bool
+    wide_seconds: float | None
+    narrow_seconds: float | None
+    by: str
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as long what was not taken takes."""
+        if not self.wide_seconds or not self.narrow_seconds:
+            return None
+        return self.narrow_seconds / self.wide_seconds if self.wide else self.wide_seconds / self.narrow_seconds
+
+    def __str__(self) -> str:
+        taken, other = ("one kernel", "several") if self.wide else ("several kernels", "one")
+        words = f"{self.task}: {taken} instead of {other}"
+        return f"{words}, {self.ratio:.2f} times as fast by {self.by}" if self.ratio else f"{words}, by {self.by}"
+
+
+@dataclass(frozen=True)
 class Copy:
     """Bytes of an input, a constant or another output that an output repeats; done after all calls."""
 
@@ -140,7 +170,8 @@ class Plan:
 
     `live_bytes` is the largest sum of intermediates that are alive at once, below which no arena can be. `schedules` says for
     each kernel where its schedule comes from: "default", or the trial of a record; `work` says what it does. `fallback` is None
-    for a model that is compiled completely. `notes` are remarks on the model file. `algorithms` are those that kernels use.
+    for a model that is compiled completely. `notes` are remarks on the model file. `algorithms` are those that kernels use,
+    `choices` what was decided between wider and narrower kernels.
     """
 
     name: str
@@ -159,6 +190,7 @@ class Plan:
     fallback: Fallback | None = None
     notes: tuple[str, ...] = ()
     algorithms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    choices: tuple[FusionChoice, ...] = ()
 
     @property
     def memory(self) -> dict[str, int]:
@@ -190,6 +222,8 @@ class Plan:
             fields["fallback"] = _fallback(data.get("fallback"))
             fields["notes"] = tuple(data.get("notes", ()))
             fields["algorithms"] = {symbol: tuple(names) for symbol, names in data.get("algorithms", {}).items()}
+            choices = ({**item, "parts": tuple(item["parts"])} for item in data.get("choices", ()))
+            fields["choices"] = tuple(FusionChoice(**item) for item in choices)
             return Plan(**fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"the plan of the compiled model is not one of this version: {error}") from error

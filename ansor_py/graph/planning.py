@@ -19,7 +19,7 @@ from ansor_py.graph.execution_order import execution_order, reads, writes
 from ansor_py.graph.ir import Graph
 from ansor_py.graph.memory import Buffer, largest_live_set, plan_memory
 from ansor_py.graph.partition import Partition, Subgraph
-from ansor_py.graph.plan import Call, Copy, Fallback, FallbackNode, Location, Plan, Port, Slot, Work
+from ansor_py.graph.plan import Call, Copy, Fallback, FallbackNode, FusionChoice, Location, Plan, Port, Slot, Work
 
 if TYPE_CHECKING:
     from ansor_py.codegen.kernel import CompiledKernel
@@ -80,9 +80,14 @@ def least_memory(parts: Partition) -> dict[str, int]:
 
 
 def make_plan(
-    parts: Partition, kernels: Mapping[str, CompiledKernel], target: Target, threads: int, schedules: Mapping[str, str]
+    parts: Partition,
+    kernels: Mapping[str, CompiledKernel],
+    target: Target,
+    threads: int,
+    schedules: Mapping[str, str],
+    choices: tuple[FusionChoice, ...] = (),
 ) -> PlannedModel:
-    """The plan of a partitioned graph; `kernels` and `schedules` are by workload key."""
+    """The plan of a partitioned graph; `kernels` and `schedules` are by workload key. `choices` are noted in it."""
     graph = parts.graph
     memory = plan_memory(lifetimes(parts))
     places: dict[str, Location] = {name: Location("arena", offset) for name, offset in memory.offsets.items()}
@@ -133,6 +138,7 @@ def make_plan(
         fallback=_plan_fallback(parts, places),
         algorithms={kernel.symbol: kernel.algorithms for kernel in kernels.values() if kernel.algorithms},
         notes=graph.notes,
+        choices=choices,
     )
     return PlannedModel(plan, weight_offsets, prepacked)
 

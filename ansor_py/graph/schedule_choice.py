@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
@@ -39,8 +39,11 @@ def records_of_tasks(
     threads: int,
     allow_untuned: bool = False,
     math: str = "exact",
+    needed: Callable[[Mapping[str, Sequence[Record]]], Sequence[TaskUnit]] | None = None,
 ) -> dict[str, list[Record]]:
     """The valid and credible records of each task on this target with so many threads, best first, by workload key.
+
+    `needed` says of what was found which of the tasks should have some; by default all.
 
     What is left out for a reason that the user may not expect is an `AnsorWarning`. Raises RecordError when records are given
     and none is for this machine, or (unless `allow_untuned`) for any of the tasks, and where some use algorithms that `math`
@@ -67,6 +70,7 @@ def records_of_tasks(
     _require_admitted(known, where, math)
     if allow_untuned:
         return known
+    units = units if needed is None else needed(known)
     if units and not known:
         names = sorted({record.task or record.workload_key for record in fitting})
         of = f"its {len(fitting)} records are of {', '.join(names[:3])}" if names else "it holds no records"
@@ -103,12 +107,13 @@ def build_schedules(
     workers: int | None = None,
     tell: Callable[[str], None] = lambda text: None,
     math: str = "exact",
+    optional: Collection[str] = (),
 ) -> tuple[dict[str, CompiledKernel], dict[str, str]]:
     """Kernels and the origins of their schedules, by workload key.
 
     A recorded program that cannot be built any more gives way to the next best one, and after a few to the default schedule,
     with an `AnsorWarning`. `math` says which algorithms default schedules may use. Raises CodegenError, naming the task, when
-    that fails too.
+    that fails too, unless its key is among the `optional` ones, of which there is no kernel then.
     """
     kernels: dict[str, CompiledKernel] = {}
     origins: dict[str, str] = {}
@@ -123,6 +128,8 @@ def build_schedules(
                     kernels[choice.unit.workload_key] = result
                     origins[choice.unit.workload_key] = choice.origin
                 elif choice.origin == DEFAULT_SCHEDULE:
+                    if choice.unit.workload_key in optional:
+                        continue
                     raise CodegenError(f"task '{choice.unit.name}' cannot be compiled with its default schedule: {result}")
                 else:
                     following = _choice(choice.unit, choice.others)

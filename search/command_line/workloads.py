@@ -126,7 +126,7 @@ class ModelWorkload(Workload):
         self._settings = settings
         with timer.phase("import"):
             try:
-                self.parts: Partition = partition_model(self.name, settings.shapes, fallback=settings.fallback)
+                self.parts: Partition = partition_model(self.name, settings.shapes, fallback=settings.fallback, fusion="narrow")
             except ModelError as error:  # of several models, which one
                 raise (error if self.name in str(error) else ModelError(f"{self.name}: {error}")) from error
             self.tasks = list(extract_tasks(self.parts, settings.target))

@@ -10,6 +10,7 @@ and candidate 0 of every search, so that tuning never makes a model slower. Noth
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
@@ -35,10 +36,11 @@ OPTIONS = SearchOptions()
 
 @dataclass(frozen=True, eq=False)
 class DefaultSchedule:
-    """One program of one sketch."""
+    """One program of one sketch, and the cycles that the roofline expects of it (infinite where it knows nothing)."""
 
     sketch: Sketch
     genes: tuple[int, ...]
+    cycles: float = inf
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -66,8 +68,8 @@ def default_schedule(dag: ComputeDAG, target: Target, threads: int, math: str = 
     found = [improved(*item, cycles_of_larger_weights(item[1].sketch, machine)) for item in found[:DESCENTS]]
     if not found:
         return DefaultSchedule(Sketch("untransformed", dag, (), ()), ())
-    _, space, row = min(found, key=lambda item: item[0])
-    return DefaultSchedule(space.sketch, tuple(map(int, row)))
+    cycles, space, row = min(found, key=lambda item: item[0])
+    return DefaultSchedule(space.sketch, tuple(map(int, row)), cycles)
 
 
 def default_steps(dag: ComputeDAG, target: Target, threads: int, math: str = "exact") -> tuple[Step, ...]:
