@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ansor_py.schedule.hole_kinds import FactorHole
-from ansor_py.schedule.state import Stage
+from ansor_py.schedule.state import Root, Stage
 from ansor_py.schedule.steps import Fuse, Reorder, Vectorize
 from ansor_py.sketch_rules.fusible import reuses_data
 from ansor_py.sketch_rules.notes import ComputedForCopy
@@ -56,6 +56,8 @@ class AddRfactor(Rule):
     def condition(self, sketch: PartialSketch, number: int) -> Verdict:
         stage = sketch.stage(number)
         if not stage.op.reduce_axes or not stage.is_unscheduled or sketch.note(stage.name, ComputedForCopy) is not None:
+            return "skip"
+        if not isinstance(stage.location, Root):  # the partial results would be computed outside, of what is inside
             return "skip"
         return "apply" if self.needs_rfactor(stage, sketch.target.cores, sketch.options) else "skip"
 
