@@ -29,6 +29,9 @@ import onnx
 from rich.console import Console
 
 from ansor_py.errors import AnsorError, ModelError, OptionError
+from ansor_py.graph import load
+from ansor_py.graph.model_tasks import FUSIONS
+from ansor_py.graph.plan import kernels_of
 from ansor_py.search.command_line.settings import free_folder
 from contenders import OURS, PEERS
 from light_models import Check, Checker, check_shipped, search, worst
@@ -48,7 +51,7 @@ def measure(item: Network, options: argparse.Namespace) -> Row:
     path = out / f"{title}.onnx"
     onnx.save(item.model, path)
     checker = Checker(item.model, item.feed, network(item.name).model if item.batch > 1 else None)
-    words = {"--target": target, "--seed": options.seed, "--math": options.math}
+    words = {"--target": target, "--seed": options.seed, "--math": options.math, "--fusion": options.fusion}
     began = time.monotonic()
     plain = _run(path, free_folder(out, f"{title}-untuned"), {**words, "--trials": 0})
     command_seconds = time.monotonic() - began
@@ -61,12 +64,13 @@ def measure(item: Network, options: argparse.Namespace) -> Row:
         tuned = _run(path, free_folder(out, f"{title}-tuned"), {**words, **more})
         records = tuned.path / "records.jsonl" if tuned.summary["trials"] else None  # the time may be over before any
         after = [*checker.check_saved(tuned.model), *checker.check_tasks(records, target, options.math)]
+    plan = load(plain.model).plan
     row = Row(
         network=item.name,
         batch=item.batch,
         nodes=len(item.model.graph.node),
-        tasks=len(plain.summary["tasks"]),
-        calls=sum(task["weight"] for task in plain.summary["tasks"]),
+        tasks=len(kernels_of(plan)),
+        calls=len(plan.calls),
         compile_seconds=round(sum(plain.summary["phases"][name] for name in ("import", "compile")), 2),
         command_seconds=round(command_seconds, 2),
         untuned_ms=(tuned or plain).summary["untuned_latency_ms"],
@@ -114,6 +118,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, metavar="M", help="end a search after so long [default: when trials are over]")
     add_target_option(parser)
     add_math_option(parser)
+    parser.add_argument("--fusion", choices=FUSIONS, default="wide", help="narrow: no kernel takes the place of several")
     parser.add_argument("--threads", type=_extent, help="threads of a kernel [default: the target's cores]")
     add_turn_options(parser, tuple(PEERS))
     parser.add_argument("--seed", type=count, default=0)
@@ -143,7 +148,7 @@ def _extent(text: str) -> int:
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What a row depends on, beside the network and its batch size."""
-    names = ("trials", "minutes", "seed", "runner", "peers", "rounds", "seconds", "busy", "math")
+    names = ("trials", "minutes", "seed", "runner", "peers", "rounds", "seconds", "busy", "math", "fusion")
     return {"target": str(options.target), **{name: getattr(options, name) for name in names}}
 
 
@@ -154,7 +159,7 @@ def measured_before(options: argparse.Namespace) -> list[Row]:
     asked = settings_of(options)
     try:
         found = json.loads(options.json.read_text())
-        settings = {"math": "exact", **found["settings"]}
+        settings = {"math": "exact", "fusion": "narrow", **found["settings"]}  # what there was before them
     except (ValueError, TypeError, KeyError) as error:
         raise OptionError(f"'{options.json}' is not a file of this study; name another file") from error
     if other := [f"{name} {settings.get(name)}" for name in asked if settings.get(name) != asked[name]]:

@@ -26,12 +26,13 @@ import onnx
 from rich.console import Console
 
 from ansor_py.errors import AnsorError
-from ansor_py.graph import compile_partition, extract_tasks, partition_model
+from ansor_py.graph import compile_partition, extract_tasks, network_of, partition_model
 from ansor_py.graph.reference import reference_outputs
 from ansor_py.measure.cores import available_cores
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import SearchOptions
+from ansor_py.search.scheduler.networks import total_seconds
 from ansor_py.sketch_rules.space_options import SpaceOptions
 from contenders import OURS, PEERS
 from machine import add_math_option, add_target_option, cpu_line
@@ -51,14 +52,15 @@ def measure(item: Workload, threads: int, options: argparse.Namespace) -> Row:
     parts = item.partition() if options.form == "te" else partition_model(model, fallback=False)
     space = SpaceOptions(math=options.math)
     tuning = TuningOptions(trials=options.trials, seed=options.seed, search=SearchOptions(space=space))
-    result = tune_tasks(extract_tasks(parts, target), tuning, "process")
+    result = tune_tasks(extract_tasks(parts, target), tuning, "process", networks=[network_of(parts)])
     if result.interrupted:
         raise KeyboardInterrupt
     row.trials, row.failed_trials, row.search_seconds = len(result.records), result.errors, round(result.search_seconds, 2)
-    row.kernels = len(parts.subgraphs)
-    if all(task.default_seconds is not None for task in result.tasks):
-        row.default_ms = 1e3 * sum(task.task.weight * (task.default_seconds or 0.0) for task in result.tasks)
+    assert result.networks is not None
+    untuned = total_seconds(result.networks, [task.default_seconds for task in result.tasks])
+    row.default_ms = None if untuned is None else 1e3 * untuned
     compiled = compile_partition(parts, result.best_records.values() or None, threads, target, math=options.math)
+    row.kernels = len(compiled.plan.calls)
     expected = reference_outputs(model, dict[str, Any](feed))[OUTPUT]
     with tempfile.TemporaryDirectory() as name:
         ours, theirs = Path(name) / "model.ansor", Path(name) / "model.onnx"

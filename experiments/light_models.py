@@ -123,7 +123,7 @@ class Checker:
     def __init__(self, model: ModelProto, feed: Mapping[str, Array] | None = None, single: ModelProto | None = None) -> None:
         self.feed = dict(feed) if feed is not None else random_feed(model)
         self.inner = before_softmax(model)
-        parts = partition_model(model if self.inner is None else with_output(model, self.inner))
+        parts = self._parts = partition_model(model if self.inner is None else with_output(model, self.inner))
         known = {output for node in model.graph.node for output in node.output}
         self.outputs = [info.name for info in model.graph.output]
         self.results = [subgraph.output for subgraph in parts.subgraphs if subgraph.output in known]
@@ -134,14 +134,20 @@ class Checker:
             self.expected = outputs_by_sample(single, self.feed, names)
             shapes = {name: parts.graph.values[name].shape for name in self.results}
             self.results = [name for name in self.results if self.expected[name].shape == shapes[name]]
-        outputs = {**parts.graph.outputs, **{value: value for value in self.results}}
-        self._parts = replace(parts, graph=replace(parts.graph, outputs=outputs))
 
     def check_tasks(self, records: Records | None, target: Target, math: str = "exact") -> list[Check]:
-        """What every kernel call computes, and the tensor before the softmax, under the best schedules of the records."""
-        found = compile_partition(self._parts, records, target.cores, target, math=math).run(self.feed)
-        names = dict.fromkeys([*self.results, *([self.inner] if self.inner is not None else [])])
-        return [compare(name, found[name], self.expected[name]) for name in names]
+        """What every kernel call computes, and the tensor before the softmax, under the best schedules of the records: those of
+        the narrow partition, and of the wide one if it has others."""
+        checks = []
+        for wide in (False, True) if self._parts.choices else (False,):
+            parts = self._parts.closed(choice.key for choice in self._parts.choices if wide)
+            computed = {subgraph.output for subgraph in parts.subgraphs}
+            results = [value for value in self.results if value in computed]
+            parts = replace(parts, graph=replace(parts.graph, outputs={**parts.graph.outputs, **{v: v for v in results}}))
+            found = compile_partition(parts, records, target.cores, target, math=math).run(self.feed)
+            names = dict.fromkeys([*results, *([self.inner] if self.inner is not None else [])])
+            checks += [compare(name, found[name], self.expected[name]) for name in names]
+        return checks
 
     def check_saved(self, path: Path) -> list[Check]:
         """The outputs of a saved model."""

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from ansor_py.search.options import SearchOptions
     from ansor_py.search.policies.policy import Policy, create_policy
     from ansor_py.search.sampling.candidates import Candidate
-    from ansor_py.search.scheduler.objectives import Network, Networks, register_objective
+    from ansor_py.search.scheduler.networks import Alternatives, Network, Networks
+    from ansor_py.search.scheduler.objectives import register_objective
     from ansor_py.search.scheduler.strategies import SchedulerOptions, TaskProgress, register_strategy
 
 __all__ = [
+    "Alternatives",
     "Candidate",
     "CurvePoint",
     "DriftMeasured",
@@ -76,8 +78,9 @@ _OWNERS = {
     "RoundTimes": "loop.round_times",
     "Candidate": "sampling.candidates",
     "CurvePoint": "loop.results",
-    "Network": "scheduler.objectives",
-    "Networks": "scheduler.objectives",
+    "Alternatives": "scheduler.networks",
+    "Network": "scheduler.networks",
+    "Networks": "scheduler.networks",
     "Policy": "policies.policy",
     "RunDirectory": "loop.run_directory",
     "SchedulerOptions": "scheduler.strategies",

@@ -109,6 +109,13 @@ def _batch_key(parameter: click.Parameter) -> BatchKey:
 @click.option("--batch", type=int, metavar="N", help="Candidates a round. [default: from trials and tasks]")
 @click.option("--shape", multiple=True, metavar="NAME=EXTENT", help="Fix a dynamic dimension, or an input: NAME=1x3x224x224.")
 @click.option("--fallback/--no-fallback", default=True, help="Let onnx.reference run what cannot be compiled, or refuse it.")
+@click.option(
+    "--fusion",
+    default="wide",
+    show_default=True,
+    metavar="wide|narrow",
+    help="wide: one kernel for several where rows stay together, if it is faster; narrow: never.",
+)
 @click.option("--target", metavar="TEXT", help="Target such as 'host' or 'x86-64 cpu=skylake'. [default: host]")
 @click.option("--rules", multiple=True, metavar="PRESET|FILE.py", help="Sketch rules: a preset, or a file of your own.")
 @click.option("--math", metavar="exact|fast", help="fast admits algorithms with larger rounding errors. [default: exact]")
@@ -165,6 +172,7 @@ def make_settings(
     batch: int | None,
     shape: Sequence[str],
     fallback: bool,
+    fusion: str,
     target: str | None,
     rules: Sequence[str],
     math: str | None,
@@ -173,6 +181,7 @@ def make_settings(
 ) -> Settings:
     """Options as given on the command line, checked as far as this is possible before anything is loaded."""
     given = dict(locals())
+    from ansor_py.graph.model_tasks import check_fusion
     from ansor_py.measure import MeasureOptions, find_measurer
     from ansor_py.measure.ray_backend import check_address
     from ansor_py.search.command_line.user_rules import chosen_rules
@@ -182,6 +191,7 @@ def make_settings(
     from ansor_py.search.scheduler.objectives import find_objective
     from ansor_py.target import Target
 
+    check_fusion(fusion)
     virtual = find_measurer(runner).virtual
     if fallback_runner is not None and (virtual or find_measurer(fallback_runner).virtual or fallback_runner == runner):
         raise OptionError(f"--fallback-runner {fallback_runner}: it cannot go on where --runner {runner} breaks down")
@@ -220,7 +230,7 @@ def make_settings(
     if cost_model_from is not None:
         check_source(cost_model_from, machine)
     config = {**given, "trials": tuning.trials, "threads": machine.cores, "target": str(machine), "engine": __version__}
-    return Settings(machine, runner, fallback_runner, tuning, parse_shapes(shape), fallback, resume, profile, config)
+    return Settings(machine, runner, fallback_runner, tuning, parse_shapes(shape), fallback, fusion, resume, profile, config)
 
 
 @contextmanager

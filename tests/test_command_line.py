@@ -129,7 +129,7 @@ def test_models_and_operators_may_be_tuned_together(model: Path, tmp_path: Path,
     objectives.write_text("def worst(latencies, networks):\n    return networks.seconds(latencies).max()\n")
     words = [str(model), "--op", "relu:64,8", "--op", "matmul:16,16,16", "--together", "--shape", "batch=1"]
     words += ["--objective", f"{objectives}:worst", "--trials", "9", "--batch", "2", "--runner", "inline", "--out", str(run)]
-    assert main([*words, *CHEAP]) == 0
+    assert main([*words, *CHEAP, "--fusion", "narrow"]) == 0
     models = ["matmul_16_16_16.ansor", "relu_64_8.ansor", "small.ansor"]
     assert sorted(path.name for path in run.iterdir()) == sorted([name for name in FILES if name != "model.ansor"] + models)
     summary = summary_of(run)

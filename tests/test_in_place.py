@@ -36,7 +36,7 @@ from ansor_py.search.loop.retiming import ALGORITHM_MARGIN, IN_PLACE_MARGIN, IN_
 from ansor_py.search.loop.run_directory import RunDirectory
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
-from ansor_py.search.scheduler.objectives import Network, describe_networks
+from ansor_py.search.scheduler.networks import Network, describe_networks
 from ansor_py.target import Target
 from doc_examples import run_examples
 from graph_interpreter import floats, make_model, reference
@@ -44,7 +44,7 @@ from search_fakes import FakeMeasurer
 
 TARGET = Target.detect().with_cores(1)
 OPTIONS = TuningOptions(policy="random", cost_model="random", trials=16, batch=7)
-CHEAP = ["--threads", "1", "--cost-model", "random", "--policy", "random", "--batch", "7"]
+CHEAP = ["--threads", "1", "--cost-model", "random", "--policy", "random", "--batch", "7", "--fusion", "narrow"]
 FEED = {"x": floats(1, 4, 10, 10)}
 
 
@@ -59,7 +59,7 @@ def small_model() -> onnx.ModelProto:
     return make_model(nodes, FEED, ["y"], {"v": floats(4, 4, 3, 3, seed=1), "w": floats(4, 4, 3, 3, seed=2)})
 
 
-PARTS = partition_model(small_model())
+PARTS = partition_model(small_model(), fusion="narrow")
 CONV, MEAN = (unit.workload_key for unit in PARTS.tasks)
 
 
@@ -395,7 +395,7 @@ def test_a_run_chooses_in_place_and_its_records_say_what(runner: str, tmp_path: 
         assert len(chosen) == 2
         kept = {entry.workload_key: "default" if entry.is_default else f"trial {entry.trial}" for entry in chosen}
         assert origins(model) == kept
-        again = ansor_py.compile(path, records=run / "records.jsonl", threads=1, workers=0)
+        again = ansor_py.compile(path, records=run / "records.jsonl", threads=1, workers=0, fusion="narrow")
         programs = {entry.workload_key: f"trial {entry.trial}" for entry in chosen}
         assert origins(again) == programs
         check(model)

@@ -14,15 +14,8 @@ from ansor_py.errors import OptionError
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
-from ansor_py.search.scheduler.objectives import (
-    STAGNATION_ROUNDS,
-    Network,
-    Networks,
-    check_objective,
-    describe_networks,
-    evaluate,
-    find_objective,
-)
+from ansor_py.search.scheduler.networks import Network, Networks, describe_networks
+from ansor_py.search.scheduler.objectives import STAGNATION_ROUNDS, check_objective, evaluate, find_objective
 from ansor_py.search.scheduler.strategies import TaskProgress, task_gradients
 from ansor_py.target import Target
 from search_fakes import FakeMeasurer

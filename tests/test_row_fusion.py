@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -23,9 +22,10 @@ from ansor_py.graph.partition_choice import MEASURED_MARGIN, PREDICTED_MARGIN, w
 from ansor_py.graph.row_access import shared_rows
 from ansor_py.graph.split_axes import split_axes
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
 from graph_interpreter import Array, floats, interpret, make_model, reference
-from targets import executed_targets
+from targets import executed_targets, structure_targets
 from te_interpreter import evaluate
 from test_graph_fusion import random_models
 
@@ -34,14 +34,9 @@ def node(op_type: str, inputs: str, output: str, **attributes: object) -> NodePr
     return helper.make_node(op_type, inputs.split(), [output], name=f"{op_type.lower()}_{output}", **attributes)
 
 
-def closed(parts: Partition, wholes: Iterable[str]) -> Partition:
-    """The partition as it is decided for these keys, open to no choice."""
-    return replace(parts.decided(wholes), choices=(), narrow=())
-
-
 def every_way(parts: Partition) -> list[Partition]:
     """All choices decided for the parts, and all for the wholes."""
-    return [closed(parts, ()), closed(parts, (choice.key for choice in parts.choices))]
+    return [parts.closed(()), parts.closed(choice.key for choice in parts.choices)]
 
 
 def kinds(choice: Choice) -> list[str]:
@@ -150,6 +145,13 @@ def test_what_is_offered(name: str) -> None:
     wanted = reference(model, feed)["y"]
     for way in every_way(parts):
         np.testing.assert_allclose(interpret(way, feed)["y"], wanted, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("target", structure_targets("cores=4"))
+def test_what_is_offered_has_sketches(target: Target) -> None:
+    for shape, nodes, _ in CASES.values():
+        for choice in partition_model(model_of(shape, nodes)[0]).choices:
+            assert generate_sketches(choice.whole.dag, target)
 
 
 def test_what_leaves_the_graph_is_not_inside_of_a_kernel() -> None:

@@ -24,7 +24,7 @@ from ansor_py.search.loop.run_directory import RunDirectory, summarise
 from ansor_py.search.loop.stopping import StopConditions, parse_seconds
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
-from ansor_py.search.scheduler.objectives import Network
+from ansor_py.search.scheduler.networks import Network
 from ansor_py.search.scheduler.strategies import SchedulerOptions
 from ansor_py.target import Target
 from search_fakes import FakeMeasurer, hashed_cost

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ansor_py.graph.compilation import compile, compile_partition
     from ansor_py.graph.compiled import BenchmarkStats, CompiledModel, load
     from ansor_py.graph.in_place import build_variants, choose_in_place
-    from ansor_py.graph.model_tasks import extract_tasks, partition_model
+    from ansor_py.graph.model_tasks import extract_tasks, network_of, partition_model
     from ansor_py.graph.onnx_import import import_model
     from ansor_py.graph.task_model import compile_task
 
@@ -31,6 +31,7 @@ __all__ = [
     "extract_tasks",
     "import_model",
     "load",
+    "network_of",
     "partition_model",
 ]
 
@@ -44,6 +45,7 @@ _OWNERS = {
     "compile_partition": "compilation",
     "compile_task": "task_model",
     "extract_tasks": "model_tasks",
+    "network_of": "model_tasks",
     "partition_model": "model_tasks",
     "import_model": "onnx_import",
 }

@@ -7,6 +7,9 @@ tasks = extract_tasks(parts, Target.detect())
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from ansor_py.errors import OptionError
@@ -14,6 +17,7 @@ from ansor_py.graph.fusion import fuse
 from ansor_py.graph.partition import Partition, partition
 from ansor_py.graph.row_fusion import with_row_choices
 from ansor_py.schedule.task import Task
+from ansor_py.search.scheduler.networks import Alternatives, Network
 from ansor_py.target import Target
 
 if TYPE_CHECKING:
@@ -54,10 +58,28 @@ def check_fusion(fusion: str) -> None:
 
 
 def extract_tasks(model: Model | Partition, target: Target | str | None = None, shapes: Shapes | None = None) -> list[Task]:
-    """The distinct subgraphs of a model as tasks to tune, with the number of their occurrences as weight."""
+    """The distinct subgraphs of a model as tasks to tune, with the number of their occurrences as weight.
+
+    Of a partition that is open to choices these are the tasks of all alternatives; `network_of` says which replace which.
+    """
     parts = model if isinstance(model, Partition) else partition_model(model, shapes)
     machine = target_of(target)
-    return [Task(unit.name, unit.dag, machine, unit.weight) for unit in parts.tasks]
+    return [Task(unit.name, unit.dag, machine, unit.weight) for unit in parts.all_tasks]
+
+
+def network_of(parts: Partition, name: str = "", default_seconds: Mapping[str, float] = MappingProxyType({})) -> Network:
+    """A model as the task scheduler sees it: how often it runs each task, and which tasks may take the place of others."""
+    inside = {id(part) for choice in parts.choices for part in choice.parts}
+    narrow = parts.narrow if parts.choices else parts.subgraphs
+    fixed = Counter(subgraph.workload_key for subgraph in narrow if id(subgraph) not in inside)
+    names = {unit.workload_key: unit.name for unit in parts.all_tasks}
+    calls: dict[str, tuple[Counter[str], Counter[str]]] = {}
+    for choice in parts.choices:
+        several, one = calls.setdefault(choice.key, (Counter(), Counter()))
+        several.update(part.workload_key for part in choice.parts)
+        one.update([choice.key])
+    alternatives = tuple(Alternatives(names[key], (dict(several), dict(one))) for key, (several, one) in calls.items())
+    return Network(name, dict(fixed), default_seconds, alternatives)
 
 
 def target_of(target: Target | str | None) -> Target:

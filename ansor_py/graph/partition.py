@@ -124,6 +124,16 @@ class Partition:
         chosen = [whole.get(id(part), part) for part in self.narrow if id(part) in whole or id(part) not in parts]
         return replace(self, subgraphs=tuple(chosen))
 
+    def closed(self, wholes: Iterable[str]) -> Partition:
+        """The same, open to no choice any more."""
+        return replace(self.decided(wholes), choices=(), narrow=())
+
+    def without(self, keys: Iterable[str]) -> Partition:
+        """The partition with the parts of the choices of these keys, and not open to them."""
+        dropped = set(keys)
+        kept = tuple(choice for choice in self.choices if choice.key not in dropped)
+        return self if len(kept) == len(self.choices) else replace(self.decided(self.taken - dropped), choices=kept)
+
     def owner(self, value: str) -> str:
         """The value whose bytes `value` is: itself, unless it is a view."""
         while value in self.views:

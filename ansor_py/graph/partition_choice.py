@@ -8,6 +8,7 @@ parts.decided(wide_keys(choices))
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import fsum, isfinite
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,14 @@ def weighed(parts: Partition, choice: Choice, seconds: Seconds, by: str, margin:
         narrow_seconds=narrow,
         by=by,
     )
+
+
+def extremes(choices: Mapping[str, FusionChoice]) -> list[dict[str, FusionChoice]]:
+    """The choices with all decided for the parts, and with all for the wholes; once if there are none."""
+    return [
+        {key: replace(choice, wide=wide) for key, choice in choices.items()}
+        for wide in ((False, True) if choices else (False,))
+    ]
 
 
 def wide_keys(choices: Mapping[str, FusionChoice]) -> frozenset[str]:

@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ansor_py.search.loop.events import Event, Progress, Subscriber
-from ansor_py.search.loop.results import weighted_seconds
 
 REDRAW_SECONDS = 0.25
 MAXIMUM_ROWS = 30  # of the live table; the tasks with the largest share of the time are shown
@@ -90,9 +89,8 @@ def duration(seconds: float) -> str:
 
 def _totals(progress: Progress) -> str:
     words = [f"{progress.trials} trials" if progress.budget is None else f"{progress.trials}/{progress.budget} trials"]
-    total = weighted_seconds(progress.tasks)
-    if total is not None:
-        words.append(f"total {milliseconds(total)}")
+    if progress.total is not None:
+        words.append(f"total {milliseconds(progress.total)}")
     words.append(f"{duration(progress.elapsed)}")
     if progress.trials_per_second > 0:
         words.append(f"{progress.trials_per_second:.1f} trials/s")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -21,11 +21,12 @@ from ansor_py.search.command_line.workloads import ModelWorkload, Settings, Work
 
 if TYPE_CHECKING:
     from ansor_py.graph.in_place import InPlaceChoice
+    from ansor_py.graph.plan import FusionChoice
     from ansor_py.schedule.task import Task
     from ansor_py.search.loop.phases import PhaseTimer
     from ansor_py.search.loop.results import TuningResult
     from ansor_py.search.loop.run_directory import RunDirectory
-    from ansor_py.search.scheduler.objectives import Networks
+    from ansor_py.search.scheduler.networks import Networks
 
 
 Outcome = Literal["done", "interrupted", "failed"]
@@ -48,7 +49,8 @@ class Run:
         """
         from ansor_py.search.loop.phases import PhaseTimer
         from ansor_py.search.loop.tuning import check_memory, merge_tasks
-        from ansor_py.search.scheduler.objectives import check_objective, describe_networks
+        from ansor_py.search.scheduler.networks import describe_networks
+        from ansor_py.search.scheduler.objectives import check_objective
 
         timer = PhaseTimer()
         for workload in self._workloads:
@@ -153,7 +155,7 @@ class Run:
         chosen: dict[str, InPlaceChoice] = {}
         for network, choice in [(workload.network, workload.choice) for workload in self._workloads if workload.choice]:
             for key, item in choice.tasks.items():
-                seconds = network.weights[key] * item.seconds
+                seconds = network.most_calls(key) * item.seconds
                 if seconds > spent.get(key, 0.0):
                     spent[key], chosen[key] = seconds, choice
         run.add_times_in_place(result.records, {key: choice.records[key] for key, choice in chosen.items()})
@@ -177,6 +179,7 @@ class Run:
         untuned, tuned = ([getattr(workload, name) for workload in self._workloads] for name in ("untuned", "tuned"))
         summary = summarise(result, self.name, str(target), target.cores, total(untuned), total(tuned))
         summary["networks"] = summarise_networks(result, networks, untuned, tuned)
+        summary["choices"] = [_choice_summary(item.name, choice) for item in self._workloads for choice in item.choices]
         models = [workload for workload in self._workloads if isinstance(workload, ModelWorkload)]
         if models:
             opaque = [node for model in models for node in model.parts.graph.opaque]
@@ -199,6 +202,8 @@ class Run:
             if workload.untuned and workload.tuned:
                 words += f" ({workload.untuned / workload.tuned:.2f} times as fast)"
             say(self._console, words)
+            for choice in workload.choices:
+                say(self._console, f"  {choice}")
         if result.records:
             words = f"{len(result.records)} trials in {duration(result.search_seconds)}"
             say(self._console, f"{words}; {'interrupted' if result.interrupted else f'stopped after: {result.stopped}'}")
@@ -210,6 +215,23 @@ class Run:
 
         for path in self._model_paths(run):
             self._console.print(load(path).profile().table())
+
+
+def _choice_summary(network: str, choice: FusionChoice) -> dict[str, Any]:
+    """What the summary says of one choice between one kernel and several."""
+    seconds = {"wide_ms": choice.wide_seconds, "narrow_ms": choice.narrow_seconds}
+    times = {name: None if value is None else round(value * 1e3, 6) for name, value in seconds.items()}
+    ratio = None if choice.ratio is None else round(choice.ratio, 4)
+    return {
+        "network": network,
+        "task": choice.task,
+        "parts": list(choice.parts),
+        "occurrences": choice.occurrences,
+        "taken": "wide" if choice.wide else "narrow",
+        **times,
+        "ratio": ratio,
+        "by": choice.by,
+    }
 
 
 def foreign_records(path: Path, settings: Settings, tasks: Sequence[Task]) -> int:

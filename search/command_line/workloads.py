@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from ansor_py.graph import CompiledModel
     from ansor_py.graph.in_place import InPlaceChoice
     from ansor_py.graph.partition import Partition
+    from ansor_py.graph.plan import FusionChoice
     from ansor_py.graph.schedule_choice import BuiltSchedules
     from ansor_py.schedule.task import Task
     from ansor_py.search.loop.phases import PhaseTimer
     from ansor_py.search.loop.results import TuningResult
     from ansor_py.search.loop.tuning_options import TuningOptions
-    from ansor_py.search.scheduler.objectives import Network
+    from ansor_py.search.scheduler.networks import Network
     from ansor_py.target import Target
 
 
@@ -41,6 +42,7 @@ class Settings:
     tuning: TuningOptions
     shapes: Mapping[str, int | Sequence[int]]
     fallback: bool
+    fusion: str
     resume: bool
     profile: bool
     config: Mapping[str, Any]
@@ -96,14 +98,14 @@ class Workload(ABC):
         return self.name
 
     @property
+    @abstractmethod
     def network(self) -> Network:
         """The workload as the task scheduler sees it."""
-        from ansor_py.search.scheduler.objectives import Network
 
-        weights: dict[str, float] = {}
-        for task in self.tasks:
-            weights[task.workload_key] = weights.get(task.workload_key, 0.0) + task.weight
-        return Network(self.name, weights, self.default_seconds)
+    @property
+    def choices(self) -> tuple[FusionChoice, ...]:
+        """Where one kernel could take the place of several, and what the compiled model has."""
+        return ()
 
 
 class ModelWorkload(Workload):
@@ -117,6 +119,18 @@ class ModelWorkload(Workload):
         """The file's name without its folder and ending."""
         return Path(self.name).stem
 
+    @property
+    def network(self) -> Network:
+        """The model's tasks, and which may take the place of others."""
+        from ansor_py.graph import network_of
+
+        return network_of(self.parts, self.name, self.default_seconds)
+
+    @property
+    def choices(self) -> tuple[FusionChoice, ...]:
+        """Those of the model that was saved, or so far of the untuned one."""
+        return self._saved.choices
+
     def load(self, settings: Settings, timer: PhaseTimer) -> None:
         """Import and partition the model."""
         from ansor_py.codegen.machine_memory import require_memory
@@ -126,7 +140,9 @@ class ModelWorkload(Workload):
         self._settings = settings
         with timer.phase("import"):
             try:
-                self.parts: Partition = partition_model(self.name, settings.shapes, fallback=settings.fallback, fusion="narrow")
+                self.parts: Partition = partition_model(
+                    self.name, settings.shapes, fallback=settings.fallback, fusion=settings.fusion
+                )
             except ModelError as error:  # of several models, which one
                 raise (error if self.name in str(error) else ModelError(f"{self.name}: {error}")) from error
             self.tasks = list(extract_tasks(self.parts, settings.target))
@@ -139,14 +155,17 @@ class ModelWorkload(Workload):
 
     def prepare(self, timer: PhaseTimer, console: Console) -> None:
         """Compile and benchmark the default schedules; with a virtual runner nothing is run."""
-        from ansor_py.graph.compilation import link_partition
-        from ansor_py.graph.in_place import default_seconds, time_in_turns
+        from ansor_py.graph.in_place import default_seconds, link_untuned, time_in_turns
         from ansor_py.graph.schedule_choice import build_schedules
 
         target = self._settings.target
         with timer.phase("compile"):
-            self._built: BuiltSchedules = build_schedules(self.parts.tasks, {}, target, target.cores, math=self._settings.math)
-            self._model = link_partition(self.parts, self._built, target, target.cores)
+            optional = {choice.key for choice in self.parts.choices}
+            self._built: BuiltSchedules = build_schedules(
+                self.parts.all_tasks, {}, target, target.cores, math=self._settings.math, optional=optional
+            )
+            models = link_untuned(self.parts, self._built, target, target.cores)
+            self._saved = self._model = models[0]
         for note in self._model.notes:
             say(console, f"{self.name}: note: {note}")
         _list_fallback(self.name, self._model, console)
@@ -156,7 +175,7 @@ class ModelWorkload(Workload):
         with timer.phase("benchmark"):
             [self.untuned] = time_in_turns([self._model])
             if self._settings.in_place:
-                self.default_seconds = default_seconds(self._model, self._built)
+                self.default_seconds = default_seconds(models, self._built)
         say(console, f"{self.name}: {len(self.tasks)} tasks; untuned {self.untuned * 1e3:.4g} ms on {target.summary()}")
 
     def take(self, result: TuningResult, timer: PhaseTimer) -> None:
@@ -165,10 +184,12 @@ class ModelWorkload(Workload):
         self._best = [record for key, record in result.best_records.items() if key in keys]
         self._contenders = {key: records for key, records in result.contenders.items() if key in keys and records}
         if self._settings.virtual and result.records:
-            found = {item.task.workload_key: item for item in result.tasks}
-            items = [(task.weight, found[task.workload_key]) for task in self.tasks]
-            self.untuned = total([None if i.default_seconds is None else weight * i.default_seconds for weight, i in items])
-            self.tuned = total([None if i.latency is None else weight * i.latency for weight, i in items])
+            from ansor_py.search.scheduler.networks import describe_networks, total_seconds
+
+            found = [item for item in result.tasks if item.task.workload_key in keys]
+            networks = describe_networks([item.task for item in found], [self.network])
+            self.untuned = total_seconds(networks, [item.default_seconds for item in found])
+            self.tuned = total_seconds(networks, [item.latency for item in found])
 
     def finish(self, path: Path, in_place: bool, timer: PhaseTimer, console: Console) -> None:
         """Choose programs inside the network and save it. Where that cannot be done, or is interrupted, those that were best
@@ -183,10 +204,11 @@ class ModelWorkload(Workload):
             except SizeError as error:
                 say(console, f"{self.name}: {error}; the programs that were best alone are taken")
         if self.choice is None:
-            self._take_best(timer, console).save(path)
+            self._saved = self._take_best(timer, console)
         else:
-            self.choice.model.save(path)
+            self._saved = self.choice.model
             self.untuned, self.tuned = self.choice.untuned_seconds, self.choice.seconds
+        self._saved.save(path)
 
     def _choose_in_place(self, timer: PhaseTimer) -> None:
         from ansor_py.graph.in_place import build_variants, choose_in_place
@@ -226,6 +248,13 @@ class OperatorWorkload(Workload):
 
     def __init__(self, spec: str) -> None:
         self.name = spec
+
+    @property
+    def network(self) -> Network:
+        """The one task."""
+        from ansor_py.search.scheduler.networks import Network
+
+        return Network(self.name, {task.workload_key: task.weight for task in self.tasks})
 
     def load(self, settings: Settings, timer: PhaseTimer) -> None:
         """Make the task."""

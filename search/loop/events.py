@@ -49,6 +49,7 @@ class Progress:
     trials_per_second: float
     errors: Mapping[str, int]
     time_left: float | None = None  # of the time budget
+    total: float | None = None  # seconds of all networks, as far as the search knows
 
     @property
     def seconds_left(self) -> float | None:

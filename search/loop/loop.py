@@ -36,7 +36,7 @@ from ansor_py.search.loop.stopping import ALL_ENDED
 from ansor_py.search.loop.task_search import Program, TaskSearch, open_searches, trial_record
 from ansor_py.search.loop.transfer import transferred_programs
 from ansor_py.search.loop.tuning_options import TuningOptions
-from ansor_py.search.scheduler.objectives import Network
+from ansor_py.search.scheduler.networks import Network
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Search:
         pool = measurer.known_programs if measurer is not None else _unlimited
         self._searches = open_searches(tasks, options, self._model, self._timer, pool)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
-        self._curve = CurveBuilder(tasks)
+        self._curve = CurveBuilder(tasks, self._goal.networks)
         self._round_timer = RoundTimer(self._timer)
         self._round = 0
         self._current: int | None = None
@@ -124,6 +124,7 @@ class Search:
                     self._close_round(DEFAULTS, 0)
                     self._ending = Ending(self._reason_to_stop())
                 while not self._ending.reason:
+                    self._end_superfluous()
                     chosen = self._goal.next_task(self._searches, self._rng)
                     if chosen is not None:
                         self._run_round(chosen, runner)
@@ -172,6 +173,7 @@ class Search:
             rounds=tuple(history.rounds),
             accuracy=tuple(history.accuracy),
             contenders={} if self._ending.interrupted else self._contenders(),
+            networks=self._goal.networks,
             notes=tuple(self._notes) + tuple(f"{s.task.name}: no more trials, {s.ended}" for s in self._searches if s.ended),
         )
 
@@ -245,6 +247,11 @@ class Search:
         self._report("round done", round_done=True)
         self._close_round(search.task.name, self._round)
         self._round += 1
+
+    def _end_superfluous(self) -> None:
+        """No more trials for tasks that no network will run."""
+        for search in self._goal.superfluous(self._searches):
+            search.ended = "what can take its place is faster"
 
     def _trials_left(self) -> int:
         return self._options.trials - self.trials if self._options.trials is not None else sys.maxsize
@@ -331,12 +338,14 @@ class Search:
 
     def _report(self, activity: str, round_done: bool = False) -> None:
         trials, seconds = self.trials + len(self._unwritten), self._timer.elapsed()
+        tasks = self._task_results()
         self._publish(
             Progress(
                 round=self._round,
                 round_done=round_done,
                 activity=activity,
-                tasks=self._task_results(),
+                tasks=tasks,
+                total=self._goal.total_seconds([item.latency for item in tasks]),
                 current=self._current,
                 trials=trials,
                 budget=self._options.trials,

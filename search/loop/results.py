@@ -19,6 +19,7 @@ from ansor_py.measure.result import TaskInPlace
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy
 from ansor_py.search.loop.round_times import RoundTimes
+from ansor_py.search.scheduler.networks import Networks, describe_networks, total_seconds
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class TuningResult:
     `phases` are seconds by phase and add up to `search_seconds`; `drift` the latency of one fixed program, measured in each
     round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C or an error. `rounds` tell where their
     seconds went and `accuracy` how well the cost model knew their programs. `contenders` are the programs of each task that are
-    worth timing inside the network, by workload key, the best first; there are none after an interruption.
+    worth timing inside the network, by workload key, the best first; there are none after an interruption. `networks` says how
+    often each network runs each task; without it the tasks' weights do.
     """
 
     tasks: tuple[TaskResult, ...]
@@ -95,6 +97,7 @@ class TuningResult:
     accuracy: tuple[RoundAccuracy, ...] = ()
     notes: tuple[str, ...] = field(default=())
     contenders: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
+    networks: Networks | None = None
 
     @property
     def best(self) -> Record | None:
@@ -113,21 +116,15 @@ class TuningResult:
 
     @property
     def estimated_seconds(self) -> float | None:
-        """Weighted sum of the tasks' latencies, in place where they are known, or None while one is unknown."""
-        return weighted_seconds(self.tasks)
+        """Latency of all networks together, the weighted sum of the tasks', in place where they are known, with the faster of
+        alternatives; None while it is unknown."""
+        networks = self.networks or describe_networks([item.task for item in self.tasks], ())
+        return total_seconds(networks, [item.network_latency for item in self.tasks])
 
     @property
     def errors(self) -> dict[str, int]:
         """Number of failed trials by kind of error."""
         return count_errors(self.records)
-
-
-def weighted_seconds(tasks: Sequence[TaskResult]) -> float | None:
-    """Sum over the tasks of weight times latency, in place where it is known, or None while a task has no latency."""
-    latencies = [item.network_latency for item in tasks]
-    if any(latency is None for latency in latencies):
-        return None
-    return math.fsum(item.task.weight * latency for item, latency in zip(tasks, latencies, strict=True) if latency is not None)
 
 
 def count_errors(records: Iterable[Record]) -> dict[str, int]:
@@ -142,8 +139,10 @@ class CurveBuilder:
     before it were known, so that a curve over time never steps back.
     """
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self._weights = {task.workload_key: task.weight for task in tasks}
+    def __init__(self, tasks: Sequence[Task], networks: Networks | None = None) -> None:
+        """Without networks the tasks' weights count."""
+        self._keys = [task.workload_key for task in tasks]
+        self._networks = networks or describe_networks(tasks, ())
         self._best: dict[str, float] = {}
         self.defaults: dict[str, float] = {}
         self._elapsed = 0.0
@@ -171,10 +170,6 @@ class CurveBuilder:
         )
 
     def _total(self) -> float | None:
-        total = 0.0
-        for key, weight in self._weights.items():
-            latency = self._best.get(key, self.defaults.get(key))
-            if latency is None:
-                return None
-            total += weight * latency
-        return total * 1e3
+        latencies = [self._best.get(key, self.defaults.get(key)) for key in self._keys]
+        total = total_seconds(self._networks, latencies)
+        return None if total is None else total * 1e3

@@ -35,7 +35,7 @@ from ansor_py.search.loop.events import Event, Restored, Stopped, TrialsMeasured
 from ansor_py.search.loop.phases import PHASES
 from ansor_py.search.loop.results import CurvePoint, TaskResult, TuningResult
 from ansor_py.search.loop.round_times import RoundTimes, trial_budget
-from ansor_py.search.scheduler.objectives import Networks
+from ansor_py.search.scheduler.networks import Networks
 
 CONFIG, RECORDS, CURVE, ROUNDS = "config.json", "records.jsonl", "curve.csv", "rounds.csv"
 ACCURACY, COST_MODEL = "accuracy.csv", "cost_model.npz"
@@ -263,9 +263,9 @@ def summarise_networks(
     result: TuningResult, networks: Networks, untuned: Sequence[float | None], tuned: Sequence[float | None]
 ) -> list[dict[str, Any]]:
     """Every network's latencies in milliseconds (the arguments are seconds) and its tasks by workload key."""
-    estimated = (
-        networks.known_seconds([item.network_latency for item in result.tasks]) if result.tasks else [math.inf] * len(untuned)
-    )
+    latencies = [item.network_latency for item in result.tasks]
+    estimated = networks.known_seconds(latencies) if result.tasks else [math.inf] * len(untuned)
+    networks = networks.folded(networks.shares(latencies)) if result.tasks else networks
     keys = [item.task.workload_key for item in result.tasks]
     return [
         {

@@ -27,7 +27,7 @@ from ansor_py.search.loop.events import Subscriber
 from ansor_py.search.loop.loop import Search
 from ansor_py.search.loop.results import TuningResult
 from ansor_py.search.loop.tuning_options import TuningOptions
-from ansor_py.search.scheduler.objectives import Network
+from ansor_py.search.scheduler.networks import Network
 
 
 def tune(

@@ -13,80 +13,21 @@ that does not fall when a latency rises.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.errors import OptionError, PlugInError, plug_in
-from ansor_py.schedule.task import Task
+from ansor_py.search.scheduler.networks import Networks
 from ansor_py.search.user_code import load_function
 
 STAGNATION_ROUNDS = 5  # after which f4 expects nothing more of a task
 _LEVEL = 1e-3  # a fall of the latency by less than this share in those rounds counts as none
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network among those that are tuned together: by workload key how often it runs each task, and as far as it is known
-    the seconds that a call of the default schedule takes inside it."""
-
-    name: str
-    weights: Mapping[str, float]
-    default_seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What an objective knows beside the latencies.
-
-    Attributes:
-        names: of the networks.
-        weights: float64[networks, tasks], how often a network runs a task.
-        targets: float64[networks], seconds, the latencies that are asked for; empty when none are.
-        references: float64[networks], seconds, the latencies to compare with; those of the default schedules if not given.
-        histories: of every task its least latency known, in seconds: before its first round, then after each.
-        defaults: float64[networks, tasks], seconds of the default schedules' calls inside a network, NaN where unknown.
-    """
-
-    names: tuple[str, ...]
-    weights: Floats
-    targets: Floats
-    references: Floats
-    histories: tuple[tuple[float, ...], ...] = ()
-    defaults: Floats | None = None
-
-    def seconds(self, latencies: Floats) -> Floats:
-        """Latency of every network, float64[networks], from those of the tasks, float64[tasks]."""
-        return self.weights @ latencies
-
-    def known_seconds(self, latencies: Sequence[float | None]) -> Floats:
-        """The same where None stands for unknown: infinite for a network with such a task."""
-        unknown = np.array([latency is None for latency in latencies], dtype=bool)
-        seconds = self.seconds(np.array([latency or 0.0 for latency in latencies]))
-        return np.where((self.weights[:, unknown] > 0).any(axis=1), np.inf, seconds)
-
-    def compared_with(self, defaults: Sequence[float | None]) -> Networks:
-        """With the latencies of the default schedules as references where none are given (1 s for what is unknown)."""
-        if len(self.references):
-            return self
-        seconds = self.known_seconds(defaults)
-        return replace(self, references=np.where(np.isfinite(seconds) & (seconds > 0), seconds, 1.0))
-
-    def in_place(self, alone: Sequence[float | None]) -> Networks:
-        """With weights that turn latencies of kernels alone, as they are measured, into those inside the networks.
-
-        A task counts as much more or less as its default schedule takes inside the network, `alone` being what that takes by
-        itself, in seconds; None is unknown.
-        """
-        if self.defaults is None:
-            return self
-        ratios = self.defaults / np.array([np.nan if seconds is None else seconds for seconds in alone])
-        return replace(self, weights=self.weights * np.where(np.isfinite(ratios), ratios, 1.0))
 
 
 Objective = Callable[[Floats, Networks], float]
@@ -140,7 +81,7 @@ def geomean_speedup(latencies: Floats, networks: Networks) -> float:
 def early_stopping(latencies: Floats, networks: Networks) -> float:
     """f4: as f1, but a task that stagnated is expected to stay where it is: the paper's ES(g, t) is `stagnation_floor`."""
     floors = np.array([stagnation_floor(history) for history in networks.histories])
-    return float((networks.weights @ np.maximum(latencies, floors)).sum())
+    return float(networks.seconds(np.maximum(latencies, floors)).sum())
 
 
 def stagnation_floor(history: Sequence[float]) -> float:
@@ -148,30 +89,6 @@ def stagnation_floor(history: Sequence[float]) -> float:
     if len(history) <= STAGNATION_ROUNDS or not math.isfinite(history[-1]):
         return 0.0
     return history[-1] if history[-1] > (1 - _LEVEL) * history[-1 - STAGNATION_ROUNDS] else 0.0
-
-
-def describe_networks(
-    tasks: Sequence[Task], networks: Sequence[Network], targets: Sequence[float] = (), references: Sequence[float] = ()
-) -> Networks:
-    """The networks as arrays in the order of the tasks; without networks, all tasks belong to one with the tasks' weights.
-
-    A single target or reference (seconds) holds for every network. Raises OptionError for another number of them, and for a
-    network with a task that is not tuned.
-    """
-    networks = networks or [Network("", {task.workload_key: task.weight for task in tasks})]
-    keys = [task.workload_key for task in tasks]
-    for network in networks:
-        if unknown := set(network.weights) - set(keys):
-            raise OptionError(f"network '{network.name}' has tasks that are not tuned: {', '.join(sorted(unknown))}")
-    weights = np.array([[network.weights.get(key, 0.0) for key in keys] for network in networks], dtype=np.float64)
-    defaults = np.array([[network.default_seconds.get(key, np.nan) for key in keys] for network in networks], np.float64)
-    return Networks(
-        names=tuple(network.name for network in networks),
-        weights=weights,
-        targets=_one_each(targets, len(networks), "target"),
-        references=_one_each(references, len(networks), "reference"),
-        defaults=defaults,
-    )
 
 
 def evaluate(objective: Objective, latencies: Floats, networks: Networks) -> float:
@@ -193,18 +110,8 @@ def evaluate(objective: Objective, latencies: Floats, networks: Networks) -> flo
 def check_objective(objective: str | Objective, networks: Networks) -> Objective:
     """The objective, tried once. Raises OptionError for an unknown name and for what `evaluate` refuses."""
     function = find_objective(objective) if isinstance(objective, str) else objective
+    networks = networks.folded(networks.shares([1.0] * networks.weights.shape[1]))
     tasks = networks.weights.shape[1]
     trial = replace(networks.compared_with([1.0] * tasks), histories=((1.0,),) * tasks)
     evaluate(function, np.ones(tasks), trial)
     return function
-
-
-def _one_each(seconds: Sequence[float], count: int, what: str) -> Floats:
-    """`seconds` for each of the networks."""
-    if any(not (math.isfinite(value) and value > 0) for value in seconds):
-        raise OptionError(f"a {what} latency must be more than 0 s, not {min(seconds):g} s")
-    if len(seconds) == 1:
-        return np.full(count, seconds[0])
-    if len(seconds) not in (0, count):
-        raise OptionError(f"{len(seconds)} {what} latencies are given for {count} networks; give one for all or one for each")
-    return np.array(seconds, dtype=np.float64)
