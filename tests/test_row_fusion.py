@@ -302,6 +302,13 @@ def test_compiled_attention_is_right_either_way(attention: Attention) -> None:
     check_attention(attention, compiled=True)
 
 
+@pytest.mark.parametrize(("tokens", "products"), [(128, 2), (3, 1)])
+def test_values_that_no_cache_holds_are_read_again_only_for_more_scores(tokens: int, products: int) -> None:
+    model, _ = Attention(1, 1, tokens, 6000, 8, 100, False, False, "Mul", "", False).model()
+    [choice] = partition_model(model).choices
+    assert [member.op_type for member in choice.whole.nodes].count("MatMul") == products
+
+
 @pytest.mark.parametrize(("name", "layers"), [("bert_base", 12), ("vit_b_block", 1), ("gpt2_block", 1)])
 def test_a_layer_of_a_transformer_has_one_kernel_for_its_attention(
     name: str, layers: int, monkeypatch: pytest.MonkeyPatch
@@ -472,7 +479,7 @@ def test_the_lesser_sum_wins(wide: float | None, matmul: float | None, softmax: 
     assert found.narrow_seconds == (pytest.approx(matmul + softmax) if known else None)
     equal = weighed(parts, choice, dict.fromkeys(seconds, 1.0).get, "records", MEASURED_MARGIN)
     assert equal.wide
-    assert str(equal) == "matmul_softmax_8x16: one kernel instead of several, 2.00 times as fast by records"
+    assert str(equal) == "matmul_softmax_8x16: one kernel, 2.00 times as fast as several (records)"
 
 
 def test_graph_of_kernels_is_acyclic_when_wide() -> None:

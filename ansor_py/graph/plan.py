@@ -90,8 +90,9 @@ class FusionChoice:
 
     def __str__(self) -> str:
         taken, other = ("one kernel", "several") if self.wide else ("several kernels", "one")
-        words = f"{self.task}: {taken} instead of {other}"
-        return f"{words}, {self.ratio:.2f} times as fast by {self.by}" if self.ratio else f"{words}, by {self.by}"
+        name = self.task if self.occurrences == 1 else f"{self.task}, {self.occurrences} times"
+        compared = f", {self.ratio:.2f} times as fast as {other}" if self.ratio else ""
+        return f"{name}: {taken}{compared} ({self.by})"
 
 
 @dataclass(frozen=True)

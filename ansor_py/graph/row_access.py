@@ -18,7 +18,8 @@ from ansor_py.te.expr import DTYPE_BYTES, Axis, Const, Read, Var, variables_of
 from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
 MOST_PRODUCTS = 2
-# Of the second product's other operand, what all rows read is read again for every block of rows; it has to stay in a cache.
+# Of the second product's other operand, what all rows read is read again for every block of rows. It has to stay in a cache, or
+# to be less than the rows, which would else go through memory.
 LARGEST_OPERAND_BYTES = 1 << 21
 
 
@@ -126,10 +127,15 @@ def _multiplies_rows(
         moving = {d for d, index in enumerate(read.indices) if isinstance(index, Var) and index.name in spatial}
         if not moving <= set(separate[id(read.tensor)]):
             return False
-    # Axes along which all operands move, such as batch and heads, are loops around the blocks of rows.
-    batch = spatial & set().union(*(variables_of(index) for read in own for index in read.indices))
     others = {id(read.tensor): read for read in tensor.op.reads if read.tensor not in inside}.values()
-    return sum(_bytes_beside(read, batch) for read in others) <= LARGEST_OPERAND_BYTES
+    # Axes along which all operands move, such as batch and heads, are loops around the blocks of rows.
+    batch = spatial.intersection(*(_variables(read) for read in (own[0], *others)))
+    again = sum(_bytes_beside(read, batch) for read in others)
+    return again <= max(LARGEST_OPERAND_BYTES, _bytes_beside(own[0], batch))
+
+
+def _variables(read: Read) -> set[str]:
+    return set().union(*(variables_of(index) for index in read.indices))
 
 
 def _bytes_beside(read: Read, batch: Collection[str]) -> int:
