@@ -18,15 +18,17 @@ from numpy.typing import NDArray
 
 import ansor_py
 from ansor_py import te
-from ansor_py.errors import OptionError
+from ansor_py.errors import OptionError, ScheduleError
 from ansor_py.graph import CompiledModel, build_variants, choose_in_place, extract_tasks, in_place, network_of, partition_model
 from ansor_py.graph.in_place import InPlaceChoice, Variants, kernels_of_all
 from ansor_py.measure import MeasureInput, MeasureResult, Record, read_records
+from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
 from ansor_py.search.loop.results import TuningResult
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
+from ansor_py.search.sampling.default_schedule import DefaultSchedule, default_schedule
 from ansor_py.search.scheduler.networks import Alternatives, Network, Networks, describe_networks, hoped_latency
 from ansor_py.search.scheduler.strategies import TaskProgress
 from ansor_py.target import Target
@@ -199,6 +201,24 @@ def test_records_of_one_alternative_decide_for_it() -> None:
     narrow = ansor_py.compile(small_model(), records=result.records, threads=1, workers=0, fusion="narrow")
     check(narrow, False)
     assert not narrow.choices
+
+
+def test_a_kernel_that_cannot_be_built_is_no_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(dag: ComputeDAG, *given: Any) -> DefaultSchedule:
+        if dag.workload_key == WHOLE:
+            raise ScheduleError("there is none")
+        return default_schedule(dag, *given)
+
+    monkeypatch.setattr("ansor_py.search.sampling.default_schedule.default_schedule", refuse)
+    compiled = ansor_py.compile(small_model(), threads=1, workers=0)
+    check(compiled, False)
+    [choice] = compiled.choices
+    assert (choice.wide, choice.wide_seconds) == (False, None)
+    assert str(choice) == f"{choice.task}: several kernels (roofline)"
+    variants = build_variants(PARTS, {}, TARGET, 1, workers=0)
+    assert not variants.parts.choices
+    for model in variants.models:
+        check(model, False)
 
 
 # In place.
