@@ -23,7 +23,7 @@ def layers(evaluated: bool = False) -> CompiledModel:
         *([helper.make_node("Det", ["r"], ["y"], name="determinant")] if evaluated else []),
     ]
     constants = {"a": floats(48, 48, seed=1), "b": floats(48, 48, seed=2)}
-    return ansor_py.compile(make_model(nodes, {"x": floats(48, 48)}, ["y"], constants), threads=2, workers=0)
+    return ansor_py.compile(make_model(nodes, {"x": floats(48, 48)}, ["y"], constants), threads=2, workers=0, fusion="narrow")
 
 
 def test_every_call_and_every_kernel_is_there() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # One kernel has to be faster than several by this share of their time. The roofline is rough, and of equal ones the narrower
 # have more uses.
-PREDICTED_MARGIN, MEASURED_MARGIN = 0.05, 0.0
+PREDICTED_MARGIN, MEASURED_MARGIN = 0.02, 0.0
 
 Seconds = Callable[[str], "float | None"]  # of a workload key
 
