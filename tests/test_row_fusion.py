@@ -121,6 +121,21 @@ CASES = {
         ],
         [["Add", "Pow+ReduceMean", "Add+Sqrt+Div+Mul"]],
     ),
+    "a product and the transposition that it reads": (
+        ROWS,
+        [node("Transpose", "x", "t", perm=[0, 2, 1]), node("MatMul", "t x2", "a"), node("Add", "a s", "y")],
+        [["Transpose", "MatMul+Add"]],
+    ),
+    "a transposition that two products read": (
+        ROWS,
+        [
+            node("Transpose", "x", "t", perm=[0, 2, 1]),
+            node("MatMul", "t x", "a"),
+            node("MatMul", "t x2", "c"),
+            node("Add", "a c", "y"),
+        ],
+        [],
+    ),
     "a window is no row": (IMAGE, [node("Conv", "x kernel", "a"), node("MaxPool", "a", "y", kernel_shape=[2, 2])], []),
     "rows need a reduction": (ROWS, [node("MatMul", "x w", "a"), node("Transpose", "a", "y", perm=[1, 0, 2])], []),
     "two products without a reduction between": (

@@ -4,7 +4,8 @@ Fusion by kinds of operators (`fusion.py`) stops at every product and at every s
 are put together as long as what they compute says that rows stay together (`row_access.py`): a product with the row operations
 behind it, such as scale, mask and softmax, or a layer normalisation however it is exported; then the product of these rows with
 the values, and the transposition behind that; row operations with the residual and the element-wise operators around them.
-Transpositions that only such a product reads come along, and views between do not matter.
+Transpositions that only one product reads may be part of its kernel, in these and by themselves, and views between do not
+matter.
 
 Nothing is decided here: each such kernel is a `Choice` beside those that it could replace (`partition_choice.py`).
 
@@ -41,9 +42,11 @@ def with_row_choices(parts: Partition, max_nodes: int = MAX_GROUP_NODES) -> Part
     for seed in range(len(parts.subgraphs)):
         found = kernels.widest(seed) if seed not in taken else []
         if found and taken.isdisjoint(found):
-            members = kernels.with_transpositions(found, taken)
-            taken.update(members)
-            choices.append(Choice(kernels.whole(members), tuple(parts.subgraphs[number] for number in members)))
+            choices.append(kernels.choice(kernels.with_transpositions(found, taken), taken))
+    for number in range(len(parts.subgraphs)):
+        members = kernels.with_transpositions([number], taken) if number not in taken else []
+        if len(members) > 1:
+            choices.append(kernels.choice(members, taken))
     return replace(parts, choices=tuple(choices), narrow=parts.subgraphs)
 
 
@@ -140,6 +143,11 @@ class _Kernels:
 
     def _size(self, members: Iterable[int]) -> int:
         return sum(len(self.parts.subgraphs[number].nodes) for number in members)
+
+    def choice(self, members: Sequence[int], taken: set[int]) -> Choice:
+        """The choice between one kernel and these, which are taken then."""
+        taken.update(members)
+        return Choice(self.whole(members), tuple(self.parts.subgraphs[number] for number in members))
 
     def whole(self, members: Sequence[int]) -> Subgraph:
         """The kernels as one, with the views between them."""
