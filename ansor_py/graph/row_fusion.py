@@ -65,7 +65,9 @@ class _Kernels:
     def digraph(self) -> nx.DiGraph:
         """Edges from producers to readers, and to the sink from what others than kernels read."""
         parts, graph = self.parts, self.parts.graph
-        outside = {parts.owner(name) for name in graph.output_values} | set(parts.joins)
+        # What lies inside of another value, or has others inside, is needed in memory.
+        sliced = (parts.owner(source) for source, _ in parts.slices.values())
+        outside = {*(parts.owner(name) for name in graph.output_values), *parts.joins, *sliced}
         computed = {subgraph.output: number for number, subgraph in enumerate(parts.subgraphs)}
         edges = nx.DiGraph()
         edges.add_nodes_from((*range(len(parts.subgraphs)), _SINK))
