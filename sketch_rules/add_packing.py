@@ -24,6 +24,7 @@ from ansor_py.schedule.panels import (
 )
 from ansor_py.schedule.state import Stage
 from ansor_py.sketch_rules.fusible import reuses_data
+from ansor_py.sketch_rules.multi_level_tiling import computed_extents
 from ansor_py.sketch_rules.notes import ComputedForCopy, MadeByAlgorithm, PackedOperand
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
 from ansor_py.sketch_rules.rule import Derived, Rule, Verdict, rule
@@ -73,12 +74,18 @@ def _packed(sketch: PartialSketch, stage: Stage, panels: Panels) -> PartialSketc
 
 
 def worthwhile_panels(sketch: PartialSketch, stage: Stage) -> list[Panels]:
-    """Constants along any output axis, other operands along the last one if they are large and read often."""
+    """Constants along any output axis, other operands along the last one if they are large and read often.
+
+    None along an axis that is computed in blocks: blocks begin inside of a panel, at the latest where the axis ends, and a
+    vector would come from two panels.
+    """
     lanes = sketch.target.lanes(*sketch.state.dtypes(stage.name))
     extents = {axis.name: axis.extent for axis in stage.op.axes}
+    parts = zip(stage.op.axes, computed_extents(sketch, stage), strict=True)
+    blocked = {axis.name for axis, part in parts if part < axis.extent}
     found: list[Panels] = []
     for panels in possible_panels(stage, lanes):
-        if sketch.note(stage.name, MadeByAlgorithm) and not is_reused_along(stage, panels):
+        if panels.axis in blocked or (sketch.note(stage.name, MadeByAlgorithm) and not is_reused_along(stage, panels)):
             continue
         if not (is_known_before(sketch.state, panels) or is_worth_copying(sketch.state, stage, panels)):
             continue
