@@ -51,6 +51,7 @@ def run(tmp_path: Path) -> Path:
 
 
 STUDIES = {  # scripts with the option, and the words with which they would execute kernels
+    "ablation": "",
     "bench_build": None,
     "bench_defaults": "",
     "bench_evolution": None,

@@ -206,3 +206,25 @@ def test_many_tensors_are_joined_by_a_tree(count: int, joins: int, axis: int) ->
     assert max(len(node.inputs) for node in parts.graph.nodes) == 8
     assert all(len(subgraph.nodes) == 1 for subgraph in parts.subgraphs)
     np.testing.assert_array_equal(interpret(parts, data)["y"], np.concatenate([*data.values()], axis))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_divisions_by_powers_of_two_are_multiplications_to_the_last_bit(dtype: type) -> None:
+    x = np.concatenate([floats(60), [0.0, np.inf, -np.inf, np.nan]]).astype(dtype).reshape(4, 16)
+    for divisor in (np.array(8, dtype), np.array([0.25, -2, 1, 1024] * 4, dtype)):
+        model = make_model([node("Div", "x d", "y")], {"x": x}, ["y"], {"d": divisor})
+        assert kinds(run_passes(import_model(model))) == ["Mul"]
+        np.testing.assert_array_equal(compile(model, workers=0).run({"x": x})["y"], reference(model, {"x": x})["y"])
+
+
+@pytest.mark.parametrize("divisor", [3.0, 0.0, np.inf, 2.0**-127, 2.0**127, [8.0, 7.0]], ids=str)
+def test_other_divisions_stay(divisor: float | list[float]) -> None:
+    shape = (4, 2)
+    model = make_model([node("Div", "x d", "y")], {"x": shape}, ["y"], {"d": np.array(divisor, np.float32)})
+    assert kinds(run_passes(import_model(model))) == ["Div"]
+
+
+def test_divisions_of_integers_stay() -> None:
+    x = np.arange(-8, 8, dtype=np.int32)
+    model = make_model([node("Div", "x d", "y")], {"x": x}, ["y"], {"d": np.array(2, np.int32)})
+    assert kinds(run_passes(import_model(model))) == ["Div"]

@@ -12,6 +12,7 @@ from ansor_py.graph.passes.affine_folding import fold_affine
 from ansor_py.graph.passes.concat_splitting import split_concats
 from ansor_py.graph.passes.constant_folding import fold_constants
 from ansor_py.graph.passes.dead_code import remove_dead_code
+from ansor_py.graph.passes.exact_reciprocals import multiply_by_reciprocals
 from ansor_py.graph.passes.identity_removal import remove_identities
 from ansor_py.graph.passes.pad_folding import fold_pads
 from ansor_py.graph.passes.view_merging import merge_views
@@ -23,6 +24,7 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,
     remove_identities,
     remove_dead_code,
+    multiply_by_reciprocals,
     fold_affine,
     fold_pads,
     merge_views,
@@ -46,6 +48,7 @@ __all__ = [
     "fold_constants",
     "fold_pads",
     "merge_views",
+    "multiply_by_reciprocals",
     "remove_dead_code",
     "remove_identities",
     "run_passes",
