@@ -85,7 +85,9 @@ def worthwhile_panels(sketch: PartialSketch, stage: Stage) -> list[Panels]:
     blocked = {axis.name for axis, part in parts if part < axis.extent}
     found: list[Panels] = []
     for panels in possible_panels(stage, lanes):
-        if panels.axis in blocked or (sketch.note(stage.name, MadeByAlgorithm) and not is_reused_along(stage, panels)):
+        if panels.axis in blocked:
+            continue
+        if sketch.note(stage.name, MadeByAlgorithm) and not is_reused_along(stage, panels):
             continue
         if not (is_known_before(sketch.state, panels) or is_worth_copying(sketch.state, stage, panels)):
             continue

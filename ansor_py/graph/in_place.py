@@ -20,7 +20,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -170,28 +170,35 @@ def choose_in_place(variants: Variants) -> InPlaceChoice:
 
     If it is not, tasks whose default schedules were faster get these; if that does not help, all do.
     """
-    parts = variants.parts
     seconds = program_seconds(variants, time_variants(variants.models))
-    untuned = dict.fromkeys(seconds, 0), dict(variants.untuned)
     chosen = {key: choose(times, variants.preferred[key]) for key, times in seconds.items()}
     medians = {key: np.median(times, axis=0) for key, times in seconds.items()}
     careful = {key: 0 if medians[key][0] <= medians[key][place] else place for key, place in chosen.items()}
-    networks = [untuned]
+    untuned = dict.fromkeys(seconds, 0)
+    decided = _measured_choices(variants.parts, untuned, medians)
+    networks = [(untuned, {key: replace(item, wide=variants.untuned[key].wide) for key, item in decided.items()})]
     for places in (chosen, careful):
-        taken = {key: float(medians[key][place]) for key, place in places.items()}
-        choices = {
-            key: weighed(parts, choice, taken.get, "in place", MEASURED_MARGIN)
-            for key, choice in distinct_choices(parts).items()
-        }
-        if (places, wide_keys(choices)) not in [(other, wide_keys(decided)) for other, decided in networks]:
+        choices = _measured_choices(variants.parts, places, medians)
+        if (places, wide_keys(choices)) not in [(other, wide_keys(taken)) for other, taken in networks]:
             networks.append((places, choices))
     models = [variants.models[0], *(variants.link(*network) for network in networks[1:])]
     latencies = time_in_turns(models)
     number = next((number for number in range(1, len(models)) if latencies[number] <= latencies[0]), 0)
     places, choices = networks[number]
+    if choices and number == 0:  # with what is known of them now
+        models[0] = variants.link(places, choices)
     tasks = {key: _task_in_place(variants.programs[key], medians[key], place) for key, place in places.items()}
     records = {key: _timed(variants.programs[key], medians[key], place) for key, place in places.items()}
     return InPlaceChoice(models[number], latencies[0], latencies[number], tasks, records, tuple(choices.values()))
+
+
+def _measured_choices(
+    parts: Partition, places: Mapping[str, int], medians: Mapping[str, NDArray[np.float64]]
+) -> dict[str, FusionChoice]:
+    """What the times of the programs at these places say of each choice."""
+    seconds = {key: float(medians[key][place]) for key, place in places.items()}
+    choices = distinct_choices(parts).items()
+    return {key: weighed(parts, choice, seconds.get, "in place", MEASURED_MARGIN) for key, choice in choices}
 
 
 def choose(seconds: NDArray[np.float64], preferred: int) -> int:
