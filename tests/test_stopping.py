@@ -14,9 +14,11 @@ import pytest
 
 from ansor_py import te
 from ansor_py.errors import OptionError
+from ansor_py.graph.in_place import LIMIT_SECONDS, NETWORK_LIMIT_SECONDS
 from ansor_py.measure import MeasureInput, MeasureResult, read_records
 from ansor_py.measure.result import Span
 from ansor_py.schedule.task import Task
+from ansor_py.search.command_line.runs import time_outside
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.results import TuningResult
 from ansor_py.search.loop.round_times import DEFAULTS, RETIMING, RoundTimer, RoundTimes, trial_budget
@@ -252,3 +254,15 @@ def test_what_a_trial_costs_stands_beside_what_it_may_cost() -> None:
     assert budget["train"] == {"budget": 0.4, "spent": 0.2, "unit": "s a round"}
     nothing = trial_budget([], [RoundTimes(0, DEFAULTS, 0, 0, {})])
     assert {item["spent"] for item in nothing.values()} == {None}
+
+
+@pytest.mark.parametrize(("benchmark", "expected"), [(1.0, 6.0), (10.0, 10 + 18), (0.0, 0.0)])
+def test_what_comes_after_a_search_takes_no_longer_than_its_limits(benchmark: float, expected: float) -> None:
+    now = [0.0]
+    timer = PhaseTimer(lambda: now[0])
+    for phase, seconds in (("import", 2.0), ("compile", 3.0), ("benchmark", benchmark)):
+        with timer.phase(phase):
+            now[0] += seconds
+    assert (LIMIT_SECONDS, NETWORK_LIMIT_SECONDS) == (10, 8)
+    assert time_outside(timer, workloads=1) == pytest.approx(2 + 3 + benchmark + 3 * 3 + expected)
+    assert time_outside(timer, workloads=2) <= 2 + 3 + benchmark + 3 * 3 + 6 * benchmark

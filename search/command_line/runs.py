@@ -126,7 +126,7 @@ class Run:
         if not tasks or (options.trials == 0 and not run.restored):
             return TuningResult(tuple(TaskResult(task, None, None, 0) for task in tasks), (), (), 0.0, {}), "done"
         if options.time_budget is not None and not self._settings.virtual:
-            options = replace(options, time_budget=options.time_budget - time_outside(timer))
+            options = replace(options, time_budget=options.time_budget - time_outside(timer, len(self._workloads)))
         networks = [workload.network for workload in self._workloads]
         try:
             with show_progress(self._console) as progress:
@@ -263,11 +263,16 @@ def foreign_records(path: Path, settings: Settings, tasks: Sequence[Task]) -> in
     return len(unfit)
 
 
-def time_outside(timer: PhaseTimer) -> float:
+def time_outside(timer: PhaseTimer, workloads: int) -> float:
     """Seconds of a time budget that are not the search's: what has passed, and compiling and benchmarking after it.
 
-    Compiling, then of a few programs for each task, is taken to last three times as long as before the search, benchmarking,
-    then of as many variants and of the networks that come of them, six times.
+    Compiling, then of a few programs for each task, is taken to last three times as long as before the search. Benchmarking,
+    then of as many variants and of the networks that come of them, lasts six times as long, but of each workload no longer than
+    the limits of both but for a last turn.
     """
+    from ansor_py.graph.in_place import LIMIT_SECONDS, NETWORK_LIMIT_SECONDS
+
     phases = timer.summary()
-    return timer.elapsed() + 3 * phases.get("compile", 0.0) + 6 * phases.get("benchmark", 0.0)
+    before = phases.get("benchmark", 0.0)
+    benchmark = min(6 * before, before + workloads * (LIMIT_SECONDS + NETWORK_LIMIT_SECONDS))
+    return timer.elapsed() + 3 * phases.get("compile", 0.0) + benchmark
