@@ -13,7 +13,10 @@ import numpy as np
 from ansor_py.codegen.transposition import FEWEST_ROWS
 from ansor_py.cost_model.feature_accesses import (
     BROADCASTS,
+    COVERING,
     GATHERED,
+    PANELS,
+    REUSED,
     SCATTERED,
     SHARE,
     STORE_RUN,
@@ -26,12 +29,14 @@ from ansor_py.cost_model.feature_machine import cache_traffic
 from ansor_py.cost_model.native_loops import Flags, Floats, native
 from ansor_py.cost_model.operation_counts import OperationCounts
 from ansor_py.cost_model.statement_arrays import StatementArrays
+from ansor_py.cost_model.tile_edges import executed_share, waiting
 from ansor_py.lower.register_tile import steps_in_a_row
 from ansor_py.target import Core, Target
 
 INTEGER_DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for, whichever it is
-# Loads of one element for all lanes that others count as: a vector (which may lie across two cache lines), one element of many.
-VECTOR_LOADS = 3.0
+# Loads of one element for all lanes that others count as: a vector which may lie across two cache lines, one element of many;
+# a vector of a panel, whose lines are on their way before they are wanted.
+VECTOR_LOADS, PANEL_LOADS = 3.0, 2.0
 # Stores that one counts as: of a vector of accumulators, with its load when the next run begins, and of an element by itself.
 STORE_COST = 2.0
 # Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors so often.
@@ -43,7 +48,7 @@ START_CYCLES, ITERATION_CYCLES = 1.0, 0.4  # of a loop: its set-up and its branc
 REGION_CYCLES, CHUNK_CYCLES = 5000, 10
 EXPOSED = 0.25  # of the core's cycles and the memory's, that share of the fewer is not hidden behind the others
 
-TILE_ROWS = [SHARE, BROADCASTS, VECTORS, GATHERED, STORES, SCATTERED, STORE_RUN]
+TILE_ROWS = [SHARE, BROADCASTS, VECTORS, GATHERED, STORES, SCATTERED, STORE_RUN, PANELS, COVERING, REUSED]
 ROOFLINE_FIELDS = ("compute_cycles", "load_cycles", "store_cycles", "memory_cycles", "roofline_cycles")
 
 
@@ -54,15 +59,18 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     depth = -1 if statement.reduction_depth is None else statement.reduction_depth
     vectors = np.maximum(statement.inner[statement.tile_depth] * accesses[SHARE], 1.0)  # of the tile
     iterations, spilled = statement.extents[: statement.tile_depth].copy(), np.zeros(statement.programs)
+    emitted = vectors
     if depth >= 0:
-        vectors = _emitted(statement, iterations, vectors)
+        emitted = _emitted(statement, iterations, vectors)
         missing = np.maximum(statement.tile_registers(target) - target.vector_registers, 0.0)
         spilled = statement.inner[0] / statement.inner[depth] * missing
-    rates = core.vector_units, core.latency, core.loads, core.stores, core.second_bytes, core.third_bytes, core.memory_bytes
+    waits = waiting(statement, target, emitted / vectors)
+    executed, waited = executed_share(statement, vectors, waits), waits.operations(vectors) / vectors
+    rates = core.vector_units, core.loads, core.stores, core.second_bytes, core.third_bytes, core.memory_bytes
     weight = operation_weight(statement.operations, core)
-    per_statement = np.array([weight, *rates], dtype=np.float64), depth, statement.allocation_depth, FEWEST_ROWS, target.cores
+    per_statement = np.array([weight, *rates], dtype=np.float64), statement.allocation_depth, FEWEST_ROWS, target.cores
     arrays = statement.extents, statement.inner, statement.parallel, accesses[TILE_ROWS], cache_traffic(statement, target)
-    _roofline(*arrays, iterations, vectors, spilled, *per_statement, out)
+    _roofline(*arrays, iterations, emitted, spilled, executed, waited, *per_statement, out)
     if statement.prepacked:
         out[4] = 0.0
 
@@ -88,25 +96,24 @@ def _roofline(
     iterations: Floats,
     emitted: Floats,
     spilled: Floats,
+    executed: Floats,
+    waited: Floats,
     rates: Floats,
-    reduction: int,
     own: int,
     fewest_rows: int,
     cores: int,
     out: Columns,
 ) -> None:
-    """`tile` are the rows `TILE_ROWS`. The loops from `own` on are the statement's, `reduction` is a depth or -1."""
-    weight, units, latency, loads, stores, second, third, memory = rates
+    """`tile` are the rows `TILE_ROWS`. The loops from `own` on are the statement's."""
+    weight, units, loads, stores, second, third, memory = rates
     for program in range(extents.shape[1]):
         everything = inner[0, program]
         share, broadcasts, contiguous, gathered = tile[0, program], tile[1, program], tile[2, program], tile[3, program]
         vectors, apart, store_run = tile[4, program], tile[5, program], tile[6, program]
-        waiting = 1.0
-        if reduction >= 0:
-            waiting = max(latency * units / (inner[reduction, program] * share), 1.0)
-        compute_cycles = everything * share * weight / units * waiting
-        loaded = broadcasts + VECTOR_LOADS * contiguous + VECTOR_LOADS * gathered
-        load_cycles = (loaded + SPILL_LOADS * spilled[program]) / loads
+        compute_cycles = everything * share * weight / units * waited[program] * executed[program]
+        panels, covering, reused = tile[7, program], tile[8, program], tile[9, program]
+        loaded = broadcasts + PANEL_LOADS * panels + VECTOR_LOADS * (contiguous - panels + covering - reused + gathered)
+        load_cycles = (loaded + SPILL_LOADS * spilled[program]) / loads * executed[program]
         if apart > 0.0 and store_run >= fewest_rows:
             apart = min(TRANSPOSED * vectors, apart)
         store_cycles = STORE_COST / stores * (vectors + apart)

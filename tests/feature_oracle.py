@@ -15,7 +15,7 @@ from ansor_py.lower.nest import Loop, Nest, Statement, scheduled_nest, statement
 from ansor_py.schedule.micro_kernels import MICRO_KERNELS, micro_kernel_for
 from ansor_py.schedule.state import State
 from ansor_py.target import Target
-from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, reads_of, walk
+from ansor_py.te.expr import Binary, Call, Cast, Compare, Expr, Not, Read, Select, Var, reads_of, walk
 from feature_oracle_uses import (
     BYTES,
     Located,
@@ -23,6 +23,7 @@ from feature_oracle_uses import (
     dimension_width,
     footprint,
     iteration_count,
+    linear_terms,
     stride_along,
     uses_of,
 )
@@ -451,13 +452,19 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     around = item.loops[: _tile(state, item) if start is None else start]
     emitted = iteration_count(item.loops[len(around) :]) * share
     factors = _unrolled(item, around, emitted) if start is not None else [1.0] * len(around)
-    waiting, spilled = 1.0, 0.0
+    reduces_lanes = any(loop.annotation == "vectorize" and loop.kind == "reduction" for loop in item.loops)
+    in_a_row = 1.0 if reduces_lanes or _steps(item, around) < 32 else math.prod(factors)
+    spilled = 0.0
     if start is not None:
-        waiting = max(1.0, core.latency * core.vector_units / emitted)
         spilled = iteration_count(around) * max(0.0, _registers(state, item, around, target) - target.vector_registers)
-    cycles = {"compute_cycles": raw["iterations"] * share * weight / core.vector_units * waiting}
-    loads = raw["broadcast_loads"] + 3 * (raw["contiguous_loads"] + raw["gathered_loads"] + spilled)
-    cycles["load_cycles"] = loads / core.loads
+    vectors = max(1.0, emitted)
+    executed = _executed(state, item, vectors, in_a_row, start is not None, target)
+    waiting = _as_long_as(vectors, in_a_row, start is not None, target) / vectors
+    cycles = {"compute_cycles": raw["iterations"] * share * weight / core.vector_units * waiting * executed}
+    panels, covering = _special_loads(item, around, target)
+    loads = raw["broadcast_loads"] + 2 * panels
+    loads += 3 * (raw["contiguous_loads"] - panels + covering + raw["gathered_loads"] + spilled)
+    cycles["load_cycles"] = loads / core.loads * executed
     body = max(1.0, emitted) * math.prod(factors)
     spent = max(cycles.values()) * (1.1 if body > 256 else 1)
     for position, (loop, factor) in enumerate(zip(around, factors, strict=True)):
@@ -482,6 +489,107 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
         if any(loop.annotation == "parallel" and loop.variable.startswith(own) for loop in item.loops):
             cycles["roofline_cycles"] += 5000 + 10 * waves
     return cycles
+
+
+def _steps(item: Located, around: tuple[Loop, ...]) -> int:
+    """Iterations of the reduction loops of its own right around the tile."""
+    own = f"{item.statement.stage}/"
+    inside = itertools.takewhile(lambda loop: loop.kind == "reduction" and loop.variable.startswith(own), reversed(around))
+    return math.prod(loop.extent for loop in inside)
+
+
+def _special_loads(item: Located, around: tuple[Loop, ...], target: Target) -> tuple[float, float]:
+    """Loads of vectors from panels, and what others take beyond one vector: to cover strided lanes, or for a mask."""
+    lanes, own = _lanes(item, target), f"{item.statement.stage}/"
+    vectorised = [loop for loop in item.loops if loop.annotation == "vectorize"]
+    tile = item.loops[len(around) :]
+    reducing = len(list(itertools.takewhile(lambda x: x.kind == "reduction" and x.variable.startswith(own), reversed(around))))
+    panels = covering = 0.0
+    for use in item.uses[1:] if vectorised else ():
+        stride, vectors = stride_along(use, vectorised[-1]), math.ceil(footprint(use, tile) / lanes)
+        if not 1 <= stride <= 4:
+            continue
+        is_masked = stride == 1 and vectorised[-1].extent % lanes > 0 and not target.masks_freely
+        covering += iteration_count(around) * vectors * (stride - 1 + is_masked)
+        others = [stride_along(use, loop) for loop in item.loops if loop is not vectorised[-1] and loop.extent > 1]
+        goes_on = _run(use, item.loops[len(around) - reducing :]) > _run(use, tile)
+        if stride == 1 and goes_on and all(distance % lanes == 0 for distance in others):
+            panels += iteration_count(around) * vectors
+        else:
+            known = 1 - _fresh(item, use, around, reducing, target)
+            covering -= iteration_count(around) * vectors * (stride + is_masked) * known
+    return panels, covering
+
+
+def _fresh(item: Located, use: Use, around: tuple[Loop, ...], reducing: int, target: Target) -> float:
+    """Of the loads of all steps of a short reduction emitted in a row those that no step before has made."""
+    lanes, fresh = _lanes(item, target), 1.0
+    emitted = iteration_count(item.loops[len(around) :]) * _vector_share(item, target)
+    if 2 * emitted > target.vector_registers or _steps(item, around) >= 32:
+        return 1.0
+    for position in reversed(range(len(around) - reducing, len(around))):
+        loop = item.loops[position]
+        emitted *= loop.extent
+        if emitted > item.statement.unroll_limit:
+            break
+        if loop.extent > 1 and abs(stride_along(use, loop)) >= lanes:
+            more = footprint(use, item.loops[position:]) / footprint(use, item.loops[position + 1 :])
+            fresh *= min(more / loop.extent, 1.0)
+    return fresh
+
+
+def _as_long_as(vectors: float, in_a_row: float, reduces: bool, target: Target) -> float:
+    """Vector operations that one step of so many accumulators takes as long as, with sums side by side where they help."""
+    if not reduces:
+        return vectors
+    busy, most = 1.2 * target.core.latency * target.core.vector_units, max(1.0, vectors)
+    sums = max(1.0, min(math.ceil(busy / most), (target.vector_registers - 3) // most, in_a_row))
+    return max(vectors, busy / sums)
+
+
+def _executed(state: State, item: Located, vectors: float, in_a_row: float, reduces: bool, target: Target) -> float:
+    """The time of the tiles that there are, over that of as many whole ones as loops go through: every tile is looked at."""
+    own, share = f"{item.statement.stage}/", 1.0
+    whole = _as_long_as(vectors, in_a_row, reduces, target)
+    load = target.core.vector_units / target.core.loads if reduces else 0.0
+    stage = state.stage(item.statement.stage)
+    stated = stage.register_tile.loops if stage.register_tile is not None else ()
+    extents = {loop.variable: loop.extent for loop in item.loops}
+    for loop in item.loops:
+        in_lanes = loop.annotation == "vectorize"
+        is_inside = loop.variable.startswith(own) and (in_lanes or loop.variable[len(own) :] in stated)
+        if loop.kind == "reduction" or not is_inside:
+            continue
+        guarded = [(slopes, limit) for slopes, limit in _guards(item) if slopes.get(loop.variable) == 1]
+        whole_axis = {axis.name: axis.extent for axis in stage.op.axes}.get(loop.variable[len(own) :].partition(".")[0])
+        others = {f"{own}{name}" for name in stated} - {loop.variable}
+        for slopes, limit in guarded:
+            if limit != whole_axis or others & set(slopes):
+                continue
+            outside = [[slope * x for x in range(extents[name])] for name, slope in slopes.items() if name != loop.variable]
+            starts = sorted(map(sum, itertools.product(*outside)))
+            if starts != list(range(0, loop.extent * len(starts), loop.extent)):
+                continue
+            lanes = _lanes(item, target) if in_lanes else 1
+            most, spent = math.ceil(loop.extent / lanes), 0.0
+            for left in (min(loop.extent, limit - start) for start in starts if start < limit):
+                rows = math.ceil(left / lanes)
+                time = max(_as_long_as(vectors * rows / most, in_a_row, reduces, target), (rows + vectors / most + 1) * load)
+                spent += 1.0 if left == loop.extent else min(time / whole, 1.0)
+            share *= spent / len(starts)
+            break
+    return share
+
+
+def _guards(item: Located) -> list[tuple[dict[str, int], int]]:
+    """The guards that are sums of loop variables: by variable its factor, and the limit."""
+    found = []
+    for value, limit in item.statement.guards:
+        terms: list[tuple[Expr, int]] = []
+        constant = linear_terms(value, 1, terms)
+        if constant == 0 and all(isinstance(term, Var) for term, _ in terms):
+            found.append(({term.name: factor for term, factor in terms if isinstance(term, Var)}, limit))
+    return found
 
 
 def _registers(state: State, item: Located, around: tuple[Loop, ...], target: Target) -> float:

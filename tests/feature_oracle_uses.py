@@ -56,18 +56,18 @@ def iteration_count(loops: tuple[Loop, ...]) -> int:
     return math.prod(loop.extent for loop in loops)
 
 
-def _sum(expr: Expr, factor: int, terms: list[tuple[Expr, int]]) -> int:
+def linear_terms(expr: Expr, factor: int, terms: list[tuple[Expr, int]]) -> int:
     """Flatten a sum: terms (variable or other expression, coefficient) and the constant."""
     if isinstance(expr, Const):
         return int(expr.value) * factor
     if isinstance(expr, Binary) and expr.op == "add":
-        return _sum(expr.left, factor, terms) + _sum(expr.right, factor, terms)
+        return linear_terms(expr.left, factor, terms) + linear_terms(expr.right, factor, terms)
     if isinstance(expr, Binary) and expr.op == "sub":
-        return _sum(expr.left, factor, terms) + _sum(expr.right, -factor, terms)
+        return linear_terms(expr.left, factor, terms) + linear_terms(expr.right, -factor, terms)
     if isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.right, Const):
-        return _sum(expr.left, factor * int(expr.right.value), terms)
+        return linear_terms(expr.left, factor * int(expr.right.value), terms)
     if isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.left, Const):
-        return _sum(expr.right, factor * int(expr.left.value), terms)
+        return linear_terms(expr.right, factor * int(expr.left.value), terms)
     for number, (term, coefficient) in enumerate(terms):
         if term == expr:
             terms[number] = (term, coefficient + factor)
@@ -88,7 +88,7 @@ def _clamped(expr: Expr) -> tuple[Expr, int] | None:
 def _width(expr: Expr, running: dict[str, int]) -> int | None:
     """Consecutive values that an index takes when the loops `running` (with their extents) run; None if it is not affine."""
     terms: list[tuple[Expr, int]] = []
-    _sum(expr, 1, terms)
+    linear_terms(expr, 1, terms)
     width = 1
     for term, coefficient in terms:
         clamped = _clamped(term)
@@ -114,7 +114,7 @@ def _width(expr: Expr, running: dict[str, int]) -> int | None:
 def _slope(expr: Expr, variable: str) -> int:
     """By how much an index grows a step of a loop; 0 if it is not affine."""
     terms: list[tuple[Expr, int]] = []
-    _sum(expr, 1, terms)
+    linear_terms(expr, 1, terms)
     total = 0
     for term, coefficient in terms:
         clamped = _clamped(term)
@@ -138,7 +138,7 @@ def dimension_width(use: Use, dimension: int, inside: tuple[Loop, ...]) -> int:
         if width is None:
             width = use.shape[dimension] if inside else 1
         else:
-            constants.append(_sum(access[dimension], 1, []))
+            constants.append(linear_terms(access[dimension], 1, []))
         widths.append(width)
     spread = max(constants) - min(constants) if constants else 0
     return min(max(widths) + spread, use.shape[dimension])

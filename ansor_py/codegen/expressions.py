@@ -11,6 +11,7 @@ predicate.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Generator, Sequence
 from typing import TypeAlias
 
@@ -43,6 +44,15 @@ from ansor_py.te.tensor import Tensor
 # The evaluation of a node: it asks for the values of others, each an expression under a predicate, and returns its own. Nodes
 # are not evaluated by functions that call each other, because formulas may be deeper than Python's stack.
 Evaluation: TypeAlias = Generator[tuple[Expr, "Value | None"], Value, Value]
+FEW = 1 << 29  # differences of indices below this are compared as integers of 32 bits
+_COMPARE = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+}
 _FLOAT_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 
 
@@ -54,6 +64,7 @@ class ExpressionEmitter(AddressEmitter):
         self.target = target
         self.registers: dict[str, Value] = {}
         self._values: dict[object, Value] = {}
+        self._comparisons: dict[str, tuple[str, Sequence[int], str]] = {}  # by the name of a mask
         self._placements: dict[int, Placement] = {}
         # Of the expression that is being evaluated: what does not belong to a branch of a select, and the predicate of that.
         self._whole: tuple[Placement, Value | None] = (Placement(), None)
@@ -124,6 +135,8 @@ class ExpressionEmitter(AddressEmitter):
                 return self._read(expr, predicate)
             case Select():
                 return (yield from self._select(expr, predicate))
+            case Compare() if self.runs_in_lanes(expr) and (mask := self._mask(expr)) is not None:
+                return mask
         operands: list[Value] = []
         for operand in expr.operands:
             operands.append((yield operand, predicate))
@@ -164,16 +177,17 @@ class ExpressionEmitter(AddressEmitter):
         key = ("splat", value, lanes)
         known = self._values.get(key)
         if known is None:
-            kind = shaped(REGISTER_TYPES[value.dtype], lanes)
             if not value.name.startswith("%"):
                 known = Value(f"splat ({value.type} {value.name})", value.dtype, lanes)
             else:
-                first = self.text.emit(f"insertelement {kind} poison, {value.type} {value.name}, i64 0")
-                known = self._emitted(
-                    f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer", value.dtype, lanes
-                )
+                known = Value(self._splat(value.name, value.type, lanes), value.dtype, lanes)
             self._values[key] = known
         return known
+
+    def _splat(self, register: str, element: str, lanes: int) -> str:
+        kind = f"<{lanes} x {element}>"
+        first = self.text.emit(f"insertelement {kind} poison, {element} {register}, i64 0")
+        return self.text.emit(f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer")
 
     def _aligned(self, *values: Value) -> tuple[list[Value], int]:
         lanes = max(value.lanes for value in values)
@@ -196,13 +210,57 @@ class ExpressionEmitter(AddressEmitter):
         key = ("lanes below", limit, start, lanes)
         known = self._values.get(key)
         if known is None:
-            numbers = f"<{', '.join(f'i64 {start + lane}' for lane in range(lanes))}>"
-            bound = self.broadcast(Value(limit, INDEX), lanes)
-            known = self._values[key] = self._emitted(f"icmp slt <{lanes} x i64> {numbers}, {bound.name}", "bool", lanes)
+            bound = self.text.call("i64", "llvm.smin.i64", f"i64 {limit}, i64 {FEW}", "i64, i64")
+            bound = self.text.call("i64", "llvm.smax.i64", f"i64 {bound}, i64 {-FEW}", "i64, i64")
+            known = self._values[key] = self._comparison("slt", range(start, start + lanes), bound)
         return known
+
+    def _mask(self, expr: Compare) -> Value | None:
+        """In which lanes a comparison of sums of loop variables holds, by small integers; None if they may not be small.
+
+        Vectors of the 64 bits of an index are twice as many and more, and are packed for a mask.
+        """
+        sides = (expr.left, expr.right)
+        if any(side.dtype != INDEX or side.has_reads for side in sides) or self.registers.keys() & set(self.variables_of(expr)):
+            return None
+        difference = self.simplifier.linear(expr.left).plus(self.simplifier.linear(expr.right), -1)
+        stride, (low, high) = difference.stride(self.lane_variable), self.simplifier.linear_interval(difference)
+        if stride is None or min(low, -high) <= -FEW:
+            return None
+        parts, offset = self._dynamic(difference)
+        numbers = range(offset, offset + stride * self.lanes, stride) if stride else [offset] * self.lanes
+        total: str | None = None
+        for part in parts:
+            total = part if total is None else self.integer("add", total, part)
+        if total is not None:
+            sign = "" if expr.op in ("eq", "ne") else "s"
+            return self._comparison(f"{sign}{expr.op}", numbers, self.integer("sub", "0", total))
+        holds = _COMPARE[expr.op]
+        return Value(f"<{', '.join(f'i1 {str(holds(number, 0)).lower()}' for number in numbers)}>", "bool", self.lanes)
+
+    def _comparison(self, word: str, numbers: Sequence[int], bound: str, condition: str | None = None) -> Value:
+        """Small numbers, one a lane, compared with a small number of 64 bits; false in all lanes without the condition.
+
+        A condition that is the same in all lanes changes the bound: as a vector it would have other widths than the mask.
+        """
+        lanes, sign = len(numbers), 1 if word in ("sgt", "sge") else -1
+        key = ("small", bound, lanes, condition and (condition, sign))
+        splat = self._values.get(key)
+        if splat is None:
+            small = self.text.emit(f"trunc i64 {bound} to i32")
+            if condition is not None:
+                small = self.text.emit(f"select i1 {condition}, i32 {small}, i32 {sign * 2 * FEW}")
+            splat = self._values[key] = Value(self._splat(small, "i32", lanes), "int32", lanes)
+        listed = ", ".join(f"i32 {number}" for number in numbers)
+        mask = self._emitted(f"icmp {word} <{lanes} x i32> <{listed}>, {splat.name}", "bool", lanes)
+        if condition is None and word not in ("eq", "ne"):
+            self._comparisons[mask.name] = (word, numbers, bound)
+        return mask
 
     def binary(self, node: Binary, left: Value, right: Value) -> Value:
         """A binary operator on two values of one dtype."""
+        if node.op == "and" and left.dtype == "bool" and (both := self.both(left, right)) is not None:
+            return both
         (a, b), lanes = self._aligned(left, right)
         kind, dtype = a.type, a.dtype
         if dtype in FLOAT_DTYPES:
@@ -257,6 +315,9 @@ class ExpressionEmitter(AddressEmitter):
         """The conjunction of two predicates, either of which may be absent."""
         if a is None or b is None:
             return b if a is None else a
+        for scalar, mask in ((a, b), (b, a)):
+            if mask.name in self._comparisons and not scalar.lanes and scalar.name.startswith("%"):
+                return self._comparison(*self._comparisons[mask.name], scalar.name)
         (left, right), lanes = self._aligned(a, b)
         return self._emitted(f"and {left.type} {left.name}, {right.name}", "bool", lanes)
 
@@ -400,6 +461,11 @@ class ExpressionEmitter(AddressEmitter):
             return
         mask = self.broadcast(predicate or Value("true", "bool"), lanes)
         suffix = intrinsic_suffix(vector)
+        if (
+            stride == 1 and mask.name.startswith("<") and not self.target.masks_freely
+        ):  # of a number that is known, the first ones
+            self._store_first(tensor, flat, kind, stored, lanes, mask.name.count("true"))
+            return
         if stride == 1:
             self.text.call(
                 "void",
@@ -430,6 +496,25 @@ class ExpressionEmitter(AddressEmitter):
             f"<{width} x {kind}>, ptr, {mask.type}",
         )
 
+    def store_first(self, tensor: Tensor, indices: Sequence[Expr], vector: str, width: int, count: int) -> None:
+        """Store the first `count` elements of a vector of `width`, to consecutive elements from the current position on."""
+        if self.target.masks_freely and count < width:
+            self.store_run(tensor, indices, vector, width, self.lanes_below(str(count), 0, width))
+        else:
+            self._store_first(tensor, self.flat_index(tensor, indices), memory_type(tensor.dtype), vector, width, count)
+
+    def _store_first(self, tensor: Tensor, flat: Linear, kind: str, vector: str, width: int, count: int) -> None:
+        """Store them as parts of the vector whose lengths are powers of two."""
+        begin, size = 0, DTYPE_BYTES[tensor.dtype]
+        while begin < count:
+            part = 1 << (count - begin).bit_length() - 1
+            order = ", ".join(f"i32 {lane}" for lane in range(begin, begin + part))
+            whole = f"shufflevector <{width} x {kind}> {vector}, <{width} x {kind}> poison, <{part} x i32> <{order}>"
+            piece = vector if part == width else self.text.emit(whole)
+            address = self.address(tensor, flat.plus(Linear((), begin)))
+            self.text.do(f"store <{part} x {kind}> {piece}, ptr {address}, align {size}")
+            begin += part
+
     def load_run(self, tensor: Tensor, indices: Sequence[Expr], width: int, mask: Value | None) -> str:
         """A vector of `width` consecutive elements from the current position on, those of the mask if there is one."""
         kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
@@ -448,3 +533,12 @@ class ExpressionEmitter(AddressEmitter):
         if value.dtype != "bool":
             return value.name
         return self.text.emit(f"zext {value.type} {value.name} to {shaped('i8', value.lanes)}")
+
+
+def _first_lanes(mask: Value) -> int | None:
+    """How many lanes a mask names, if that is known and they are the first ones."""
+    if not mask.name.startswith("<"):
+        return None
+    words = mask.name.strip("<>").split(", ")
+    count = words.count("i1 true")
+    return count if all(word == "i1 true" for word in words[:count]) else None

@@ -1,17 +1,22 @@
 """Tiles to LLVM instructions: accumulators in registers, vector lanes, masks at the edges.
 
-A tile with limits is emitted twice: whole, without any condition in its body, and as an edge. In the edge version
-iterations past the limit repeat the last valid one (they compute and store the same value again), and lanes past it are masked.
+A tile with limits is emitted twice: whole, without any condition in its body, and as an edge. Where it is known how many
+iterations are left at an edge, that version is a tile of so many. In other edge versions iterations past the limit repeat the
+last valid one (they compute and store the same value again), and lanes past it are masked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle
 
 from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
+from ansor_py.codegen.tile_sums import Sums, sums_side_by_side
 from ansor_py.codegen.transposition import (
+    FEWEST_ROWS,
     Point,
     load_accumulators,
     load_transposed,
@@ -52,6 +57,11 @@ class _Accumulator:
         return self.expressions.text.call(self.type, function, arguments, ", ".join([self.type] * len(registers)))
 
 
+def _with_extent(tile: Tile, loop: TileLoop, extent: int) -> Tile:
+    """The tile with all of so many iterations of one of its loops."""
+    return replace(tile, loops=tuple(TileLoop(o.variable, extent) if o is loop else o for o in tile.loops))
+
+
 class TileEmitter:
     """Emits tiles with an expression emitter; `emit_nodes` is called for what is attached to a reduction loop."""
 
@@ -68,18 +78,31 @@ class TileEmitter:
         self.target = expressions.target
         self.emit_nodes = emit_nodes
 
-    def emit(self, tile: Tile) -> None:
-        """Emit a tile: whole where all its iterations exist, else as an edge."""
-        whole = self._whole(tile)
-        if whole is None:
-            self._version(tile, edge=False)
+    def emit(self, tile: Tile, fewest_rows: int = FEWEST_ROWS) -> None:
+        """Emit a tile: whole where all its iterations exist, else as an edge. `fewest_rows` are transposed in registers."""
+        known = next((loop for loop in tile.loops if loop.limit is not None and loop.rest is not None), None)
+        if known is not None and not (tile.reduces_lanes and known.variable == tile.vector):
+            assert known.limit is not None
+            assert known.rest is not None
+            whole = self.text.emit(f"icmp sge i64 {self.expressions.index(known.limit)}, {known.extent}")
+            fewest_left = 1 if known.extent >= fewest_rows else fewest_rows  # of what is transposed elsewhere
+            versions = ((known.extent, fewest_rows), (known.rest, fewest_left))
+            self._either(whole, *(partial(self.emit, _with_extent(tile, known, rows), fewest) for rows, fewest in versions))
             return
+        condition = self._whole(tile)
+        if condition is None:
+            self._version(tile, False, fewest_rows)
+        else:
+            self._either(condition, *(partial(self._version, tile, edge, fewest_rows) for edge in (False, True)))
+
+    def _either(self, condition: str, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """Emit two versions, of which the condition chooses one."""
         full, edge, after = self.text.name("full"), self.text.name("edge"), self.text.name("after")
-        self.text.do(f"br i1 {whole}, label %{full}, label %{edge}")
-        for label in (full, edge):
+        self.text.do(f"br i1 {condition}, label %{full}, label %{edge}")
+        for label, version in ((full, then), (edge, otherwise)):
             self.text.start(label)
             self.expressions.enter()
-            self._version(tile, edge=label == edge)
+            version()
             self.expressions.leave()
             self.text.do(f"br label %{after}")
         self.text.start(after)
@@ -97,12 +120,12 @@ class TileEmitter:
         self.expressions.coordinates = outside
         return whole
 
-    def _version(self, tile: Tile, edge: bool) -> None:
+    def _version(self, tile: Tile, edge: bool, fewest_rows: int) -> None:
         self.expressions.forget_values()
         outside, pointers = dict(self.expressions.coordinates), dict(self.expressions.pointers)
-        transposed = transposed_reads(self.expressions, tile) if tile.combiner is None else None
+        transposed = transposed_reads(self.expressions, tile, fewest_rows) if tile.combiner is None else None
         if tile.combiner is not None:
-            self._reduction(tile, tile.combiner, self._points(tile, edge), edge)
+            self._reduction(tile, tile.combiner, self._points(tile, edge), edge, fewest_rows)
         elif transposed is not None:
             others = replace(tile, loops=tuple(loop for loop in tile.loops if loop is not transposed.row))
             for point in load_transposed(self.expressions, tile, transposed, self._points(others, edge), edge):
@@ -183,14 +206,16 @@ class TileEmitter:
 
     # Reductions.
 
-    def _reduction(self, tile: Tile, combiner: str, points: list[Point], edge: bool) -> None:
+    def _reduction(self, tile: Tile, combiner: str, points: list[Point], edge: bool, fewest_rows: int) -> None:
         types = [shaped(REGISTER_TYPES[tile.value.dtype], point.lanes) for point in points]
-        identity = reduction_identity(combiner, tile.value.dtype)
-        start = [constant(identity.value, kind) for kind in types]
-        row = None if tile.reduces_lanes else transposed_loop(self.expressions, tile)
+        identity = [constant(reduction_identity(combiner, tile.value.dtype).value, kind) for kind in types]
+        start = identity
+        row = None if tile.reduces_lanes else transposed_loop(self.expressions, tile, fewest_rows)
         if tile.first is not None and not tile.reduces_lanes:
             start = self._initial(tile, tile.first, points, types, start, row, edge)
-        results = self._loops(tile, combiner, points, types, start, 0)
+        count = sums_side_by_side(tile, len(points), self.target)
+        sums = Sums(points, types * count, cycle(range(count)))
+        results = self._together(tile, combiner, points, self._loops(tile, combiner, sums, start + identity * (count - 1), 0))
         self.expressions.forget_values()
         if tile.reduces_lanes:
             self._store_lane_results(tile, combiner, points, results)
@@ -205,6 +230,14 @@ class TileEmitter:
             self._place(tile, point)
             value = Value(result, stored.dtype, point.lanes)
             self.expressions.store(tile.buffer, tile.indices, value, self._predicate(tile, point))
+
+    def _together(self, tile: Tile, combiner: str, points: list[Point], results: list[str]) -> list[str]:
+        """The accumulators of all points from those of several sums side by side."""
+        found = [Value(result, tile.value.dtype, points[number % len(points)].lanes) for number, result in enumerate(results)]
+        while len(found) > len(points):
+            last = found.pop()
+            found[-len(points)] = self._merge(combiner, found[-len(points)], last)
+        return [value.name for value in found]
 
     def _after(self, tile: Tile, epilogue: Expr, points: list[Point], results: list[str]) -> list[str]:
         """What the epilogue makes of the accumulators; all is read before the first result is stored."""
@@ -250,41 +283,43 @@ class TileEmitter:
         self._place(tile, point)
         return self.expressions.load(tile.buffer, tile.indices, self._predicate(tile, point))
 
-    def _loops(
-        self, tile: Tile, combiner: str, points: list[Point], types: list[str], accumulators: list[str], level: int
-    ) -> list[str]:
+    def _loops(self, tile: Tile, combiner: str, sums: Sums, accumulators: list[str], level: int) -> list[str]:
         """Emit the reduction loops from `level` on; returns the accumulators after them."""
+        points = sums.points
         if level == len(tile.reduction):
-            return self._update(tile, combiner, points, accumulators)
+            first = next(sums.turns) * len(points)
+            mine = slice(first, first + len(points))
+            return [
+                *accumulators[:first],
+                *self._update(tile, combiner, points, accumulators[mine]),
+                *accumulators[mine.stop :],
+            ]
         loop = tile.reduction[level]
         count = loop.extent.value if isinstance(loop.extent, Const) else None
         if count is not None and loop.unroll == count and not loop.prologue:
             for step in range(int(count)):
-                self._between_steps(step, tile, points)
+                self._between_steps(step, tile, sums)
                 self.expressions.coordinates[loop.variable] = Coordinate(None, step)
-                accumulators = self._loops(tile, combiner, points, types, accumulators, level + 1)
+                accumulators = self._loops(tile, combiner, sums, accumulators, level + 1)
             return accumulators
         end = self.expressions.index(loop.extent)
         if loop.unroll == 1:
-            return self._rounds(tile, combiner, points, types, accumulators, level, "0", end, 1, count is not None)
+            return self._rounds(tile, combiner, sums, accumulators, level, "0", end, 1, count is not None)
         if count is not None:
             whole = str(int(count) // loop.unroll * loop.unroll)
         else:
             rest = self.text.emit(f"urem i64 {end}, {loop.unroll}")
             whole = self.text.emit(f"sub i64 {end}, {rest}")
-        accumulators = self._rounds(
-            tile, combiner, points, types, accumulators, level, "0", whole, loop.unroll, count is not None
-        )
+        accumulators = self._rounds(tile, combiner, sums, accumulators, level, "0", whole, loop.unroll, count is not None)
         if whole != end:
-            accumulators = self._rounds(tile, combiner, points, types, accumulators, level, whole, end, 1, count is not None)
+            accumulators = self._rounds(tile, combiner, sums, accumulators, level, whole, end, 1, count is not None)
         return accumulators
 
     def _rounds(
         self,
         tile: Tile,
         combiner: str,
-        points: list[Point],
-        types: list[str],
+        sums: Sums,
         accumulators: list[str],
         level: int,
         begin: str,
@@ -294,24 +329,24 @@ class TileEmitter:
     ) -> list[str]:
         """One loop of a reduction, `unroll` iterations a round."""
         loop: ReductionLoop = tile.reduction[level]
-        with self.text.loop(begin, end, list(zip(types, accumulators, strict=True)), unroll, certain) as opened:
+        with self.text.loop(begin, end, list(zip(sums.types, accumulators, strict=True)), unroll, certain) as opened:
             self.expressions.enter(opened.index)
             pointers = dict(self.expressions.pointers)
             current = opened.carried
             for step in range(unroll):
-                self._between_steps(step, tile, points)
+                self._between_steps(step, tile, sums)
                 self.expressions.coordinates[loop.variable] = Coordinate(opened.index, step)
                 if loop.prologue:
                     self._attached(loop.prologue)
-                current = self._loops(tile, combiner, points, types, current, level + 1)
+                current = self._loops(tile, combiner, sums, current, level + 1)
             opened.updated = current
             self.expressions.pointers = pointers
             self.expressions.leave()
         return opened.results
 
-    def _between_steps(self, step: int, tile: Tile, points: list[Point]) -> None:
+    def _between_steps(self, step: int, tile: Tile, sums: Sums) -> None:
         """Keep LLVM from moving loads across unrolled steps where accumulators fill the registers, which would spill."""
-        if step and 2 * len(points) > self.target.vector_registers:
+        if step and 2 * len(sums.types) > self.target.vector_registers:
             self.expressions.hide_pointers(sorted({read.tensor.name for read in reads_of(tile.value)}))
             self.expressions.forget_values()
 

@@ -35,24 +35,24 @@ class Point:
     mask: Value | None
 
 
-def transposed_loop(expressions: ExpressionEmitter, tile: Tile) -> TileLoop | None:
+def transposed_loop(expressions: ExpressionEmitter, tile: Tile, fewest: int = FEWEST_ROWS) -> TileLoop | None:
     """The tile's loop along which its results lie next to each other in memory, if that is not the loop in lanes.
 
-    None if there is no such loop, or it is short.
+    None if there is no such loop, or it has less than `fewest` rows.
     """
     if tile.vector is None or tile.predicates or tile.buffer.dtype == "bool":
         return None
-    rows = _rows(expressions, tile, tile.buffer, tile.indices)
+    rows = _rows(expressions, tile, tile.buffer, tile.indices, fewest)
     return next((loop for loop in tile.loops if loop.variable in rows), None)
 
 
-def _rows(expressions: ExpressionEmitter, tile: Tile, tensor: Tensor, indices: Sequence[Expr]) -> list[str]:
+def _rows(expressions: ExpressionEmitter, tile: Tile, tensor: Tensor, indices: Sequence[Expr], fewest: int) -> list[str]:
     """Loops of the tile, long enough, along which elements are neighbours in memory that are far apart along the lanes."""
     flat = expressions.flat_index(tensor, indices)
     strides = {loop.variable: flat.stride(loop.variable) for loop in tile.loops}
     if None in strides.values() or strides.get(tile.vector or "") in (0, 1):
         return []
-    return [loop.variable for loop in tile.loops if strides[loop.variable] == 1 and loop.extent >= FEWEST_ROWS]
+    return [loop.variable for loop in tile.loops if strides[loop.variable] == 1 and loop.extent >= fewest]
 
 
 def store_transposed(
@@ -116,7 +116,10 @@ def _store_block(
             exists = Value(expressions.text.emit(f"icmp slt i64 {start + lane}, {limit}"), "bool")
             both = expressions.both(rows, exists)
             mask = expressions.broadcast(both, width) if both is not None else None
-        expressions.store_run(tile.buffer, tile.indices, column, width, mask)
+        if limit is None and not (edge and row.limit is not None):
+            expressions.store_first(tile.buffer, tile.indices, column, width, len(results))
+        else:
+            expressions.store_run(tile.buffer, tile.indices, column, width, mask)
 
 
 def _transposed(expressions: ExpressionEmitter, element: str, rows: list[str], lanes: int, width: int) -> list[str]:
@@ -158,13 +161,13 @@ class TransposedReads:
     reads: tuple[Read, ...]
 
 
-def transposed_reads(expressions: ExpressionEmitter, tile: Tile) -> TransposedReads | None:
+def transposed_reads(expressions: ExpressionEmitter, tile: Tile, fewest: int = FEWEST_ROWS) -> TransposedReads | None:
     """What a tile without reduction can load as vectors along another loop than the one in lanes; None if nothing."""
     if tile.vector is None or tile.predicates:
         return None
     found: dict[str, list[Read]] = {}
     for read in reads_of(tile.value):
-        for variable in _rows(expressions, tile, read.tensor, read.indices) if read.dtype != "bool" else ():
+        for variable in _rows(expressions, tile, read.tensor, read.indices, fewest) if read.dtype != "bool" else ():
             found.setdefault(variable, []).append(read)
     if not found:
         return None

@@ -2,8 +2,9 @@
 
 Consumers come first: a stage at root computes its whole tensor; a stage attached inside a consumer's loop computes the
 region that is read from there on, halo included. Region origins are clamped so that a region never leaves its tensor: the
-last tile of an extent that does not divide overlaps its neighbour instead of needing a guard. Only where a packed layout is
-read does the last tile stay where it is, and has a guard: moved, its vectors would lie across two panels.
+last tile of an extent that does not divide overlaps its neighbour instead of needing a guard. Two kinds of last tiles stay
+where they are, and have a guard: along the rows of a register tile, where those that are left are a smaller tile and less work,
+and where a packed layout is read: moved, vectors would lie across two panels.
 
 The state may be concrete, or a sketch's template together with a genes matrix; then each number is an array over the
 population (design, Idea 2).
@@ -252,7 +253,7 @@ def _required_region(
     origins: list[Affine] = []
     sizes: list[Number] = []
     leaving: list[bool] = []
-    panels = _panels(state.reads(stage.name))
+    panels = dict.fromkeys(_tile_rows(stage), 0) | _panels(state.reads(stage.name))
     for axis, hull, whole, starts in zip(stage.op.axes, hulls, full, lows, strict=True):
         if whole or hull is None:
             hull = number(0), axis.extent
@@ -264,6 +265,18 @@ def _required_region(
         sizes.append(size)
         leaving.append(not is_number(limit - last, 0))
     return tuple(origins), tuple(sizes), tuple(leaving)
+
+
+def _tile_rows(stage: Stage) -> list[str]:
+    """The axes along which a stated register tile has rows: all of its spatial ones that do not run in lanes."""
+    if stage.register_tile is None:
+        return []
+    lanes = {iterator.name for iterator in stage.iterators if iterator.annotation == "vectorize"}
+    found = {name: name for name in stage.register_tile.loops if name not in lanes}
+    for relation in reversed(stage.relations):
+        if isinstance(relation, SplitRelation):
+            found = {name: relation.parent if axis in relation.parts else axis for name, axis in found.items()}
+    return [axis.name for axis in stage.op.axes if axis.name in found.values()]
 
 
 def _panels(reads: Sequence[Read]) -> dict[str, int]:
@@ -283,7 +296,10 @@ def _panels(reads: Sequence[Read]) -> dict[str, int]:
 
 
 def _last_origin(low: Affine, last: Number, panel: int, extents: dict[str, Number]) -> Number:
-    """What keeps an origin inside, at most `last`; or that it keeps by itself, where `last` lies otherwise in its panel."""
+    """What keeps an origin inside, at most `last`; or that it keeps by itself, where `last` lies otherwise in its panel.
+
+    Without panels (0) it keeps by itself where `last` is not one of its values.
+    """
     step: Number = low.constant
     for _, coefficient in low.terms:
         step = np.gcd(step, coefficient)

@@ -56,11 +56,15 @@ class If:
 
 @dataclass(frozen=True)
 class TileLoop:
-    """A loop of a tile. `limit`: only iterations below it exist (None: all of them)."""
+    """A loop of a tile. `limit`: only iterations below it exist (None: all of them).
+
+    `rest`: how many exist where not all do, if that is always the same number.
+    """
 
     variable: str
     extent: int
     limit: Expr | None = None
+    rest: int | None = None
 
 
 @dataclass(frozen=True)

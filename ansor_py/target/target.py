@@ -92,6 +92,14 @@ class Target:
         """Whether a vector register says which lanes are loaded or stored: AVX and AVX2. AVX-512 has registers for that."""
         return self.architecture == "x86-64" and self.vector_bytes == 32
 
+    @property
+    def masks_freely(self) -> bool:
+        """Whether loads and stores of some of the lanes cost what those of all do: AVX-512, and vectors of RISC-V.
+
+        AVX2's masked stores take as long as ten others on AMD's cores (uops.info: VMASKMOVPS); SSE2 and NEON have none.
+        """
+        return self.architecture == "riscv64" or self.vector_bytes == 64
+
     def lanes(self, *dtypes: str) -> int:
         """Elements that one vector register holds, of the widest of these dtypes. A vector has two elements at least."""
         try:

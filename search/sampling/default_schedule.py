@@ -30,7 +30,7 @@ from ansor_py.sketch_rules.space_options import DEFAULT_SPACE
 from ansor_py.target import Target
 
 ROWS = 64  # random ones of each sketch
-DESCENTS, ROUNDS = 2, 4  # so many of the best rows are improved, in so many rounds
+DESCENTS, ROUNDS = 3, 4  # the best rows of so many sketches are improved, in so many rounds
 OPTIONS = SearchOptions()
 
 
@@ -62,8 +62,8 @@ def default_schedule(dag: ComputeDAG, target: Target, threads: int, math: str = 
     for sketch in [] if is_empty else generate_sketches(dag, machine, DEFAULT_RULES, offered):
         space = Space(sketch, machine, OPTIONS)
         rows = candidate_rows(space)
-        more = cycles_of_larger_weights(sketch, machine)
-        found += [(cycles + more, space, row) for cycles, row in zip(scored(space, rows), rows, strict=True)]
+        more, scores = cycles_of_larger_weights(sketch, machine), scored(space, rows)
+        found += [(scores[best] + more, space, rows[best]) for best in np.argsort(scores, kind="stable")[:1]]
     found.sort(key=lambda item: item[0])
     found = [improved(*item, cycles_of_larger_weights(item[1].sketch, machine)) for item in found[:DESCENTS]]
     if not found:

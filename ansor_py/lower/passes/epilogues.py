@@ -94,8 +94,8 @@ class _Fusion:
         formula = transform(node.value, lambda part: registers if part == reads[0] else None)
         formula = self.simplifier.simplify(substitute(formula, values))
         indices = tuple(self.simplifier.simplify(substitute(index, values)) for index in node.indices)
-        overlaps = any(not isinstance(value, Var) for value in values.values())
-        if overlaps and not self._may_repeat(formula, node.buffer, indices):
+        shifted = {name for name, value in values.items() if not isinstance(value, Var)}
+        if shifted and not self._may_repeat(formula, node, indices, shifted):
             return None
         if not _runs_in_lanes(producer, formula, node.buffer):
             return None
@@ -129,12 +129,16 @@ class _Fusion:
             taken.add(written.name)
         return values if set(values) == set(limits) and taken == set(own) else None
 
-    def _may_repeat(self, formula: Expr, buffer: Tensor, indices: Sequence[Expr]) -> bool:
-        """Whether storing elements of a neighbouring tile again is harmless: they exist, and the formula does not read them."""
-        if any(read.tensor.name == buffer.name for read in reads_of(formula)):
+    def _may_repeat(self, formula: Expr, consumer: Tile, indices: Sequence[Expr], shifted: set[str]) -> bool:
+        """Whether storing elements of a neighbouring tile again is harmless: they exist, and the formula does not read them.
+
+        Along loops that are not shifted the tile and its consumer end at the same limits.
+        """
+        if any(read.tensor.name == consumer.buffer.name for read in reads_of(formula)):
             return False
-        intervals = [self.simplifier.interval(index) for index in indices]
-        return all(low >= 0 and high < extent for (low, high), extent in zip(intervals, buffer.shape, strict=True))
+        places = zip(consumer.indices, indices, consumer.buffer.shape, strict=True)
+        moved = ((self.simplifier.interval(index), extent) for old, index, extent in places if shifted & variables_of(old))
+        return all(low >= 0 and high < extent for (low, high), extent in moved)
 
 
 def _runs_in_lanes(producer: Tile, formula: Expr, buffer: Tensor) -> bool:

@@ -17,6 +17,7 @@ from ansor_py.lower.passes.tails import is_sum_of_loops
 from ansor_py.lower.register_tile import MAX_TILE_VECTORS, StageTile
 from ansor_py.te.expr import (
     INDEX,
+    Binary,
     Const,
     Expr,
     Var,
@@ -79,7 +80,7 @@ def form_tiles(program: Program) -> Program:
             statement.indices,
             value,
             statement.combiner,
-            tuple(TileLoop(loop.variable, loop.trips, None if _is_full(loop) else loop.extent) for loop in parts.tile),
+            tuple(_tile_loop(loop, {loop.variable for loop in parts.tile}, program.simplifier) for loop in parts.tile),
             parts.vector.variable if parts.vector is not None else None,
             tile.lanes,
             parts.vector is not None and parts.vector.kind == "reduction",
@@ -129,6 +130,28 @@ def _may_step(vector: For, parts: _Parts, tile: StageTile) -> bool:
     """Whether a vector loop may be cut into steps: not where vectors side by side share a pass through a reduction."""
     reduces = any(loop.kind == "reduction" for loop in (*parts.serial, *parts.reduction))
     return vector.kind == "reduction" or not reduces or -(-vector.trips // tile.lanes) > MAX_TILE_VECTORS
+
+
+def _tile_loop(loop: For, inside: set[str], simplifier: Simplifier) -> TileLoop:
+    """A loop of a tile whose loops are `inside`."""
+    if _is_full(loop):
+        return TileLoop(loop.variable, loop.trips)
+    rests = _rests(loop.extent, loop.trips, simplifier) if not inside & variables_of(loop.extent) else None
+    return TileLoop(loop.variable, loop.trips, loop.extent, rests.pop() if rests is not None and len(rests) == 1 else None)
+
+
+def _rests(extent: Expr, trips: int, simplifier: Simplifier) -> set[int] | None:
+    """How many of its iterations a loop may have where it has not all of them; None if that cannot be told.
+
+    What is left of an axis, `13 - 4 * i`, is the same number below 4 wherever it is below 4.
+    """
+    if isinstance(extent, Binary) and extent.op == "min":
+        sides = [_rests(side, trips, simplifier) for side in extent.operands]
+        return None if None in sides else set[int]().union(*(side for side in sides if side is not None))
+    left = simplifier.linear(extent)
+    if any(coefficient % trips for _, coefficient in left.terms):
+        return None
+    return {left.constant % trips} - {0}
 
 
 def _is_full(loop: For) -> bool:

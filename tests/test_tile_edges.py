@@ -1,0 +1,128 @@
+"""Register tiles at the edges of axes: as many rows as are left, sums side by side, stores of a known number of lanes."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansor_py import te
+from ansor_py.codegen.kernel import LoadedKernel, build_kernel, kernel_text
+from ansor_py.codegen.tile_sums import SHORTEST_SPLIT, sums_side_by_side
+from ansor_py.cost_model import extract_features, feature_names
+from ansor_py.lower.ir import Tile, tiles_of
+from ansor_py.lower.lower import lower
+from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.schedule.micro_kernels.outer_products import FLOAT32
+from ansor_py.schedule.sketch import Population, Sketch
+from ansor_py.schedule.state import State
+from ansor_py.schedule.steps import ComputeAt, Pragma, RegisterTile, Reorder, Split, Step, Vectorize
+from ansor_py.target import Target
+from targets import executed_targets, structure_targets
+
+MULTIPLY_ADD = re.compile(r"= call [^@]*@llvm\.fmuladd")
+
+
+def product(rows: int, columns: int, depth: int, fused: bool) -> ComputeDAG:
+    a, b = te.placeholder((rows, depth), name="A"), te.placeholder((depth, columns), name="B")
+    c = te.matmul(a, b, name="C")
+    return ComputeDAG.from_outputs(te.relu(c, name="relu") if fused else c)
+
+
+def tiled(tile: tuple[int, int], reduction: int, unroll: int, fused: bool) -> tuple[Step, ...]:
+    """Register tiles at root, or one in each tile of the consumer."""
+    register, lanes = RegisterTile("C", ("i.1", "j.1"), FLOAT32.name), Vectorize("C", "j.1")
+    order = Reorder("C", ("i.0", "j.0", "k.0", "k.1", "i.1", "j.1"))
+    splits = [Split("C", "i", tile[:1]), Split("C", "j", tile[1:]), Split("C", "k", (reduction,))]
+    if not fused:
+        return (*splits, order, register, lanes, Pragma("C", unroll))
+    consumer = (Split("relu", "i0", tile[:1]), Split("relu", "i1", tile[1:]), Reorder("relu", ("i0.0", "i1.0", "i0.1", "i1.1")))
+    return (*consumer, ComputeAt("C", "relu", "i1.0"), *splits, order, register, lanes, Pragma("C", unroll))
+
+
+def tile_of(dag: ComputeDAG, steps: tuple[Step, ...], target: Target) -> Tile:
+    program = lower(State.initial(dag).replay(steps), target)
+    return next(tile for region in program.regions for tile in tiles_of(region.body) if tile.combiner is not None)
+
+
+@pytest.mark.parametrize("target", executed_targets())
+@settings(max_examples=25, deadline=None)
+@given(
+    extents=st.tuples(st.integers(1, 23), st.integers(2, 50), st.integers(1, 90)),
+    tile=st.tuples(st.integers(1, 7), st.integers(2, 33)),
+    reduction=st.integers(1, 90),
+    unroll=st.sampled_from((0, 16, 64)),
+    fused=st.booleans(),
+)
+def test_results_are_right(
+    target: Target, extents: tuple[int, int, int], tile: tuple[int, int], reduction: int, unroll: int, fused: bool
+) -> None:
+    dag = product(*extents, fused)
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(tensor.shape, dtype=np.float32) for tensor in dag.inputs)
+    [output] = LoadedKernel(build_kernel(dag, tiled(tile, reduction, unroll, fused), target, 2)).run([a, b])
+    expected = a.astype(np.float64) @ b
+    np.testing.assert_allclose(output, np.maximum(expected, 0) if fused else expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("target", structure_targets())
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("rows", "rest"), [(13, 1), (7, 3), (6, 2)])
+def test_what_is_left_of_rows_is_a_tile_of_so_many(rows: int, rest: int, fused: bool, target: Target) -> None:
+    width = 2 * target.lanes("float32")
+    dag, steps = product(rows, 2 * width, 64, fused), tiled((4, width), 64, 0, fused)
+    [loop, _] = tile_of(dag, steps, target).loops
+    assert (loop.extent, loop.rest) == (4, rest)
+    assert len(MULTIPLY_ADD.findall(kernel_text(dag, steps, target, 1))) == 2 * (4 + rest)
+
+
+@pytest.mark.parametrize("target", structure_targets())
+def test_vectors_that_are_left_along_the_lanes_are_as_few_as_there_are(target: Target) -> None:
+    lanes = target.lanes("float32")
+    dag, steps = product(4, 5 * lanes, 64, False), tiled((4, 2 * lanes), 64, 0, False)
+    assert len(MULTIPLY_ADD.findall(kernel_text(dag, steps, target, 1))) == 4 * (2 + 1)
+
+
+@pytest.mark.parametrize("target", structure_targets())
+def test_few_accumulators_have_several_sums(target: Target) -> None:
+    lanes, busy = target.lanes("float32"), target.core.latency * target.core.vector_units
+    for rows in (1, 2, 3, 4, 6):
+        tile = tile_of(product(rows, 2 * lanes, 256, False), tiled((rows, 2 * lanes), 256, 64, False), target)
+        sums, accumulators = sums_side_by_side(tile, 2 * rows, target), 2 * rows
+        assert accumulators * (sums - 1) < busy
+        assert accumulators * sums + tile.kernel.registers(rows, 2, 0, target) - accumulators <= target.vector_registers
+        assert sums > 1 or accumulators >= busy or 2 * accumulators + 2 > target.vector_registers
+
+
+@pytest.mark.parametrize("target", structure_targets())
+def test_one_sum_where_no_other_step_follows_or_few_do(target: Target) -> None:
+    width = target.lanes("float32")
+    for depth, unroll in ((256, 0), (SHORTEST_SPLIT - 1, 64)):
+        tile = tile_of(product(2, width, depth, False), tiled((2, width), depth, unroll, False), target)
+        assert sums_side_by_side(tile, 2, target) == 1
+
+
+@pytest.mark.parametrize("target", structure_targets())
+def test_a_number_of_lanes_that_is_known_is_stored_without_a_mask_unless_masks_are_free(target: Target) -> None:
+    lanes = target.lanes("float32")
+    dag = product(4, lanes + lanes // 2 + 1, 64, False)
+    text = kernel_text(dag, tiled((4, 2 * lanes), 64, 0, False), target, 1)
+    assert ("llvm.masked.store" in text) == target.masks_freely
+
+
+@pytest.mark.parametrize("target", structure_targets("cores=1"))
+def test_the_roofline_counts_the_rows_that_there_are(target: Target) -> None:
+    """Of 29 rows in tiles of 14 the third has one row, a fourteenth of the work; 28 rows are two tiles, 42 are three."""
+    width, column = 2 * target.lanes("float32"), feature_names().index("compute_cycles")
+
+    def cycles(rows: int, tile: int) -> float:
+        sketch = Sketch("tiled", product(rows, width, 256, False), tiled((tile, width), 256, 64, False), ())
+        [row] = extract_features(Population(sketch, np.zeros((1, 0), dtype=np.int32)), target).rows
+        return float(np.exp2(row[column]) - 1)
+
+    tile = 14 if target.vector_registers == 32 else 6
+    two, more, three = (cycles(rows, tile) for rows in (2 * tile, 2 * tile + 1, 3 * tile))
+    assert two < more < two + (three - two) / 2
