@@ -37,10 +37,15 @@ def exact_reciprocals(numbers: Array) -> Array | None:
     """1 / x of floating-point numbers that are all powers of two, or their negatives, neither of them subnormal; else None."""
     if not np.issubdtype(numbers.dtype, np.floating) or not np.isfinite(numbers).all() or not numbers.all():
         return None
-    if not (np.abs(np.frexp(numbers)[0]) == 0.5).all():
-        return None
+    wide = numbers.astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
-        reciprocals = np.asarray(1 / numbers, dtype=numbers.dtype)
-    smallest = np.finfo(numbers.dtype).smallest_normal
-    normal = np.isfinite(reciprocals) & (np.abs(reciprocals) >= smallest) & (np.abs(numbers) >= smallest)
-    return reciprocals if normal.all() else None
+        reciprocals = (1.0 / wide).astype(numbers.dtype)
+    smallest = float(np.ldexp(1.0, _least_exponent(numbers.dtype)))
+    powers = np.abs(np.frexp(wide)[0]) == 0.5
+    normal = np.isfinite(reciprocals) & (np.abs(reciprocals) >= smallest) & (np.abs(wide) >= smallest)
+    return reciprocals if bool((powers & normal).all()) else None
+
+
+def _least_exponent(dtype: np.dtype[np.generic]) -> int:
+    """Of the smallest normal number."""
+    return {"float16": -14, "float32": -126}.get(dtype.name, -1022)
