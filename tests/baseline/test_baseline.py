@@ -57,7 +57,7 @@ def test_programs_are_drawn_as_recorded(target: str, workload: str) -> None:
 def test_the_baseline_has_programs_of_every_workload_and_sketch(target: str) -> None:
     assert recorded.recorded_targets() == sorted(TARGETS)
     assert recorded.recorded_workloads(target) == sorted(NAMES)
-    assert len(NAMES) == 22
+    assert len(NAMES) == 23
     titles: list[str] = []
     for workload in NAMES:
         programs = read_programs(target, workload)
