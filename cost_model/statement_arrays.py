@@ -19,6 +19,7 @@ import numpy as np
 from ansor_py.cost_model.index_table import BufferUse
 from ansor_py.cost_model.native_loops import Flags, Floats, Integers
 from ansor_py.cost_model.operation_counts import OperationCounts
+from ansor_py.lower.affine import Number
 from ansor_py.lower.bounds import LoopBounds, StageBounds
 from ansor_py.lower.register_tile import StageTile
 from ansor_py.target import Target
@@ -33,6 +34,7 @@ class StatementArrays:
     tile: StageTile
     loops: tuple[LoopBounds, ...]
     programs: int
+    chunk: slice  # which programs of the population, over which the numbers of `bounds` are
     extents: Floats  # [L, n]
     inner: Floats  # [D, n] iterations of the loops that run at a depth
     buffers: tuple[BufferUse, ...]
@@ -54,6 +56,11 @@ class StatementArrays:
     body_bytes: Floats = field(default_factory=lambda: np.empty(0))  # [D, n] touched by all statements inside a depth
     shared_footprint: Floats = field(default_factory=lambda: np.empty(0))  # [B, D, n] least elements that one of them touches
     kept: dict[str, Floats] = field(default_factory=dict)  # what several groups read and is computed once
+
+    def number(self, value: Number) -> Floats:
+        """A number of `bounds` for these programs, [n] or []."""
+        numbers = np.asarray(value, dtype=np.float64)
+        return numbers[self.chunk] if numbers.ndim else numbers
 
     @cached_property
     def vectorised(self) -> Integers:

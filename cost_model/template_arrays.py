@@ -68,6 +68,7 @@ class TemplateArrays:
             tile=self._tiles[name],
             loops=loops,
             programs=numbers.shape[1],
+            chunk=chunk,
             extents=touched.extents,
             inner=touched.inner,
             buffers=self._uses[name],

@@ -65,21 +65,21 @@ def executed_share(statement: StatementArrays, vectors: Floats, waits: Waiting) 
     own = {loop.variable for loop in statement.bounds.loops if loop.name in statement.tile.loops}
     for axis in statement.bounds.stage.op.axes:
         terms = statement.bounds.values[axis.name].terms
-        factors = {term: factor for term, factor in terms if isinstance(term, str)}
+        factors = {term: statement.number(factor) for term, factor in terms if isinstance(term, str)}
         inside = own & set(factors)
         if len(inside) != 1:
             continue
         [name] = inside
         tile = statement.extents[positions[name]]
         covered, span = np.ones(statement.programs), np.ones(statement.programs)
-        exact = np.asarray(factors[name]) == 1
+        exact = factors[name] == 1.0
         for term, _ in terms:  # where a region begins: at a place that is no multiple of tiles, unless it is the whole axis
             if not isinstance(term, str):
-                exact = exact & (term.kind == "clamp" and np.asarray(term.divisor) == 0)
+                exact = exact & (term.kind == "clamp" and statement.number(term.divisor) == 0.0)
         for term, factor in factors.items():
             extent = statement.extents[positions[term]]
             covered, span = covered * extent, span + factor * (extent - 1)
-            exact = exact & ((term == name) | (extent == 1.0) | (np.asarray(factor) % tile == 0))
+            exact = exact & ((term == name) | (extent == 1.0) | (factor % tile == 0.0))
         exact = exact & (span == covered) & (covered > axis.extent)  # of a halo more is computed than there is
         lanes = statement.tile.lanes if statement.loops[positions[name]].name == statement.tile.vector else 1
         most, left = np.ceil(tile / lanes), np.ceil(axis.extent % tile / lanes)

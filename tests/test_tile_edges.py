@@ -20,7 +20,12 @@ from ansor_py.schedule.micro_kernels.outer_products import FLOAT32
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
 from ansor_py.schedule.steps import ComputeAt, Pragma, RegisterTile, Reorder, Split, Step, Vectorize
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.sampling.sampler import sample
+from ansor_py.search.sampling.space import Space
+from ansor_py.sketch_rules import generate_sketches
 from ansor_py.target import Target
+from ansor_py.te.ops.registry import from_spec
 from targets import executed_targets, structure_targets
 
 MULTIPLY_ADD = re.compile(r"= call [^@]*@llvm\.fmuladd")
@@ -126,3 +131,16 @@ def test_the_roofline_counts_the_rows_that_there_are(target: Target) -> None:
     tile = 14 if target.vector_registers == 32 else 6
     two, more, three = (cycles(rows, tile) for rows in (2 * tile, 2 * tile + 1, 3 * tile))
     assert two < more < two + (three - two) / 2
+
+
+@pytest.mark.parametrize("spec", ["matmul:37,53,29", "attention:1,2,21,10"])
+def test_programs_have_the_same_features_in_any_company(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A population is looked at in parts; its bounds are those of all programs."""
+    target = Target.parse("x86-64 cpu=haswell cores=2")
+    sketch = generate_sketches(ComputeDAG.from_outputs(from_spec(spec)), target)[0]
+    population = Population(sketch, sample(Space(sketch, target, SearchOptions()), 40, np.random.default_rng(0)))
+    whole = extract_features(population, target)
+    monkeypatch.setattr("ansor_py.cost_model.features.CHUNK", 7)
+    parts = extract_features(population, target)
+    np.testing.assert_array_equal(parts.rows, whole.rows)
+    np.testing.assert_array_equal(parts.offsets, whole.offsets)
