@@ -135,9 +135,8 @@ def _from_products(state: State, output: str) -> list[str]:
     found: list[str] = []
     for stage in state.stages:
         starts = bool(stage.op.reduce_axes) and reuses_data(stage) and stage.name in reduced
-        if isinstance(stage.location, Inlined) or not (
-            starts or {read.tensor.name for read in state.reads(stage.name)} & {*found}
-        ):
+        follows = any(read.tensor.name in found for read in state.reads(stage.name))
+        if isinstance(stage.location, Inlined) or not (starts or follows):
             continue
         if stage.name == output:
             return found[::-1]

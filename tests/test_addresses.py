@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ansor_py import te
-from ansor_py.codegen.addresses import Coordinate
+from ansor_py.codegen.addresses import Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.kernel import kernel_text
@@ -82,3 +82,25 @@ def test_an_index_that_is_read_is_read_only_where_it_exists(size: int) -> None:
     with create_measurer("process", target=target, threads=1) as measurer:
         [result] = measurer.measure([MeasureInput(dag.workload_key, dag, default_steps(dag, target, 1), target, threads=1)])
     assert result.error == "none", result.error_text
+
+
+@pytest.mark.parametrize(
+    ("lanes", "parts"),
+    [("1111", ["<4 x float>"]), ("1110", ["<2 x float>", "<1 x float>"]), ("0000", []), ("0111", None), ("1011", None)],
+)
+def test_lanes_that_are_known_are_stored_where_they_stand(lanes: str, parts: list[str] | None) -> None:
+    """The first ones without a mask, others by it."""
+    text = FunctionText(set())
+    emitter = ExpressionEmitter(text, Simplifier({"i": (0, 3)}), {"t": "%t"}, Target.parse("x86-64 cpu=haswell"))
+    emitter.coordinates["i"] = Coordinate("0")
+    emitter.lane_variable, emitter.lanes = "i", 4
+    words = ", ".join("i1 true" if lane == "1" else "i1 false" for lane in lanes)
+    mask = Value(f"<{words}>", "bool", 4)
+    emitter.store(te.placeholder((4,), name="t"), (Var("i"),), Value("%v", "float32", 4), mask)
+    written = "\n".join(text.written())
+    if parts is None:
+        assert f"<4 x i1> {mask.name}" in written
+        assert "masked.store" in written
+    else:
+        assert re.findall(r"store (<\d x float>)", written) == parts
+        assert "masked" not in written

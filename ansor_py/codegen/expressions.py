@@ -461,10 +461,9 @@ class ExpressionEmitter(AddressEmitter):
             return
         mask = self.broadcast(predicate or Value("true", "bool"), lanes)
         suffix = intrinsic_suffix(vector)
-        if (
-            stride == 1 and mask.name.startswith("<") and not self.target.masks_freely
-        ):  # of a number that is known, the first ones
-            self._store_first(tensor, flat, kind, stored, lanes, mask.name.count("true"))
+        first = _first_lanes(mask)
+        if stride == 1 and first is not None and not self.target.masks_freely:
+            self._store_first(tensor, flat, kind, stored, lanes, first)
             return
         if stride == 1:
             self.text.call(

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 
-from ansor_py.schedule.access import needs_multi_level_tiling
+from ansor_py.schedule.access import is_plain, is_transposition, needs_multi_level_tiling
 from ansor_py.schedule.dag import ComputeDAG, producers
-from ansor_py.te.expr import DTYPE_BYTES, Axis, Const, Read, Var, variables_of
+from ansor_py.te.expr import DTYPE_BYTES, Axis, Read, Var, variables_of
 from ansor_py.te.tensor import Compute, Placeholder, Tensor
 
 MOST_PRODUCTS = 2
@@ -32,17 +32,12 @@ def is_row_reduction(tensor: Tensor) -> bool:
     """Whether a reduction reads each element once, by axes as they are: no windows."""
     if isinstance(tensor.op, Placeholder) or not tensor.op.reduce_axes or is_product(tensor):
         return False
-    return all(_is_plain(read) for read in tensor.op.reads)
+    return all(is_plain(read) for read in tensor.op.reads)
 
 
-def is_transposition(dag: ComputeDAG) -> bool:
+def transposes(dag: ComputeDAG) -> bool:
     """Whether the DAG's result is its input with dimensions in another order."""
-    if len(dag.computed) > 1 or not isinstance(dag.outputs[0].op, Compute):
-        return False
-    op = dag.outputs[0].op
-    if op.reduce_axes or not isinstance(op.body, Read) or not _is_plain(op.body):
-        return False
-    return variables_of(op.body) >= {axis.name for axis in op.axes if axis.extent > 1}
+    return len(dag.computed) == 1 and is_transposition(dag.outputs[0])
 
 
 def shared_rows(dag: ComputeDAG) -> tuple[Axis, ...]:
@@ -81,15 +76,9 @@ def dependents(dag: ComputeDAG, sources: Iterable[Tensor]) -> list[Tensor]:
     return [tensor for tensor in dag.computed if id(tensor) in found]
 
 
-def _is_plain(read: Read) -> bool:
-    """Whether every index is an axis or a number, and no axis stands twice."""
-    names = [index.name for index in read.indices if isinstance(index, Var)]
-    return all(isinstance(index, Var | Const) for index in read.indices) and len(set(names)) == len(names)
-
-
 def _reads_plainly(tensor: Tensor, inside: Sequence[Tensor]) -> bool:
     assert isinstance(tensor.op, Compute)
-    return all(_is_plain(read) for read in tensor.op.reads if read.tensor in inside)
+    return all(is_plain(read) for read in tensor.op.reads if read.tensor in inside)
 
 
 def _row_names(inside: Sequence[Tensor], output: Tensor) -> dict[int, dict[int, str]]:
@@ -120,7 +109,7 @@ def _multiplies_rows(
     cache. `separate` are the dimensions of each tensor that tell rows apart."""
     assert isinstance(tensor.op, Compute)
     own = [read for read in tensor.op.reads if read.tensor in inside]
-    if len({id(read.tensor) for read in own}) != 1 or own[0].tensor not in reduced or not all(map(_is_plain, own)):
+    if len({id(read.tensor) for read in own}) != 1 or own[0].tensor not in reduced or not all(map(is_plain, own)):
         return False
     spatial = {axis.name for axis in tensor.op.axes}
     for read in own:

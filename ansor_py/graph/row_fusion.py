@@ -25,7 +25,7 @@ import networkx as nx
 from ansor_py.graph.fusion import MAX_GROUP_NODES
 from ansor_py.graph.ir import OperatorNode
 from ansor_py.graph.partition import Choice, Partition, Subgraph, subgraph_of
-from ansor_py.graph.row_access import is_product, is_transposition, shared_rows
+from ansor_py.graph.row_access import is_product, shared_rows, transposes
 from ansor_py.graph.split_axes import split_axes
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.merge_axes import merge_axes
@@ -141,7 +141,7 @@ class _Kernels:
         return sorted(found)
 
     def _is_transposition(self, number: int) -> bool:
-        return is_transposition(self.parts.subgraphs[number].dag)
+        return transposes(self.parts.subgraphs[number].dag)
 
     def _size(self, members: Iterable[int]) -> int:
         return sum(len(self.parts.subgraphs[number].nodes) for number in members)

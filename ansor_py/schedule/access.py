@@ -190,12 +190,22 @@ def is_elementwise_read(consumer: Tensor, producer: Tensor) -> bool:
     return bool(reads)
 
 
+def is_plain(read: Read) -> bool:
+    """Whether every index is an axis or a number, and no axis stands twice."""
+    names = [index.name for index in read.indices if isinstance(index, Var)]
+    return all(isinstance(index, Var | Const) for index in read.indices) and len(set(names)) == len(names)
+
+
 def is_transposition(tensor: Tensor) -> bool:
-    """Whether a computed tensor is another one with its dimensions in another order."""
+    """Whether a computed tensor is another one, all of it, with its dimensions in another order."""
     if isinstance(tensor.op, Placeholder) or tensor.op.reduce_axes or not isinstance(tensor.op.body, Read):
         return False
-    names = [index.name for index in tensor.op.body.indices if isinstance(index, Var)]
-    return len(names) == len(tensor.op.body.indices) and sorted(names) == sorted(axis.name for axis in tensor.op.axes)
+    read = tensor.op.body
+    return (
+        is_plain(read)
+        and tensor.size == read.tensor.size
+        and {a.name for a in tensor.op.axes if a.extent > 1} <= set(variables_of(read))
+    )
 
 
 def is_read_once(tensor: Tensor, readers: Sequence[Tensor]) -> bool:

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from ansor_py.schedule.access import is_transposition
+from ansor_py.schedule.access import is_plain, is_transposition
 from ansor_py.schedule.state import Root, Stage, State
 from ansor_py.schedule.steps import CacheOperand, CacheRead, Step, TransformLayout
-from ansor_py.te.expr import Axis, Const, Read, Var, reads_of, variables_of
+from ansor_py.te.expr import Axis, Read, Var, reads_of, variables_of
 
 # A copy over the reader's axes may hold elements several times, and zeros: at most this many times the operand.
 MOST_GROWTH = 2
@@ -51,14 +51,9 @@ def possible_panels(stage: Stage, width: int) -> list[Panels]:
     for read in reads:
         used = set().union(*(variables_of(index) for index in read.indices))
         alone = sum(other.tensor is read.tensor for other in reads) == 1
-        if alone and reduced & used and (_is_plain(read) or _may_be_gathered(stage, read)):
+        if alone and reduced & used and (is_plain(read) or _may_be_gathered(stage, read)):
             found.extend(Panels(read, axis.name, width) for axis in stage.op.axes if axis.name in used)
     return found
-
-
-def _is_plain(read: Read) -> bool:
-    names = [index.name for index in read.indices if isinstance(index, Var)]
-    return all(isinstance(index, Var | Const) for index in read.indices) and len(set(names)) == len(names)
 
 
 def _may_be_gathered(stage: Stage, read: Read) -> bool:
@@ -96,7 +91,7 @@ def panel_steps(state: State, stage: Stage, panels: Panels) -> tuple[Step, ...]:
         made = state.stage(source).op
         names = {index.name: own.name for index, own in zip(read.indices, made.axes, strict=True) if isinstance(index, Var)}
         return (TransformLayout(source, ((names[panels.axis], panels.width),), _panel_order(stage, panels, made.axes, names)),)
-    if _is_plain(read):
+    if is_plain(read):
         copy: Step = CacheRead(source, (stage.name,))
         axes = copy.apply(state).stage(f"{source}.cache").op.axes
         names = {index.name: own.name for index, own in zip(read.indices, axes, strict=True) if isinstance(index, Var)}
@@ -111,7 +106,7 @@ def panel_steps(state: State, stage: Stage, panels: Panels) -> tuple[Step, ...]:
 def _takes_layout(state: State, stage: Stage, panels: Panels) -> bool:
     """Whether the operand is made of constants, or transposed, for this stage alone, and can be made in panels at once."""
     name = panels.read.tensor.name
-    if not state.has_stage(name) or not _is_plain(panels.read) or state.readers(name) != [stage]:
+    if not state.has_stage(name) or not is_plain(panels.read) or state.readers(name) != [stage]:
         return False
     made = state.stage(name)
     free = isinstance(made.location, Root) and made.is_unscheduled and not state.attached_to(name)
