@@ -29,7 +29,7 @@ from ansor_py.cost_model.feature_machine import cache_traffic
 from ansor_py.cost_model.native_loops import Flags, Floats, native
 from ansor_py.cost_model.operation_counts import OperationCounts
 from ansor_py.cost_model.statement_arrays import StatementArrays
-from ansor_py.cost_model.tile_edges import executed_share, waiting
+from ansor_py.cost_model.tile_edges import tile_times
 from ansor_py.lower.register_tile import steps_in_a_row
 from ansor_py.target import Core, Target
 
@@ -64,8 +64,7 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
         emitted = _emitted(statement, iterations, vectors)
         missing = np.maximum(statement.tile_registers(target) - target.vector_registers, 0.0)
         spilled = statement.inner[0] / statement.inner[depth] * missing
-    waits = waiting(statement, target, emitted / vectors)
-    executed, waited = executed_share(statement, vectors, waits), waits.operations(vectors) / vectors
+    waited, executed = tile_times(statement, target, vectors, emitted)
     rates = core.vector_units, core.loads, core.stores, core.second_bytes, core.third_bytes, core.memory_bytes
     weight = operation_weight(statement.operations, core)
     per_statement = np.array([weight, *rates], dtype=np.float64), statement.allocation_depth, FEWEST_ROWS, target.cores
