@@ -36,12 +36,13 @@ from ansor_py.target import Core, Target
 INTEGER_DIVISION, FUNCTION = 8, 20  # operations that one division and one call of a function stand for, whichever it is
 # Loads of one element for all lanes that others count as: a vector which may lie across two cache lines, one element of many;
 # a vector of a panel, whose lines are on their way before they are wanted.
-VECTOR_LOADS, PANEL_LOADS = 3.0, 2.0
+VECTOR_LOADS, PANEL_LOADS = 3.0, 2.5
 # Stores that one counts as: of a vector of accumulators, with its load when the next run begins, and of an element by itself.
 STORE_COST = 2.0
 # Scattered lanes are transposed in registers where a tile stores so many neighbours: as dear as storing the vectors so often.
 TRANSPOSED = 4
-SPILL_LOADS = 3  # loads that an accumulator without a register counts as, a step: it is stored and loaded again
+# Loads that an accumulator counts as, a step, where one has no register: then nearly all of them are stored and loaded again.
+SPILL_LOADS = 1.0
 # A loop of more multiply-adds than the first number, emitted in a row, takes so many times as long as a shorter one.
 LONG_BODY, LONG_BODY_COST = 256, 1.1
 START_CYCLES, ITERATION_CYCLES = 1.0, 0.4  # of a loop: its set-up and its branches
@@ -62,8 +63,8 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     emitted = vectors
     if depth >= 0:
         emitted = _emitted(statement, iterations, vectors)
-        missing = np.maximum(statement.tile_registers(target) - target.vector_registers, 0.0)
-        spilled = statement.inner[0] / statement.inner[depth] * missing
+        steps = statement.inner[0] / statement.inner[depth]
+        spilled = steps * vectors * (_registers(statement, target, vectors, steps) > target.vector_registers)
     waited, executed = tile_times(statement, target, vectors, emitted)
     rates = core.vector_units, core.loads, core.stores, core.second_bytes, core.third_bytes, core.memory_bytes
     weight = operation_weight(statement.operations, core)
@@ -72,6 +73,15 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
     _roofline(*arrays, iterations, emitted, spilled, executed, waited, *per_statement, out)
     if statement.prepacked:
         out[4] = 0.0
+
+
+def _registers(statement: StatementArrays, target: Target, vectors: Floats, steps: Floats) -> Floats:
+    """Vector registers [n] that the tile takes; more than its kernel says where vectors differ from row to row."""
+    registers = statement.tile_registers(target)
+    if not statement.tile.kernel.keeps_either:
+        return registers
+    accesses = tile_accesses(statement, target)
+    return np.maximum(registers, vectors + np.minimum(accesses[VECTORS], accesses[BROADCASTS]) / steps + 1.0)
 
 
 def _emitted(statement: StatementArrays, iterations: Floats, vectors: Floats) -> Floats:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ansor_py.codegen.parallel_runtime import CHUNKS_PER_THREAD
 from ansor_py.codegen.tile_sums import SHORTEST_SPLIT
 from ansor_py.cost_model.native_loops import Flags, Floats, Integers, native
 from ansor_py.cost_model.statement_arrays import StatementArrays
@@ -34,7 +35,8 @@ def tile_times(statement: StatementArrays, target: Target, vectors: Floats, emit
     load = core.vector_units / core.loads if busy else 0.0  # a load takes as long as so many operations
     constants = np.array([busy, load, target.vector_registers - OPERANDS, SHORTEST_SPLIT], dtype=np.float64)
     waited, executed = np.empty(statement.programs), np.ones(statement.programs)
-    _tile_times(statement.extents, vectors, emitted, around, constants, *_tiled_axes(statement), waited, executed)
+    arrays = statement.extents, statement.parallel, vectors, emitted, around, constants, *_tiled_axes(statement)
+    _tile_times(*arrays, target.cores, CHUNKS_PER_THREAD, waited, executed)
     return waited, executed
 
 
@@ -69,6 +71,7 @@ def _tiled_axes(statement: StatementArrays) -> tuple[Integers, Integers, Floats,
 @native
 def _tile_times(
     extents: Floats,
+    parallel: Flags,
     vectors: Floats,
     emitted: Floats,
     around: Floats,
@@ -76,6 +79,8 @@ def _tile_times(
     axes: Integers,
     factors: Floats,
     begins: Flags,
+    cores: int,
+    most_chunks: int,
     waited: Floats,
     executed: Floats,
 ) -> None:
@@ -93,6 +98,12 @@ def _tile_times(
         steps = 1.0 if around[program] < shortest_split else emitted[program] / whole_vectors
         whole = operations(whole_vectors, steps)
         waited[program] = whole / whole_vectors
+        iterations, outermost = 1.0, -1  # of the parallel loops
+        for level in range(len(extents)):
+            if parallel[level, program] and extents[level, program] > 1.0:
+                iterations *= extents[level, program]
+                outermost = level if outermost < 0 else outermost
+        idle = 0.5 / min(np.ceil(iterations / cores), most_chunks) if cores > 1 and iterations > 1.0 else 0.0
         for axis in range(len(axes)):
             own, lanes, extent = axes[axis]
             tile = extents[own, program]
@@ -110,4 +121,7 @@ def _tile_times(
                 if left > 0.0:  # A small tile shares little of what it loads: a row, a column, and what is fetched ahead.
                     busy_with = operations(whole_vectors * left / most, steps)
                     last = min(max(busy_with, (left + whole_vectors / most + 1.0) * load) / whole, 1.0)
-                executed[program] *= (extent // tile + last) * tile / covered
+                done = (extent // tile + last) * tile / covered
+                if outermost >= 0 and factors[axis, outermost, program] != 0.0:
+                    done = min(done + idle, 1.0)  # one thread's iterations are less work: half a chunk it finds no other
+                executed[program] *= done

@@ -456,14 +456,16 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     in_a_row = 1.0 if reduces_lanes or _steps(item, around) < 32 else math.prod(factors)
     spilled = 0.0
     if start is not None:
-        spilled = iteration_count(around) * max(0.0, _registers(state, item, around, target) - target.vector_registers)
+        at_hand = min(raw["broadcast_loads"], raw["contiguous_loads"]) / iteration_count(around)
+        spills = _registers(state, item, around, at_hand, target) > target.vector_registers
+        spilled = iteration_count(around) * max(1.0, emitted) * spills
     vectors = max(1.0, emitted)
     executed = _executed(state, item, vectors, in_a_row, start is not None, target)
     waiting = _as_long_as(vectors, in_a_row, start is not None, target) / vectors
     cycles = {"compute_cycles": raw["iterations"] * share * weight / core.vector_units * waiting * executed}
     panels, covering = _special_loads(item, around, target)
-    loads = raw["broadcast_loads"] + 2 * panels
-    loads += 3 * (raw["contiguous_loads"] - panels + covering + raw["gathered_loads"] + spilled)
+    loads = raw["broadcast_loads"] + 2.5 * panels + spilled
+    loads += 3 * (raw["contiguous_loads"] - panels + covering + raw["gathered_loads"])
     cycles["load_cycles"] = loads / core.loads * executed
     body = max(1.0, emitted) * math.prod(factors)
     spent = max(cycles.values()) * (1.1 if body > 256 else 1)
@@ -576,9 +578,17 @@ def _executed(state: State, item: Located, vectors: float, in_a_row: float, redu
                 rows = math.ceil(left / lanes)
                 time = max(_as_long_as(vectors * rows / most, in_a_row, reduces, target), (rows + vectors / most + 1) * load)
                 spent += 1.0 if left == loop.extent else min(time / whole, 1.0)
-            share *= spent / len(starts)
+            share *= min(spent / len(starts) + _idle(item, slopes, target), 1.0)
             break
     return share
+
+
+def _idle(item: Located, slopes: dict[str, int], target: Target) -> float:
+    """Of a thread's time, what it has nothing to do if its part of the outermost parallel loop is less than the others'."""
+    parallel = [loop for loop in item.loops if loop.annotation == "parallel" and loop.extent > 1]
+    if target.cores == 1 or not parallel or parallel[0].variable not in slopes:
+        return 0.0
+    return 0.5 / min(math.ceil(math.prod(loop.extent for loop in parallel) / target.cores), 4)
 
 
 def _guards(item: Located) -> list[tuple[dict[str, int], int]]:
@@ -592,8 +602,11 @@ def _guards(item: Located) -> list[tuple[dict[str, int], int]]:
     return found
 
 
-def _registers(state: State, item: Located, around: tuple[Loop, ...], target: Target) -> float:
-    """Accumulators, the operand that stays, one of the other, and a copy where an instruction overwrites what stays."""
+def _registers(state: State, item: Located, around: tuple[Loop, ...], at_hand: float, target: Target) -> float:
+    """Accumulators, the operand that stays, one of the other, and a copy where an instruction overwrites what stays.
+
+    `at_hand` is the number of vectors or of broadcasts that a step loads, whichever is less.
+    """
     tile = item.loops[len(around) :]
     rows = math.prod(loop.extent for loop in tile if loop.annotation != "vectorize")
     vectors = math.prod(math.ceil(loop.extent / _lanes(item, target)) for loop in tile if loop.annotation == "vectorize")
@@ -604,7 +617,8 @@ def _registers(state: State, item: Located, around: tuple[Loop, ...], target: Ta
     stays = min(rows, vectors) if kernel.operands else vectors
     is_partial = any(loop.extent % _lanes(item, target) for loop in tile if loop.annotation == "vectorize")
     more = (stays > 1 and target.overwrites_operands) + (is_partial and target.masks_by_vectors)
-    return rows * vectors + stays + 1 + more
+    found = rows * vectors + stays + 1 + more
+    return max(found, rows * vectors + at_hand + 1) if set(kernel.along) == {"rows", "lanes"} else found
 
 
 def _unrolled(item: Located, around: tuple[Loop, ...], emitted: float) -> list[float]:

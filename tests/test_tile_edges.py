@@ -19,7 +19,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.micro_kernels.outer_products import FLOAT32
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
-from ansor_py.schedule.steps import ComputeAt, Pragma, RegisterTile, Reorder, Split, Step, Vectorize
+from ansor_py.schedule.steps import ComputeAt, Parallel, Pragma, RegisterTile, Reorder, Split, Step, Vectorize
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
@@ -131,6 +131,43 @@ def test_the_roofline_counts_the_rows_that_there_are(target: Target) -> None:
     tile = 14 if target.vector_registers == 32 else 6
     two, more, three = (cycles(rows, tile) for rows in (2 * tile, 2 * tile + 1, 3 * tile))
     assert two < more < two + (three - two) / 2
+
+
+@pytest.mark.parametrize("target", structure_targets("cores=2"))
+def test_the_roofline_knows_that_a_short_share_of_a_parallel_loop_is_no_gain(target: Target) -> None:
+    """Of two blocks of rows the second one has half: its thread waits for the other. Of 16 blocks hardly anything is lost."""
+    width, column = 2 * target.lanes("float32"), feature_names().index("roofline_cycles")
+
+    def cycles(rows: int, block: int) -> float:
+        splits = [Split("C", "i", (4, block // 4)), Split("C", "j", (width,)), Split("C", "k", (32,))]
+        order = Reorder("C", ("i.0", "j.0", "i.1", "k.0", "k.1", "i.2", "j.1"))
+        tile = (RegisterTile("C", ("i.2", "j.1"), FLOAT32.name), Vectorize("C", "j.1"), Parallel("C", "i.0"), Pragma("C", 64))
+        sketch = Sketch("tiled", product(rows, width, 256, False), (*splits, order, *tile), ())
+        [row] = extract_features(Population(sketch, np.zeros((1, 0), dtype=np.int32)), target).rows
+        return float(np.exp2(row[column]) - 1)
+
+    assert cycles(96, 64) == pytest.approx(cycles(128, 64), rel=0.05)
+    assert cycles(960, 512) > 1.05 * cycles(960, 480)
+
+
+@pytest.mark.parametrize("target", structure_targets("cores=1"))
+def test_the_roofline_counts_vectors_that_differ_from_row_to_row(target: Target) -> None:
+    """Rows of two images under one filter: their vectors are all at hand, and more accumulators than fit beside them spill."""
+    lanes, column = target.lanes("float32"), feature_names().index("load_cycles")
+
+    def loads(filters: int) -> float:
+        w, x = te.placeholder((filters * 4, 64), name="W"), te.placeholder((64, 2, lanes), name="X")
+        k = te.reduce_axis(64, "k")
+        out = te.compute((filters * 4, 2, lanes), lambda f, y, x_: te.reduce_sum(w[f, k] * x[k, y, x_], k), name="C")
+        axes = [axis.name for axis in out.op.axes]
+        names = (f"{axes[0]}.0", "k", f"{axes[0]}.1", axes[1], axes[2])
+        steps = (Split("C", axes[0], (filters,)), Reorder("C", names), RegisterTile("C", names[2:], FLOAT32.name))
+        sketch = Sketch("tiled", ComputeDAG.from_outputs(out), (*steps, Vectorize("C", axes[2])), ())
+        [row] = extract_features(Population(sketch, np.zeros((1, 0), dtype=np.int32)), target).rows
+        return float(np.exp2(row[column]) - 1) / filters
+
+    most = (target.vector_registers - 3) // 2
+    assert loads(most + 1) > 1.5 * loads(most)
 
 
 @pytest.mark.parametrize("spec", ["matmul:37,53,29", "attention:1,2,21,10"])

@@ -30,7 +30,8 @@ from ansor_py.sketch_rules.space_options import DEFAULT_SPACE
 from ansor_py.target import Target
 
 ROWS = 64  # random ones of each sketch
-DESCENTS, ROUNDS = 3, 4  # the best rows of so many sketches are improved, in so many rounds
+# The best rows of so many sketches are improved in so many rounds, then those of the best of them in more.
+DESCENTS = ((6, 3), (3, 3), (1, 8))
 OPTIONS = SearchOptions()
 
 
@@ -58,17 +59,18 @@ def default_schedule(dag: ComputeDAG, target: Target, threads: int, math: str = 
     is_empty = any(
         tensor.iterations == 0 for tensor in (*dag.inputs, *dag.computed)
     )  # of loops that do not run there is nothing to estimate
-    found: list[tuple[float, Space, Genes]] = []
+    found: list[tuple[float, Space, Genes, float]] = []  # with the cycles among them that are no part of the roofline's
     for sketch in [] if is_empty else generate_sketches(dag, machine, DEFAULT_RULES, offered):
         space = Space(sketch, machine, OPTIONS)
         rows = candidate_rows(space)
         more, scores = cycles_of_larger_weights(sketch, machine), scored(space, rows)
-        found += [(scores[best] + more, space, rows[best]) for best in np.argsort(scores, kind="stable")[:1]]
-    found.sort(key=lambda item: item[0])
-    found = [improved(*item, cycles_of_larger_weights(item[1].sketch, machine)) for item in found[:DESCENTS]]
+        found += [(scores[best] + more, space, rows[best], more) for best in np.argsort(scores, kind="stable")[:1]]
+    for sketches, rounds in DESCENTS:
+        found.sort(key=lambda item: item[0])
+        found = [improved(*item, rounds) for item in found[:sketches]]
     if not found:
         return DefaultSchedule(Sketch("untransformed", dag, (), ()), ())
-    cycles, space, row = min(found, key=lambda item: item[0])
+    cycles, space, row, _ = min(found, key=lambda item: item[0])
     return DefaultSchedule(space.sketch, tuple(map(int, row)), cycles)
 
 
@@ -98,7 +100,7 @@ def cycles_of_larger_weights(sketch: Sketch, target: Target) -> float:
     return max(kept - defined, 0) / (target.core.memory_bytes * target.cores)
 
 
-def improved(cycles: float, space: Space, row: Genes, more: float = 0.0) -> tuple[float, Space, Genes]:
+def improved(cycles: float, space: Space, row: Genes, more: float, rounds: int) -> tuple[float, Space, Genes, float]:
     """Steepest descent: in every round the best of the rows that differ in one gene, as long as there is a better one.
 
     `more` are cycles that are added to the roofline's.
@@ -106,7 +108,7 @@ def improved(cycles: float, space: Space, row: Genes, more: float = 0.0) -> tupl
     rng = np.random.default_rng(0)
     columns = np.repeat(np.arange(len(row)), space.sketch.sizes)
     choices = np.arange(len(columns)) - np.searchsorted(columns, columns)
-    for _ in range(ROUNDS if len(columns) else 0):
+    for _ in range(rounds if len(columns) else 0):
         others = np.flatnonzero(choices != row[columns])
         rows = np.repeat(row[None, :], len(others), axis=0)
         rows[np.arange(len(others)), columns[others]] = choices[others]
@@ -116,7 +118,7 @@ def improved(cycles: float, space: Space, row: Genes, more: float = 0.0) -> tupl
         if not len(found) or found.min() >= cycles:
             break
         row, cycles = population.genes[found.argmin()], float(found.min())
-    return cycles, space, row
+    return cycles, space, row, more
 
 
 def candidate_rows(space: Space) -> Genes:
