@@ -11,6 +11,7 @@ from ansor_py.codegen.addresses import Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.kernel import kernel_text
+from ansor_py.codegen.stores import store
 from ansor_py.measure import MeasureInput, create_measurer
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.steps import Reorder, Split
@@ -96,7 +97,7 @@ def test_lanes_that_are_known_are_stored_where_they_stand(lanes: str, parts: lis
     emitter.lane_variable, emitter.lanes = "i", 4
     words = ", ".join("i1 true" if lane == "1" else "i1 false" for lane in lanes)
     mask = Value(f"<{words}>", "bool", 4)
-    emitter.store(te.placeholder((4,), name="t"), (Var("i"),), Value("%v", "float32", 4), mask)
+    store(emitter, te.placeholder((4,), name="t"), (Var("i"),), Value("%v", "float32", 4), mask)
     written = "\n".join(text.written())
     if parts is None:
         assert f"<4 x i1> {mask.name}" in written

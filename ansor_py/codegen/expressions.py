@@ -16,6 +16,7 @@ from collections.abc import Generator, Sequence
 from typing import TypeAlias
 
 from ansor_py.codegen.addresses import INTEGER_INSTRUCTIONS, REGISTER_TYPES, AddressEmitter, Coordinate, Value, memory_type
+from ansor_py.codegen.casts import converted
 from ansor_py.codegen.function_text import FunctionText
 from ansor_py.codegen.select_branches import Placement, placement
 from ansor_py.codegen.strided_loads import load_strided
@@ -149,7 +150,7 @@ class ExpressionEmitter(AddressEmitter):
                 [value] = operands
                 return self._emitted(f"xor {value.type} {value.name}, {constant(1, value.type)}", "bool", value.lanes)
             case Cast():
-                return self._cast(operands[0], expr.dtype)
+                return converted(operands[0], expr.dtype, self.text)
             case Call():
                 return self._call(expr.function, operands)
         raise CodegenError(f"expression '{expr}' cannot be translated")
@@ -321,31 +322,6 @@ class ExpressionEmitter(AddressEmitter):
         (left, right), lanes = self._aligned(a, b)
         return self._emitted(f"and {left.type} {left.name}, {right.name}", "bool", lanes)
 
-    def _cast(self, value: Value, dtype: str) -> Value:
-        source, kind = value.dtype, shaped(REGISTER_TYPES[dtype], value.lanes)
-        if source == dtype:
-            return value
-        if dtype == "bool":
-            zero = constant(0, value.type)
-            test = "fcmp une" if source in FLOAT_DTYPES else "icmp ne"
-            return self._emitted(f"{test} {value.type} {value.name}, {zero}", dtype, value.lanes)
-        unsigned = source in ("uint8", "bool")
-        if source in FLOAT_DTYPES and dtype in FLOAT_DTYPES:
-            word = "fpext" if DTYPE_BYTES[dtype] > DTYPE_BYTES[source] else "fptrunc"
-        elif source in FLOAT_DTYPES:
-            sign = "u" if dtype == "uint8" else "s"
-            name = f"llvm.fpto{sign}i.sat.{intrinsic_suffix(kind)}.{intrinsic_suffix(value.type)}"
-            return Value(self.text.call(kind, name, f"{value.type} {value.name}", value.type), dtype, value.lanes)
-        elif dtype in FLOAT_DTYPES:
-            word = "uitofp" if unsigned else "sitofp"
-        elif REGISTER_TYPES[source] == REGISTER_TYPES[dtype]:
-            return Value(value.name, dtype, value.lanes)
-        elif DTYPE_BYTES[dtype] > DTYPE_BYTES[source] or source == "bool":
-            word = "zext" if unsigned else "sext"
-        else:
-            word = "trunc"
-        return self._emitted(f"{word} {value.type} {value.name} to {kind}", dtype, value.lanes)
-
     def _call(self, function: str, arguments: Sequence[Value]) -> Value:
         values, lanes = self._aligned(*arguments)
         names = tuple(value.name for value in values)
@@ -436,108 +412,3 @@ class ExpressionEmitter(AddressEmitter):
             return Value(loaded, dtype, lanes)
         kind = shaped("i8", lanes)
         return self._emitted(f"icmp ne {kind} {loaded}, {constant(0, kind)}", dtype, lanes)
-
-    def store(self, tensor: Tensor, indices: Sequence[Expr], value: Value, predicate: Value | None) -> None:
-        """Store a value at the current position, in all lanes where the predicate holds."""
-        flat = self.flat_index(tensor, indices)
-        stride = flat.stride(self.lane_variable) if self.lanes else 0
-        kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
-        if not self.lanes:
-            stored = self._to_memory(value)
-            if predicate is None:
-                self.text.do(f"store {kind} {stored}, ptr {self.address(tensor, flat)}, align {size}")
-                return
-            with self.text.when(predicate.name):
-                address = self.text.emit(
-                    f"getelementptr {kind}, ptr {self.pointers[tensor.name]}, i64 {self.linear_here(flat)}"
-                )
-                self.text.do(f"store {kind} {stored}, ptr {address}, align {size}")
-            return
-        lanes = self.lanes
-        stored = self._to_memory(self.broadcast(value, lanes))
-        vector = f"<{lanes} x {kind}>"
-        if stride == 1 and predicate is None:
-            self.text.do(f"store {vector} {stored}, ptr {self.address(tensor, flat)}, align {size}")
-            return
-        mask = self.broadcast(predicate or Value("true", "bool"), lanes)
-        suffix = intrinsic_suffix(vector)
-        first = _first_lanes(mask)
-        if stride == 1 and first is not None and not self.target.masks_freely:
-            self._store_first(tensor, flat, kind, stored, lanes, first)
-            return
-        if stride == 1:
-            self.text.call(
-                "void",
-                f"llvm.masked.store.{suffix}.p0",
-                f"{vector} {stored}, ptr align {size} {self.address(tensor, flat)}, {mask.type} {mask.name}",
-                f"{vector}, ptr, {mask.type}",
-            )
-            return
-        addresses = self.lane_addresses(tensor, flat, stride)
-        self.text.call(
-            "void",
-            f"llvm.masked.scatter.{suffix}.v{lanes}p0",
-            f"{vector} {stored}, <{lanes} x ptr> align {size} {addresses}, {mask.type} {mask.name}",
-            f"{vector}, <{lanes} x ptr>, {mask.type}",
-        )
-
-    def store_run(self, tensor: Tensor, indices: Sequence[Expr], vector: str, width: int, mask: Value | None) -> None:
-        """Store a vector of `width`, or those elements of the mask, to consecutive elements from the current position on."""
-        kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
-        address = self.address(tensor, self.flat_index(tensor, indices))
-        if mask is None:
-            self.text.do(f"store <{width} x {kind}> {vector}, ptr {address}, align {size}")
-            return
-        self.text.call(
-            "void",
-            f"llvm.masked.store.{intrinsic_suffix(f'<{width} x {kind}>')}.p0",
-            f"<{width} x {kind}> {vector}, ptr align {size} {address}, {mask.type} {mask.name}",
-            f"<{width} x {kind}>, ptr, {mask.type}",
-        )
-
-    def store_first(self, tensor: Tensor, indices: Sequence[Expr], vector: str, width: int, count: int) -> None:
-        """Store the first `count` elements of a vector of `width`, to consecutive elements from the current position on."""
-        if self.target.masks_freely and count < width:
-            self.store_run(tensor, indices, vector, width, self.lanes_below(str(count), 0, width))
-        else:
-            self._store_first(tensor, self.flat_index(tensor, indices), memory_type(tensor.dtype), vector, width, count)
-
-    def _store_first(self, tensor: Tensor, flat: Linear, kind: str, vector: str, width: int, count: int) -> None:
-        """Store them as parts of the vector whose lengths are powers of two."""
-        begin, size = 0, DTYPE_BYTES[tensor.dtype]
-        while begin < count:
-            part = 1 << (count - begin).bit_length() - 1
-            order = ", ".join(f"i32 {lane}" for lane in range(begin, begin + part))
-            whole = f"shufflevector <{width} x {kind}> {vector}, <{width} x {kind}> poison, <{part} x i32> <{order}>"
-            piece = vector if part == width else self.text.emit(whole)
-            address = self.address(tensor, flat.plus(Linear((), begin)))
-            self.text.do(f"store <{part} x {kind}> {piece}, ptr {address}, align {size}")
-            begin += part
-
-    def load_run(self, tensor: Tensor, indices: Sequence[Expr], width: int, mask: Value | None) -> str:
-        """A vector of `width` consecutive elements from the current position on, those of the mask if there is one."""
-        kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
-        vector = f"<{width} x {kind}>"
-        address = self.address(tensor, self.flat_index(tensor, indices))
-        if mask is None:
-            return self.text.emit(f"load {vector}, ptr {address}, align {size}")
-        return self.text.call(
-            vector,
-            f"llvm.masked.load.{intrinsic_suffix(vector)}.p0",
-            f"ptr align {size} {address}, {mask.type} {mask.name}, {vector} zeroinitializer",
-            f"ptr, {mask.type}, {vector}",
-        )
-
-    def _to_memory(self, value: Value) -> str:
-        if value.dtype != "bool":
-            return value.name
-        return self.text.emit(f"zext {value.type} {value.name} to {shaped('i8', value.lanes)}")
-
-
-def _first_lanes(mask: Value) -> int | None:
-    """How many lanes a mask names, if that is known and they are the first ones."""
-    if not mask.name.startswith("<"):
-        return None
-    words = mask.name.strip("<>").split(", ")
-    count = words.count("i1 true")
-    return count if all(word == "i1 true" for word in words[:count]) else None

@@ -8,12 +8,16 @@ last valid one (they compute and store the same value again), and lanes past it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 
+from ansor_py.codegen.accumulator_writer import AccumulatorWriter
 from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
 from ansor_py.codegen.expressions import ExpressionEmitter
+from ansor_py.codegen.lane_reductions import across_lanes
+from ansor_py.codegen.panel_prefetch import prefetch_panels
+from ansor_py.codegen.stores import store
 from ansor_py.codegen.tile_sums import Sums, sums_side_by_side
 from ansor_py.codegen.transposition import (
     FEWEST_ROWS,
@@ -24,37 +28,9 @@ from ansor_py.codegen.transposition import (
     transposed_loop,
     transposed_reads,
 )
-from ansor_py.codegen.vector_operations import constant, intrinsic_suffix, shaped
+from ansor_py.codegen.vector_operations import constant, shaped
 from ansor_py.lower.ir import REGISTERS, Node, ReductionLoop, Tile, TileLoop
-from ansor_py.te.expr import COMBINERS, DTYPE_BYTES, FLOAT_DTYPES, Binary, Const, Expr, reads_of, reduction_identity
-
-PREFETCHED_SHARE = 0.25  # of the second cache that the next panel may take
-
-
-@dataclass(frozen=True)
-class _Accumulator:
-    """Where a micro-kernel's update is written (`UpdateWriter`): at one accumulator, whose point is where everything stands."""
-
-    expressions: ExpressionEmitter
-    factors: tuple[Expr, ...]
-    predicate: Value | None
-    old: Value
-
-    @property
-    def type(self) -> str:
-        return self.old.type
-
-    def operand(self, number: int) -> str:
-        value = self.expressions.value(self.factors[number], self.predicate)
-        return self.expressions.broadcast(value, self.old.lanes).name
-
-    def emit(self, instruction: str) -> str:
-        return self.expressions.text.emit(instruction)
-
-    def intrinsic(self, name: str, *registers: str) -> str:
-        arguments = ", ".join(f"{self.type} {register}" for register in registers)
-        function = f"{name}.{intrinsic_suffix(self.type)}"
-        return self.expressions.text.call(self.type, function, arguments, ", ".join([self.type] * len(registers)))
+from ansor_py.te.expr import COMBINERS, Binary, Const, Expr, reads_of, reduction_identity
 
 
 def _with_extent(tile: Tile, loop: TileLoop, extent: int) -> Tile:
@@ -141,7 +117,7 @@ class TileEmitter:
     def _store(self, tile: Tile, predicate: Value | None) -> None:
         """Compute and store the point where everything stands."""
         value = self.expressions.value(tile.value, predicate)
-        self.expressions.store(tile.buffer, tile.indices, value, predicate)
+        store(self.expressions, tile.buffer, tile.indices, value, predicate)
 
     # Points.
 
@@ -229,7 +205,7 @@ class TileEmitter:
         for point, result in zip(points, results, strict=True):
             self._place(tile, point)
             value = Value(result, stored.dtype, point.lanes)
-            self.expressions.store(tile.buffer, tile.indices, value, self._predicate(tile, point))
+            store(self.expressions, tile.buffer, tile.indices, value, self._predicate(tile, point))
 
     def _together(self, tile: Tile, combiner: str, points: list[Point], results: list[str]) -> list[str]:
         """The accumulators of all points from those of several sums side by side."""
@@ -367,7 +343,7 @@ class TileEmitter:
         if columns:
             order.sort(key=lambda number: number % vectors)
         self._place(tile, points[0])
-        self._prefetch_panels(tile)
+        prefetch_panels(self.expressions, tile, self.constants, self.around)
         updated = list(accumulators)
         for number in order:
             self._place(tile, points[number])
@@ -378,30 +354,12 @@ class TileEmitter:
             updated[number] = self._combined(tile, combiner, old, points[number]).name
         return updated
 
-    def _prefetch_panels(self, tile: Tile) -> None:
-        """Fetch the next panel's part of this step: in a network a kernel finds its weights in memory, not in a cache.
-
-        Only constants are that cold. What the hardware foresees ends with a page, and a panel is read again and again for
-        other rows, which is the time to fetch the next one, if the second cache holds both and more.
-        """
-        for read in reads_of(tile.value):
-            if read.tensor.name not in self.constants or tile.vector is None:
-                continue
-            flat = self.expressions.flat_index(read.tensor, read.indices)
-            rows = [flat.stride(loop.variable) for loop in tile.loops[:-1]]
-            distance = next((stride for stride in map(flat.stride, reversed(self.around)) if stride != 0), None)
-            if flat.stride(tile.vector) != 1 or any(rows) or None in rows or distance is None:
-                continue
-            if abs(distance) * DTYPE_BYTES[read.dtype] > PREFETCHED_SHARE * self.target.l2:
-                continue
-            self.expressions.prefetch(read.tensor, flat, distance, tile.loops[-1].extent, self.target.cache_line_bytes)
-
     def _combined(self, tile: Tile, combiner: str, old: Value, point: Point) -> Value:
         predicate = self._predicate(tile, point)
         value = tile.value
         masked = tile.reduces_lanes and predicate is not None
         if tile.kernel.update is not None and isinstance(value, Binary) and value.op == "mul" and not masked:
-            writer = _Accumulator(self.expressions, value.operands, predicate, old)
+            writer = AccumulatorWriter(self.expressions, value.operands, predicate, old)
             return Value(tile.kernel.update(writer, old.name), old.dtype, old.lanes)
         new = self.expressions.broadcast(self.expressions.value(value, predicate), old.lanes)
         if masked and predicate is not None:
@@ -429,7 +387,7 @@ class TileEmitter:
             by_lanes: dict[int, Value] = {}
             for part in parts:
                 by_lanes[part.lanes] = self._merge(combiner, by_lanes[part.lanes], part) if part.lanes in by_lanes else part
-            scalars = [self._across_lanes(combiner, value) for value in by_lanes.values()]
+            scalars = [across_lanes(combiner, value, self.text) for value in by_lanes.values()]
             total = scalars[0]
             for scalar in scalars[1:]:
                 total = self._merge(combiner, total, scalar)
@@ -443,30 +401,4 @@ class TileEmitter:
             totals.append((Point(row, 0, None), total))
         for point, total in totals:
             self._place(tile, point)
-            self.expressions.store(tile.buffer, tile.indices, total, self._predicate(tile, point))
-
-    def _across_lanes(self, combiner: str, value: Value) -> Value:
-        """One value from all lanes, in any order."""
-        operation = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}[combiner]
-        scalar = REGISTER_TYPES[value.dtype]
-        suffix = intrinsic_suffix(value.type)
-        if value.dtype in FLOAT_DTYPES and combiner in ("sum", "prod"):
-            neutral = constant(-0.0 if combiner == "sum" else 1.0, scalar)
-            self.text.declarations.add(f"declare {scalar} @llvm.vector.reduce.f{operation}.{suffix}({scalar}, {value.type})")
-            return Value(
-                self.text.emit(
-                    f"call reassoc {scalar} @llvm.vector.reduce.f{operation}.{suffix}"
-                    f"({scalar} {neutral}, {value.type} {value.name})"
-                ),
-                value.dtype,
-            )
-        if value.dtype in FLOAT_DTYPES:
-            name = f"llvm.vector.reduce.f{operation}imum.{suffix}"
-            self.text.declarations.add(f"declare {scalar} @{name}({value.type})")
-            return Value(self.text.emit(f"call nsz {scalar} @{name}({value.type} {value.name})"), value.dtype)
-        if combiner in ("max", "min"):
-            prefix = "u" if value.dtype in ("uint8", "bool") else "s"
-        else:
-            prefix = ""
-        name = f"llvm.vector.reduce.{prefix}{operation}.{suffix}"
-        return Value(self.text.call(scalar, name, f"{value.type} {value.name}", value.type), value.dtype)
+            store(self.expressions, tile.buffer, tile.indices, total, self._predicate(tile, point))

@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value
+from ansor_py.codegen.addresses import REGISTER_TYPES, Coordinate, Value, memory_type
 from ansor_py.codegen.expressions import ExpressionEmitter
+from ansor_py.codegen.stores import store_first, store_run
+from ansor_py.codegen.vector_operations import intrinsic_suffix
 from ansor_py.lower.ir import Tile, TileLoop
-from ansor_py.te.expr import Expr, Read, reads_of
+from ansor_py.te.expr import DTYPE_BYTES, Expr, Read, reads_of
 from ansor_py.te.tensor import Tensor
 
 # With fewer rows than this the vectors to store are too short to be worth the shuffles.
@@ -117,9 +119,9 @@ def _store_block(
             both = expressions.both(rows, exists)
             mask = expressions.broadcast(both, width) if both is not None else None
         if limit is None and not (edge and row.limit is not None):
-            expressions.store_first(tile.buffer, tile.indices, column, width, len(results))
+            store_first(expressions, tile.buffer, tile.indices, column, width, len(results))
         else:
-            expressions.store_run(tile.buffer, tile.indices, column, width, mask)
+            store_run(expressions, tile.buffer, tile.indices, column, width, mask)
 
 
 def _transposed(expressions: ExpressionEmitter, element: str, rows: list[str], lanes: int, width: int) -> list[str]:
@@ -238,5 +240,20 @@ def _block(
         if last is not None and lane:
             at = Coordinate(expressions.text.call("i64", "llvm.smin.i64", f"i64 {lane}, i64 {last}", "i64, i64"))
         expressions.coordinates[tile.vector] = at
-        loaded.append(expressions.load_run(read.tensor, read.indices, width, mask))
+        loaded.append(_load_run(expressions, read.tensor, read.indices, width, mask))
     return _transposed(expressions, REGISTER_TYPES[read.dtype], loaded, width, width)[:rows]
+
+
+def _load_run(at: ExpressionEmitter, tensor: Tensor, indices: Sequence[Expr], width: int, mask: Value | None) -> str:
+    """A vector of `width` consecutive elements from the current position on, those of the mask if there is one."""
+    kind, size = memory_type(tensor.dtype), DTYPE_BYTES[tensor.dtype]
+    vector = f"<{width} x {kind}>"
+    address = at.address(tensor, at.flat_index(tensor, indices))
+    if mask is None:
+        return at.text.emit(f"load {vector}, ptr {address}, align {size}")
+    return at.text.call(
+        vector,
+        f"llvm.masked.load.{intrinsic_suffix(vector)}.p0",
+        f"ptr align {size} {address}, {mask.type} {mask.name}, {vector} zeroinitializer",
+        f"ptr, {mask.type}, {vector}",
+    )
