@@ -10,11 +10,13 @@ search.progress()                      # what the task scheduler wants to know
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,7 @@ from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy, round_accuracy
+from ansor_py.search.loop.confirmation import Confirmation
 from ansor_py.search.loop.inheriting_policy import InheritingPolicy, relate
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.pooled_policy import PooledPolicy
@@ -98,6 +101,7 @@ class TaskSearch:
         self._early_stopping = early_stopping
         self._trials_since_best = 0
         self._retimed: Sequence[Record] = ()
+        self._confirmed: Confirmation | None = None
         self._found = math.inf  # the least latency without the default schedule
         self._failed_rounds = 0
         self._failed_trials = 0
@@ -193,9 +197,27 @@ class TaskSearch:
             if record.is_default:
                 self.default_seconds = record.cost
 
+    def finalists(self) -> list[Record]:
+        """The best program and the default schedule, where it is another one and works."""
+        if self.best is None:
+            return []
+        return [self.best, *(r for r in self.records if r.is_default and r.valid and r.trial != self.best.trial)]
+
+    def take_confirmed(self, seconds: Sequence[Sequence[float]], processes: int) -> None:
+        """The figures of the finalists, one a process: the faster one is the best. What failed anywhere stays as it was."""
+        finalists = self.finalists()
+        if not processes or any(len(costs) < processes for costs in seconds) or not finalists:
+            return
+        timed = [(record, tuple(costs)) for record, costs in zip(finalists, seconds, strict=True)]
+        default = next((costs for record, costs in timed if record.is_default), ())
+        best, costs = min(timed, key=lambda item: statistics.median(item[1]))
+        self.best = msgspec.structs.replace(best, result=msgspec.structs.replace(best.result, costs=costs))
+        self.default_seconds = statistics.median(default) if default else self.default_seconds
+        self._confirmed = Confirmation(costs, default)
+
     def result(self) -> TaskResult:
         """The state as a result."""
-        return TaskResult(self.task, self.best, self.default_seconds, len(self.records), self.ended)
+        return TaskResult(self.task, self.best, self.default_seconds, len(self.records), self.ended, confirmed=self._confirmed)
 
     def _count_failures(self, records: Sequence[Record]) -> None:
         tried = [record for record in records if not record.is_default]
