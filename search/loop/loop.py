@@ -20,8 +20,9 @@ import numpy as np
 
 from ansor_py.cost_model.checked_model import CheckedModel, checked_model
 from ansor_py.cost_model.interface import create_cost_model
-from ansor_py.errors import AnsorError, AnsorWarning, MeasureError, PlugInError
+from ansor_py.errors import AnsorError, AnsorWarning, MeasureError, OptionError, PlugInError
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record
+from ansor_py.measure.database import Database
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.batches import BatchRunner, uninterrupted
@@ -76,7 +77,8 @@ class Search:
         self._goal = Goal(tasks, networks, options)
         self._model = _learned_model(tasks, options)
         pool = measurer.known_programs if measurer is not None else _unlimited
-        self._searches = open_searches(tasks, options, self._model, self._timer, pool)
+        self._database = _open_database(options, virtual_clock is not None)
+        self._searches = open_searches(tasks, options, self._model, self._timer, pool, self._database)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
         self._curve = CurveBuilder(tasks, self._goal.networks)
         self._round_timer = RoundTimer(self._timer)
@@ -161,6 +163,16 @@ class Search:
                     self._publish(Stopped(self._ending.reason, self._model))
                 except PlugInError as error:  # the model cannot be saved
                     self._ending = replace(self._ending, failure=self.failure or error)
+
+    def store(self) -> None:
+        """Add the best programs to the user's store, if there is one. What cannot be written there is a warning."""
+        if self._database is None:
+            return
+        try:
+            self._database.add(item for search in self._searches for item in search.to_store())
+        except OptionError as error:
+            self._notes.append(str(error))
+            warnings.warn(str(error), AnsorWarning, stacklevel=2)
 
     def recover(self, runner: str) -> None:
         """After a failure of measuring, make ready to `run` with the measurer of another runner."""
@@ -412,6 +424,18 @@ def _learned_model(tasks: Sequence[Task], options: TuningOptions) -> CheckedMode
         known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search)
         model.update(known.batch, known.costs, known.tasks)
     return model
+
+
+def _open_database(options: TuningOptions, virtual: bool) -> Database | None:
+    """The store of the user's, with a warning of what in it cannot be read. Raises OptionError where nothing is measured."""
+    if options.database is None:
+        return None
+    if virtual:
+        raise OptionError(f"database '{options.database}': a runner that runs nothing has nothing to store; leave it out")
+    database = Database(options.database, create=True)
+    for line in database.lost:
+        warnings.warn(f"database '{database.path}', {line}; it is ignored", AnsorWarning, stacklevel=2)
+    return database
 
 
 def _unlimited(workload_key: str) -> None:

@@ -97,6 +97,7 @@ def tune_tasks(
         if isinstance(search.failure, MeasureError) and fallback_runner is not None:
             search.recover(fallback_runner)
             search.run(partial(create, fallback_runner))
+        search.store()
         result = search.result()
         if search.failure is not None:
             search.failure.result = result
