@@ -57,11 +57,11 @@ def compile(
     `database`, a directory of the search's `--database`, gives the best schedules that any search has stored there; what it has
     none of gets its default schedule. `threads` is how many a run uses (default: the target's cores). `shapes` fixes dynamic
     dimensions. With `fallback`, nodes that cannot be compiled run by ONNX's reference evaluator (`CompiledModel.fallback_nodes`
-    lists them); without it they are an error. With `math` "fast",
-    schedules may use algorithms with larger rounding errors (`CompiledModel.algorithms` lists those that are used), such as
-    Winograd's; with "exact", records that do are an error. With `fusion` "wide", one kernel takes the place of several where
-    rows stay together, such as attention's, and measured seconds in the records, or else the roofline, say that it is faster
-    (`CompiledModel.choices`); with "narrow" never. Operators with a library kernel
+    lists them); without it they are an error. With `math` "fast", schedules may use algorithms with larger rounding errors
+    (`CompiledModel.algorithms` lists those that are used), such as Winograd's; with "exact", records that do are an error. With
+    `fusion` "wide", one kernel takes the place of several where rows stay together, such as attention's, and measured seconds
+    in the records, or else the roofline, say that it is faster (`CompiledModel.choices`); with "narrow" never. Operators with
+    a library kernel
     (`CompiledModel.library_nodes`) are always accepted. What is wrong with the file but had no consequences is in
     `CompiledModel.notes`. `workers` is the number of compiling child processes (default: one a core; 0: compile in this
     process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled, RecordError for records of

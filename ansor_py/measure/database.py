@@ -99,6 +99,8 @@ class Database:
         for number, line in enumerate(lines, start=1):
             try:
                 item = msgspec.json.decode(line, type=Stored)
+                if len(item.kinds) != len(item.choices):
+                    raise ValueError(f"{len(item.choices)} choices of {len(item.kinds)} holes")
             except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 lost.append(LostLine(number, str(error)))
             else:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 PROCESSES = 4
 LEAST_PROCESSES = 3  # of fewer an interval says nothing
 TRIALS_PER_PROCESS = 32  # a short search ends with its re-timing
+START_SECONDS = 1.0  # about what it takes to start one
 MOST_PROGRAMS = 16  # a network's programs are timed inside it instead
 # 97.5 % quantiles of Student's t distribution, for 1, 2, ... degrees of freedom.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

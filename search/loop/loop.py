@@ -26,7 +26,7 @@ from ansor_py.measure.database import Database
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.batches import BatchRunner, uninterrupted
-from ansor_py.search.loop.confirmation import processes_for
+from ansor_py.search.loop.confirmation import START_SECONDS, processes_for
 from ansor_py.search.loop.events import DriftMeasured, Event, Progress, Restored, Stopped, Subscriber, TrialsMeasured
 from ansor_py.search.loop.goal import Goal
 from ansor_py.search.loop.history import History
@@ -222,8 +222,11 @@ class Search:
         if self._options.time_budget is None or len(rounds) < 2 or not rounds[-1].trials:
             return 0.0
         programs = PASSES * sum(len(search.contenders()) for search in self._searches)
-        programs += 2 * len(self._searches) * processes_for(self.trials, 2 * len(self._searches))
-        return rounds[-1].seconds + programs * rounds[-1].measuring_seconds / rounds[-1].trials
+        finalists = 2 * len(self._searches)
+        processes = processes_for(self.trials, finalists) if self._measures_here else 0
+        programs += processes * finalists
+        starting = processes * START_SECONDS
+        return rounds[-1].seconds + starting + programs * rounds[-1].measuring_seconds / rounds[-1].trials
 
     def _close_round(self, task: str, round: int) -> None:
         """Tell where the seconds since the end of the round before went."""

@@ -14,6 +14,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -268,7 +269,9 @@ def stored_program(record: Record, sketches: Sequence[Sketch], task: Task, defau
     choices: tuple[Any, ...] = ()
     if trainable(record, sketches) and record.sketch_id is not None:
         finding = Finding.of_genes(sketches[record.sketch_id], record.genes, record.trial, 1.0)
-        kinds, choices = finding.kinds, finding.choices
+        with suppress(TypeError):  # choices of a user's own kind of hole may be anything
+            msgspec.json.encode(finding.choices)
+            kinds, choices = finding.kinds, finding.choices
     return Stored(record, family_key(task), kinds, choices, record.cost / default_seconds)
 
 
