@@ -72,6 +72,9 @@ def test_a_core_that_others_take_is_warned_of_once() -> None:
     accounts = Accounts(taken=0.1)
     watch = MachineWatch(accounts, lambda: accounts.now)
     watch.begin()
+    accounts.now = 1.0
+    assert not watch.round_ended()
+    assert watch.state.cores_taken is None  # too short to tell
     accounts.now = 10.0
     assert not watch.round_ended()
     assert watch.state.cores_taken == pytest.approx(0.1)

@@ -23,6 +23,7 @@ from typing import Protocol
 
 BEFORE = 4  # measurements of the fixed program before the first round
 WORTH_WARNING = 0.5  # cores
+LEAST_SECONDS = 2.0  # shorter rounds are judged together, as a process that ends at once disturbs little
 _CPU_FIELDS = 8  # of a line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal
 _IDLE = (3, 4)
 
@@ -90,11 +91,14 @@ class MachineWatch:
         self._since = self._now()
 
     def round_ended(self) -> bool:
-        """Note what others took since the last call. Whether there is something to warn of, which is so once."""
+        """Note what others took since it was noted last. Whether there is something to warn of, which is so once."""
         now, before = self._now(), self._since
-        self._since = now
-        if now is None or before is None or now[0] <= before[0]:
+        if now is None or before is None:
+            self._since = now
             return False
+        if now[0] - before[0] < LEAST_SECONDS:
+            return False
+        self._since = now
         seconds, cores, own = (new - old for new, old in zip(now, before, strict=True))
         taken = max(cores - own, 0.0)
         self._seconds, self._taken = self._seconds + seconds, self._taken + taken
