@@ -97,6 +97,7 @@ def _batch_key(parameter: click.Parameter) -> BatchKey:
 @click.option("--policy", default="evolution", show_default=True, help="Who proposes candidates.")
 @click.option("--cost-model", default="lightgbm-roofline", show_default=True, help="What ranks them before they are measured.")
 @click.option("--cost-model-from", metavar="RUN", help="A run or records.jsonl from which it learns first.")
+@click.option("--database", metavar="DIR", help="A store of best programs: start from those in it, and add what is found.")
 @click.option("--scheduler", default="gradient", show_default=True, help="Which task is next: gradient, round-robin, random.")
 @click.option("--scheduler-option", multiple=True, metavar="NAME=VALUE", help="A constant of it, such as early_stopping=200.")
 @click.option(
@@ -165,6 +166,7 @@ def make_settings(
     policy: str,
     cost_model: str,
     cost_model_from: str | None,
+    database: str | None,
     scheduler: str,
     scheduler_option: Sequence[str],
     objective: str,
@@ -183,6 +185,7 @@ def make_settings(
     given = dict(locals())
     from ansor_py.graph.model_tasks import check_fusion
     from ansor_py.measure import MeasureOptions, find_measurer
+    from ansor_py.measure.database import Database
     from ansor_py.measure.ray_backend import check_address
     from ansor_py.search.command_line.user_rules import chosen_rules
     from ansor_py.search.loop.stopping import parse_seconds
@@ -220,6 +223,7 @@ def make_settings(
         policy=policy,
         cost_model=cost_model,
         cost_model_from=cost_model_from,
+        database=database,
         strategy=scheduler,
         scheduler=parse_scheduler_options(scheduler_option),
         objective=find_objective(objective),
@@ -227,6 +231,10 @@ def make_settings(
         measure=MeasureOptions(ray_address=ray_address),
     )
     tuning.check_names()
+    if database is not None and virtual:
+        raise OptionError(f"--database keeps what was measured, and --runner {runner} runs nothing; leave one of them out")
+    if database is not None:
+        Database(database, create=True)
     if cost_model_from is not None:
         check_source(cost_model_from, machine)
     config = {**given, "trials": tuning.trials, "threads": machine.cores, "target": str(machine), "engine": __version__}

@@ -66,6 +66,7 @@ def summary_of(run: Path) -> dict[str, Any]:
 
 
 def one_line_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()  # what was said before, such as a warning that this machine is busy
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1

@@ -66,6 +66,7 @@ STUDIES = {  # scripts with the option, and the words with which they would exec
     "real_models": "",
     "roofline_accuracy": "",
     "scheduler_study": "--runner process",
+    "seed_agreement": "--runner process",
     "show_lowering": None,
     "simulated_correlation": "",
 }

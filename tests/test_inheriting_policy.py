@@ -12,7 +12,7 @@ import pytest
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.hole_kinds import TileHole
 from ansor_py.schedule.sketch import Sketch
-from ansor_py.search.loop.inheriting_policy import OPERATOR, InheritingPolicy, adapted_genes, relate
+from ansor_py.search.loop.inheriting_policy import OPERATOR, Finding, InheritingPolicy, adapted_genes, relate
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.policy import create_policy, sketches_for
 from ansor_py.search.sampling.candidates import Candidate
@@ -76,7 +76,7 @@ def test_an_adapted_program_is_valid_and_takes_equal_choices_where_there_are(tar
     for old, new in pairs:
         space = Space(new, target, OPTIONS)
         for row in random_rows(old, target, 20):
-            genes = adapted_genes(old, row.tolist(), new)
+            genes = adapted_genes(Finding.of_genes(old, row.tolist(), 0, 1.0), new)
             assert genes is not None
             assert ((genes >= 0) & (genes < new.sizes)).all()
             for gene, mine, other, adapted in zip(row, old.holes, new.holes, genes, strict=True):
@@ -93,9 +93,9 @@ def test_lengths_are_adapted_by_their_ratio() -> None:
     dag = ComputeDAG.from_outputs(from_spec("matmul:96,80,64"))
     old = Sketch("one", dag, (), (TileHole("tile", "C", ((1, 32), (12, 2))),))
     new = Sketch("one", dag, (), (TileHole("tile", "C", ((1, 1), (16, 2), (1, 28), (7, 7))),))
-    assert adapted_genes(old, [0], new) == [2]
-    assert adapted_genes(old, [1], new) == [1]
-    assert adapted_genes(old, [0], Sketch("another", dag, (), new.holes)) is None
+    assert adapted_genes(Finding.of_genes(old, [0], 0, 1.0), new) == [2]
+    assert adapted_genes(Finding.of_genes(old, [1], 0, 1.0), new) == [1]
+    assert adapted_genes(Finding.of_genes(old, [0], 0, 1.0), Sketch("another", dag, (), new.holes)) is None
 
 
 def test_a_gain_is_handed_on_once() -> None:

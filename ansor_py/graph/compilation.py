@@ -8,13 +8,14 @@ tasks = extract_tasks("m.onnx", Target.detect())
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ansor_py.codegen.llvm import compile_module
 from ansor_py.codegen.machine_memory import require_memory
-from ansor_py.errors import TargetError
+from ansor_py.errors import OptionError, TargetError
 from ansor_py.graph.compiled import CompiledModel
 from ansor_py.graph.execution_order import execution_order
 from ansor_py.graph.model_tasks import Model, partition_model, target_of
@@ -22,7 +23,8 @@ from ansor_py.graph.partition import Partition, Subgraph
 from ansor_py.graph.partition_choice import choices_by_records, choices_by_roofline, distinct_choices, wide_keys
 from ansor_py.graph.planning import least_memory, make_plan, pack_weights
 from ansor_py.graph.run_function import run_function_ir
-from ansor_py.graph.schedule_choice import BuiltSchedules, Records, build_schedules, records_of_tasks
+from ansor_py.graph.schedule_choice import BuiltSchedules, Records, build_schedules, records_of_tasks, stored_records
+from ansor_py.measure.database import Database
 from ansor_py.schedule.algorithms import check_math
 from ansor_py.target import Target
 
@@ -40,6 +42,7 @@ def compile(
     target: Target | str | None = None,
     shapes: Shapes | None = None,
     *,
+    database: str | os.PathLike[str] | None = None,
     fallback: bool = True,
     fusion: str = "wide",
     math: str = "exact",
@@ -50,19 +53,28 @@ def compile(
     """Compile an ONNX model (path, bytes or `ModelProto`) for the CPU `target` (default: this machine).
 
     `records` (a file, or `Record`s) give the best measured schedule of each task; where only some tasks have one, a warning
-    (`AnsorWarning`) says how many, and records of none of them are an error, unless `allow_untuned`. `threads` is how many a
-    run uses (default: the target's cores). `shapes` fixes dynamic dimensions. With `fallback`, nodes that cannot be compiled
-    run by ONNX's reference evaluator (`CompiledModel.fallback_nodes` lists them); without it they are an error. With `math`
-    "fast", schedules may use algorithms with larger rounding errors (`CompiledModel.algorithms` lists those that are used),
-    such as Winograd's; with "exact", records that do are an error. With `fusion` "wide", one kernel takes the place of
-    several where rows stay together, such as attention's, and measured seconds in the records, or else the roofline, say that
-    it is faster (`CompiledModel.choices`); with "narrow" never. Operators with a library kernel
+    (`AnsorWarning`) says how many, and records of none of them are an error, unless `allow_untuned`. Instead of them
+    `database`, a directory of the search's `--database`, gives the best schedules that any search has stored there; what it has
+    none of gets its default schedule. `threads` is how many a run uses (default: the target's cores). `shapes` fixes dynamic
+    dimensions. With `fallback`, nodes that cannot be compiled run by ONNX's reference evaluator (`CompiledModel.fallback_nodes`
+    lists them); without it they are an error. With `math` "fast", schedules may use algorithms with larger rounding errors
+    (`CompiledModel.algorithms` lists those that are used), such as Winograd's; with "exact", records that do are an error. With
+    `fusion` "wide", one kernel takes the place of several where rows stay together, such as attention's, and measured seconds
+    in the records, or else the roofline, say that it is faster (`CompiledModel.choices`); with "narrow" never. Operators with
+    a library kernel
     (`CompiledModel.library_nodes`) are always accepted. What is wrong with the file but had no consequences is in
     `CompiledModel.notes`. `workers` is the number of compiling child processes (default: one a core; 0: compile in this
     process). `progress` is told what happens. Raises ModelError for a model that cannot be compiled, RecordError for records of
-    another target, number of threads or model, TargetError for a nonsensical target, OptionError for an unknown kind of fusion.
+    another target, number of threads or model, TargetError for a nonsensical target, OptionError for an unknown kind of fusion
+    and for a directory that is no database.
     """
+    if records is not None and database is not None:
+        raise OptionError("compile was given records and a database; give one of them")
+    stored = None if database is None else Database(database)
     parts = partition_model(model, shapes, fallback=fallback, fusion=fusion)
+    if stored is not None:
+        machine = target_of(target)
+        records = stored_records(stored, parts.all_tasks, machine, machine.cores if threads is None else threads, math)
     return compile_partition(
         parts, records, threads, target, math=math, allow_untuned=allow_untuned, workers=workers, progress=progress
     )

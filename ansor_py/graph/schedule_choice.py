@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from ansor_py.errors import AnsorWarning, CodegenError, RecordError, ScheduleError, TargetError
+from ansor_py.errors import AnsorWarning, CodegenError, RecordError, ScheduleError
 from ansor_py.graph.kernel_builds import BuildRequest, KernelBuilder
 from ansor_py.graph.partition import TaskUnit
-from ansor_py.measure.records import Record, best_first, credible_records, read_records
+from ansor_py.measure.records import Record, best_first, credible_records, read_records, same_cpu
 from ansor_py.schedule.algorithms import are_exact, check_math
 from ansor_py.target import Target
 
 if TYPE_CHECKING:
     from ansor_py.codegen.kernel import CompiledKernel
+    from ansor_py.measure.database import Database
     from ansor_py.schedule.steps import Step
 
 # One kernel for each task, and where its schedule comes from, by workload key.
@@ -52,7 +53,7 @@ def records_of_tasks(
     if records is None:
         return {}
     given, where = _read(records)
-    machines = {text: _same_cpu(text, target) for text in {record.target for record in given}}
+    machines = {text: same_cpu(text, target) for text in {record.target for record in given}}
     fitting = [record for record in given if machines[record.target] and record.threads == threads]
     if given and not fitting:
         measured = sorted({f"'{record.target:.200}' with {record.threads} threads" for record in given})
@@ -85,6 +86,24 @@ def records_of_tasks(
             f"{', '.join(untuned[:5])}{', …' * (len(untuned) > 5)}"
         )
     return known
+
+
+def stored_records(
+    database: Database, units: Sequence[TaskUnit], target: Target, threads: int, math: str = "exact"
+) -> list[Record] | None:
+    """What a store has for the tasks of a model, without what `math` does not admit; None and an `AnsorWarning` if nothing."""
+    check_math(math)
+    for line in database.lost:
+        _warn(f"database '{database.path}', {line}; it is ignored")
+    keys = {unit.workload_key for unit in units}
+    mine = [record for record in database.records(target, threads) if record.workload_key in keys]
+    mine = [record for record in mine if math == "fast" or are_exact(record.algorithms)]
+    if not mine and keys:
+        _warn(
+            f"database '{database.path}' holds no program of the model's {len(keys)} tasks for target '{target!s:.200}' with "
+            f"{threads} threads; they get their default schedules"
+        )
+    return mine or None
 
 
 def _require_admitted(known: Mapping[str, Sequence[Record]], where: str, math: str) -> None:
@@ -184,11 +203,3 @@ def _read(records: Records) -> tuple[list[Record], str]:
     for line in lost:
         _warn(f"{where} {line}; it is ignored")
     return given, where
-
-
-def _same_cpu(text: str, target: Target) -> bool:
-    """Whether a record's target text means the same CPU; its number of cores is compared as the record's threads."""
-    try:
-        return Target.parse(text).with_cores(target.cores) == target
-    except TargetError:
-        return False

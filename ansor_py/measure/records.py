@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import msgspec
 from msgspec import Struct
 
-from ansor_py.errors import LoweringError, RecordError, ScheduleError
+from ansor_py.errors import LoweringError, RecordError, ScheduleError, TargetError
 from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.schema_1 import converted
 
@@ -297,6 +297,16 @@ def best_records(records: Iterable[Record], target: str | None = None, threads: 
         if record.valid and target in (None, record.target) and threads in (None, record.threads):
             mine.setdefault(record.workload_key, []).append(record)
     return {key: best_first(known)[0] for key, known in mine.items()}
+
+
+def same_cpu(text: str, target: Target) -> bool:
+    """Whether a record's target text means the same CPU; its number of cores is compared as the record's threads."""
+    from ansor_py.target import Target
+
+    try:
+        return Target.parse(text).with_cores(target.cores) == target
+    except TargetError:
+        return False
 
 
 def _record_of_line(line: bytes) -> Record:

@@ -20,6 +20,7 @@ from rich.text import Text
 from ansor_py.search.loop.events import Event, Progress, Subscriber
 
 REDRAW_SECONDS = 0.25
+WORTH_SAYING = 0.1  # cores
 MAXIMUM_ROWS = 30  # of the live table; the tasks with the largest share of the time are shown
 
 
@@ -96,6 +97,10 @@ def _totals(progress: Progress) -> str:
         words.append(f"{progress.trials_per_second:.1f} trials/s")
     if progress.seconds_left is not None and progress.trials != progress.budget:
         words.append(f"{duration(progress.seconds_left)} left")
+    if progress.machine.noise is not None:
+        words.append(f"noise {progress.machine.noise:.1%}")
+    if (taken := progress.machine.cores_taken) is not None and taken >= WORTH_SAYING:
+        words.append(f"others take {taken:.1f} cores")
     if progress.errors:
         words.append("errors: " + ", ".join(f"{count} {kind}" for kind, count in progress.errors.items()))
     return ", ".join(words)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.measure import Record
 from ansor_py.search.loop.accuracy import RoundAccuracy
+from ansor_py.search.loop.machine_watch import UNKNOWN, MachineState
 from ansor_py.search.loop.results import CurvePoint, TaskResult
 from ansor_py.search.loop.round_times import RoundTimes
 
@@ -50,6 +51,7 @@ class Progress:
     errors: Mapping[str, int]
     time_left: float | None = None  # of the time budget
     total: float | None = None  # seconds of all networks, as far as the search knows
+    machine: MachineState = UNKNOWN  # how quiet it is
 
     @property
     def seconds_left(self) -> float | None:
@@ -70,7 +72,7 @@ class TrialsMeasured:
 
 @dataclass(frozen=True)
 class DriftMeasured:
-    """The latency of one fixed program, measured in every round: what changes is the machine."""
+    """The latency of one fixed program, measured before the first round and in every round: what changes is the machine."""
 
     seconds: float
 

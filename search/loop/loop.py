@@ -13,20 +13,24 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 import numpy as np
 
 from ansor_py.cost_model.checked_model import CheckedModel, checked_model
 from ansor_py.cost_model.interface import create_cost_model
-from ansor_py.errors import AnsorError, AnsorWarning, MeasureError, PlugInError
+from ansor_py.errors import AnsorError, AnsorWarning, MeasureError, OptionError, PlugInError
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record
+from ansor_py.measure.database import Database
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.batches import BatchRunner, uninterrupted
+from ansor_py.search.loop.confirmation import START_SECONDS, processes_for
 from ansor_py.search.loop.events import DriftMeasured, Event, Progress, Restored, Stopped, Subscriber, TrialsMeasured
 from ansor_py.search.loop.goal import Goal
 from ansor_py.search.loop.history import History
+from ansor_py.search.loop.machine_watch import BEFORE, MachineWatch, ProcessorAccounts
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.restored import usable_records
 from ansor_py.search.loop.results import CurveBuilder, TaskResult, TuningResult, count_errors
@@ -60,17 +64,21 @@ class Search:
         networks: Sequence[Network] = (),
         measurer: Measurer | None = None,
     ) -> None:
-        """`measurer`, if it is known beforehand, says how time passes and which programs there are."""
+        """`measurer`, if it is known beforehand, says how time passes and which programs there are; otherwise programs run on
+        this machine, or on a Ray cluster."""
         virtual_clock = measurer.virtual_clock if measurer is not None else None
         self._options = options
         self._history = History()
         self._subscribers = (self._history.take, *subscribers)
         self._timer = PhaseTimer(clock or virtual_clock or time.perf_counter)
         self._host = platform.node() if virtual_clock is None else None
+        self._measures_here = measurer is None and options.measure.ray_address is None
+        self._watch = MachineWatch(ProcessorAccounts() if self._measures_here else None)
         self._goal = Goal(tasks, networks, options)
         self._model = _learned_model(tasks, options)
         pool = measurer.known_programs if measurer is not None else _unlimited
-        self._searches = open_searches(tasks, options, self._model, self._timer, pool)
+        self._database = _open_database(options, virtual_clock is not None)
+        self._searches = open_searches(tasks, options, self._model, self._timer, pool, self._database)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
         self._curve = CurveBuilder(tasks, self._goal.networks)
         self._round_timer = RoundTimer(self._timer)
@@ -105,10 +113,15 @@ class Search:
             self._rng = np.random.default_rng([self._options.seed, len(tasks), len(known)])
             self._publish(Restored(tuple(known), tuple(self._curve.add_all(known))))
 
-    def run(self, open_measurer: Callable[[], AbstractContextManager[Measurer]]) -> None:
+    def run(
+        self,
+        open_measurer: Callable[[], AbstractContextManager[Measurer]],
+        open_fresh: Callable[[], AbstractContextManager[Measurer]] | None = None,
+    ) -> None:
         """Measure until a condition to stop holds or every task has ended. KeyboardInterrupt and a `failure` end it early.
 
-        When one holds from the start there are no trials; the best programs of an earlier search are measured again.
+        `open_fresh` starts new processes on this machine, in which the winners are timed at the end (`confirmation.py`). When
+        a condition holds from the start there are no trials; the best programs of an earlier search are measured again.
         """
         self._ending = Ending(self._reason_to_stop())
         if self._ending.reason and not self.trials:
@@ -123,6 +136,7 @@ class Search:
                     self._measure_defaults(runner)
                     self._close_round(DEFAULTS, 0)
                     self._ending = Ending(self._reason_to_stop())
+                self._watch.begin()
                 while not self._ending.reason:
                     self._end_superfluous()
                     chosen = self._goal.next_task(self._searches, self._rng)
@@ -130,6 +144,8 @@ class Search:
                         self._run_round(chosen, runner)
                     self._ending = Ending(self._reason_to_stop() if chosen is not None else ALL_ENDED)
                 self._retime(runner)
+            if open_fresh is not None:
+                self._confirm(open_fresh)
             self._close_round(RETIMING, self._round)
         except KeyboardInterrupt:
             self._ending = Ending("interrupted", interrupted=True)
@@ -147,6 +163,16 @@ class Search:
                     self._publish(Stopped(self._ending.reason, self._model))
                 except PlugInError as error:  # the model cannot be saved
                     self._ending = replace(self._ending, failure=self.failure or error)
+
+    def store(self) -> None:
+        """Add the best programs to the user's store, if there is one. What cannot be written there is a warning."""
+        if self._database is None:
+            return
+        try:
+            self._database.add(item for search in self._searches for item in search.to_store())
+        except OptionError as error:
+            self._notes.append(str(error))
+            warnings.warn(str(error), AnsorWarning, stacklevel=2)
 
     def recover(self, runner: str) -> None:
         """After a failure of measuring, make ready to `run` with the measurer of another runner."""
@@ -172,6 +198,7 @@ class Search:
             stopped=self._ending.reason,
             rounds=tuple(history.rounds),
             accuracy=tuple(history.accuracy),
+            machine=self._watch.state,
             contenders={} if self._ending.interrupted else self._contenders(),
             networks=self._goal.networks,
             notes=tuple(self._notes) + tuple(f"{s.task.name}: no more trials, {s.ended}" for s in self._searches if s.ended),
@@ -195,7 +222,11 @@ class Search:
         if self._options.time_budget is None or len(rounds) < 2 or not rounds[-1].trials:
             return 0.0
         programs = PASSES * sum(len(search.contenders()) for search in self._searches)
-        return rounds[-1].seconds + programs * rounds[-1].measuring_seconds / rounds[-1].trials
+        finalists = 2 * len(self._searches)
+        processes = processes_for(self.trials, finalists) if self._measures_here else 0
+        programs += processes * finalists
+        starting = processes * START_SECONDS
+        return rounds[-1].seconds + starting + programs * rounds[-1].measuring_seconds / rounds[-1].trials
 
     def _close_round(self, task: str, round: int) -> None:
         """Tell where the seconds since the end of the round before went."""
@@ -208,7 +239,7 @@ class Search:
         room = self._trials_left()
         counted, beyond = missing[:room], missing[room:]
         if not missing:
-            self._choose_reference()
+            self._choose_reference(runner)
             return
         self._report("measuring the default schedules")
         extra = [self._input(search, search.default_program.steps) for search in beyond]
@@ -222,7 +253,7 @@ class Search:
                 search.close_round(mine)
         for search, mine in self._by_search(records):
             search.learn(mine)
-        self._choose_reference()
+        self._choose_reference(runner)
         self._report("default schedules measured", round_done=True)
         self._round = max(self._round, 1)
 
@@ -237,13 +268,17 @@ class Search:
             return  # the task has ended
         extra = [self._reference] if self._reference is not None else []
         for result in self._measure(runner, [(search, program) for program in programs], extra):
-            if result is not None and result.valid:
-                self._publish(DriftMeasured(result.cost))
+            self._take_drift(result)
         self._report("learning")
         with uninterrupted():
             records = self._write()
             search.close_round(records)
         self._publish(search.learn(records))  # may be interrupted, as the model may be a user's own
+        if self._watch.round_ended():
+            taken = self._watch.state.most_cores_taken
+            text = f"other processes take {taken:.1f} of this machine's cores; what is measured beside them is worth little"
+            self._notes.append(text)
+            warnings.warn(text, AnsorWarning, stacklevel=2)
         self._report("round done", round_done=True)
         self._close_round(search.task.name, self._round)
         self._round += 1
@@ -260,16 +295,35 @@ class Search:
         """Measure the best few programs of every task again; they are not trials."""
         searches = [search for search in self._searches if search.best is not None]
         self._report("measuring the best programs again")
-
-        def measure(records: Sequence[Record]) -> list[MeasureResult | None]:
-            by_key = {search.task.workload_key: search for search in self._searches}
-            searches = [by_key[record.workload_key] for record in records]
-            steps = [record.concrete_steps(search.task.dag) for search, record in zip(searches, records, strict=True)]
-            inputs = list(map(self._input, searches, steps))
-            return self._measure(runner, [], [replace(program, cut_seconds=None) for program in inputs])
-
-        for search, again in zip(searches, retime([search.contenders() for search in searches], measure), strict=True):
+        groups = [search.contenders() for search in searches]
+        for search, again in zip(searches, retime(groups, partial(self._measure_again, runner)), strict=True):
             search.take_retimed(again)
+
+    def _confirm(self, open_fresh: Callable[[], AbstractContextManager[Measurer]]) -> None:
+        """Time the best program of every task and its default schedule in fresh processes, in turns; they are not trials."""
+        finalists = [record for search in self._searches for record in search.finalists()]
+        processes = processes_for(self.trials, len(finalists))
+        seconds: dict[tuple[str, int], list[float]] = {}
+        for number in range(processes):
+            self._report(f"timing the best programs in fresh processes, {number + 1} of {processes}")
+            order = finalists[:: 1 if number % 2 else -1]
+            with open_fresh() as measurer:
+                results = self._measure_again(BatchRunner(measurer, self._timer), order)
+            for record, result in zip(order, results, strict=True):
+                if result is not None and result.valid:
+                    seconds.setdefault((record.workload_key, record.trial), []).append(result.cost)
+        for search in self._searches:
+            search.take_confirmed(
+                [seconds.get((record.workload_key, record.trial), []) for record in search.finalists()], processes
+            )
+
+    def _measure_again(self, runner: BatchRunner, records: Sequence[Record]) -> list[MeasureResult | None]:
+        """Measure programs that were measured before, in this order; they are not trials."""
+        by_key = {search.task.workload_key: search for search in self._searches}
+        searches = [by_key[record.workload_key] for record in records]
+        steps = [record.concrete_steps(search.task.dag) for search, record in zip(searches, records, strict=True)]
+        inputs = list(map(self._input, searches, steps))
+        return self._measure(runner, [], [replace(program, cut_seconds=None) for program in inputs])
 
     def _measure(
         self, runner: BatchRunner, programs: Sequence[tuple[TaskSearch, Program]], extra: Sequence[MeasureInput]
@@ -316,12 +370,20 @@ class Search:
             self._publish(TrialsMeasured(tuple(records), tuple(self._curve.add_all(records))))
         return records
 
-    def _choose_reference(self) -> None:
-        """One cheap program that is measured again in every round: what changes is the machine."""
+    def _choose_reference(self, runner: BatchRunner) -> None:
+        """One cheap program that is measured now and again in every round: what changes is the machine."""
         known = [(search.default_seconds, n) for n, search in enumerate(self._searches) if search.default_seconds is not None]
         if known:
             search = self._searches[min(known)[1]]
             self._reference = replace(self._input(search, search.default_program.steps), cut_seconds=None)
+            for result in self._measure(runner, [], [self._reference] * BEFORE) if self._measures_here else ():
+                self._take_drift(result)
+
+    def _take_drift(self, result: MeasureResult | None) -> None:
+        """The fixed program was measured."""
+        if result is not None and result.valid:
+            self._watch.add(result.cost)
+            self._publish(DriftMeasured(result.cost))
 
     def _by_search(self, records: Sequence[Record]) -> list[tuple[TaskSearch, list[Record]]]:
         """The records of every task that has some."""
@@ -353,6 +415,7 @@ class Search:
                 elapsed=self._elapsed(),
                 trials_per_second=(trials - self._history.earlier) / seconds if seconds > 0 else 0.0,
                 errors=self._history.errors + Counter(count_errors(self._unwritten.values())),
+                machine=self._watch.state,
             )
         )
 
@@ -364,6 +427,18 @@ def _learned_model(tasks: Sequence[Task], options: TuningOptions) -> CheckedMode
         known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search)
         model.update(known.batch, known.costs, known.tasks)
     return model
+
+
+def _open_database(options: TuningOptions, virtual: bool) -> Database | None:
+    """The store of the user's, with a warning of what in it cannot be read. Raises OptionError where nothing is measured."""
+    if options.database is None:
+        return None
+    if virtual:
+        raise OptionError(f"database '{options.database}': a runner that runs nothing has nothing to store; leave it out")
+    database = Database(options.database, create=True)
+    for line in database.lost:
+        warnings.warn(f"database '{database.path}', {line}; it is ignored", AnsorWarning, stacklevel=2)
+    return database
 
 
 def _unlimited(workload_key: str) -> None:

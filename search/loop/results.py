@@ -18,6 +18,8 @@ from ansor_py.measure.records import Record
 from ansor_py.measure.result import TaskInPlace
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy
+from ansor_py.search.loop.confirmation import Confirmation
+from ansor_py.search.loop.machine_watch import UNKNOWN, MachineState
 from ansor_py.search.loop.round_times import RoundTimes
 from ansor_py.search.scheduler.networks import Networks, describe_networks, total_seconds
 
@@ -42,7 +44,7 @@ class TaskResult:
     """One task after (or during) a search. `default_seconds` is the default schedule's latency, None if it has none.
 
     `ended` says why the task got no more trials, and is empty while it could. `in_place` is known once the programs were timed
-    inside the network.
+    inside the network, `confirmed` once they were timed in fresh processes.
     """
 
     task: Task
@@ -51,6 +53,7 @@ class TaskResult:
     trials: int
     ended: str = ""
     in_place: TaskInPlace | None = None
+    confirmed: Confirmation | None = None
 
     @property
     def network_latency(self) -> float | None:
@@ -77,8 +80,9 @@ class TaskResult:
 class TuningResult:
     """Everything a search found. `programs_scored` counts candidates for which the cost model was asked.
 
-    `phases` are seconds by phase and add up to `search_seconds`; `drift` the latency of one fixed program, measured in each
-    round; `stopped` says why the search ended, `interrupted` that it was by Ctrl-C or an error. `rounds` tell where their
+    `phases` are seconds by phase and add up to `search_seconds`; `drift` the latency of one fixed program, measured before the
+    first round and in each, `machine` what is to be thought of it; `stopped` says why the search ended, `interrupted` that it
+    was by Ctrl-C or an error. `rounds` tell where their
     seconds went and `accuracy` how well the cost model knew their programs. `contenders` are the programs of each task that are
     worth timing inside the network, by workload key, the best first; there are none after an interruption. `networks` says how
     often each network runs each task; without it the tasks' weights do.
@@ -91,6 +95,7 @@ class TuningResult:
     phases: Mapping[str, float]
     programs_scored: int = 0
     drift: tuple[float, ...] = ()
+    machine: MachineState = UNKNOWN
     interrupted: bool = False
     stopped: str = ""
     rounds: tuple[RoundTimes, ...] = ()
@@ -101,7 +106,7 @@ class TuningResult:
 
     @property
     def best(self) -> Record | None:
-        """The best record of a search with one task, its costs those of the final re-timing; None if nothing was valid.
+        """The best record of a search with one task, its costs those of the final measurements; None if nothing was valid.
 
         Raises OptionError for a search with several tasks.
         """

@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -252,6 +252,7 @@ def summarise(
         if scoring and result.programs_scored
         else None,
         "drift_ms": [_milliseconds(seconds) for seconds in result.drift],
+        "machine": asdict(result.machine),
         "trial_budget": trial_budget(result.records, result.rounds),
         "stopped": result.stopped,
         "interrupted": result.interrupted,
@@ -286,7 +287,7 @@ def config_of_tasks(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 
 
 def _task_summary(item: TaskResult) -> dict[str, Any]:
-    task, place = item.task, item.in_place
+    task, place, sure = item.task, item.in_place, item.confirmed
     return {
         "key": task.workload_key,
         "name": task.name,
@@ -295,6 +296,9 @@ def _task_summary(item: TaskResult) -> dict[str, Any]:
         "trials": item.trials,
         "best_ms": _milliseconds(item.best.cost if item.best is not None else None),
         "default_ms": _milliseconds(item.default_seconds),
+        "best_interval_ms": [_milliseconds(bound) for bound in sure.interval] if sure is not None else None,
+        "speedup": _rounded(sure.speedup if sure is not None else None),
+        "speedup_interval": _rounded_all(sure.speedup_interval if sure is not None else None),
         "gflops": round(item.gflops, 3) if item.gflops is not None else None,
         "best_trial": item.best.trial if item.best is not None else None,
         "algorithms": list(item.algorithms),
@@ -304,6 +308,14 @@ def _task_summary(item: TaskResult) -> dict[str, Any]:
         "in_place_trial": place.trial if place is not None else None,
         "ended": item.ended,
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _rounded_all(values: Sequence[float] | None) -> list[float | None] | None:
+    return None if values is None else [_rounded(value) for value in values]
 
 
 def _milliseconds(seconds: float | None) -> float | None:

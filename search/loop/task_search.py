@@ -9,12 +9,17 @@ search.progress()                      # what the task scheduler wants to know
 
 from __future__ import annotations
 
+import hashlib
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,13 +27,15 @@ from ansor_py import __version__
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.errors import AnsorError, NoSpaceError
 from ansor_py.measure.build import error_text
+from ansor_py.measure.database import KEPT, Database, Stored
 from ansor_py.measure.records import DEFAULT_OPERATOR, Origin, Record
 from ansor_py.measure.result import MeasureResult
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy, round_accuracy
-from ansor_py.search.loop.inheriting_policy import InheritingPolicy, relate
+from ansor_py.search.loop.confirmation import Confirmation
+from ansor_py.search.loop.inheriting_policy import Finding, InheritingPolicy, relate
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.pooled_policy import PooledPolicy
 from ansor_py.search.loop.results import TaskResult
@@ -98,6 +105,7 @@ class TaskSearch:
         self._early_stopping = early_stopping
         self._trials_since_best = 0
         self._retimed: Sequence[Record] = ()
+        self._confirmed: Confirmation | None = None
         self._found = math.inf  # the least latency without the default schedule
         self._failed_rounds = 0
         self._failed_trials = 0
@@ -193,9 +201,35 @@ class TaskSearch:
             if record.is_default:
                 self.default_seconds = record.cost
 
+    def finalists(self) -> list[Record]:
+        """The best program and the default schedule, where it is another one and works."""
+        if self.best is None:
+            return []
+        return [self.best, *(r for r in self.records if r.is_default and r.valid and r.trial != self.best.trial)]
+
+    def take_confirmed(self, seconds: Sequence[Sequence[float]], processes: int) -> None:
+        """The figures of the finalists, one a process: the faster one is the best. What failed anywhere stays as it was."""
+        finalists = self.finalists()
+        if not processes or any(len(costs) < processes for costs in seconds) or not finalists:
+            return
+        timed = [(record, tuple(costs)) for record, costs in zip(finalists, seconds, strict=True)]
+        default = next((costs for record, costs in timed if record.is_default), ())
+        best, costs = min(timed, key=lambda item: statistics.median(item[1]))
+        self.best = msgspec.structs.replace(best, result=msgspec.structs.replace(best.result, costs=costs))
+        self.default_seconds = statistics.median(default) if default else self.default_seconds
+        self._confirmed = Confirmation(costs, default)
+
+    def to_store(self) -> list[Stored]:
+        """The best programs by their last figures, for the store of a user; none where nothing is valid."""
+        if self.best is None or self.default_seconds is None:
+            return []
+        known = {record.trial: record for record in (*self._retimed, self.best)}
+        chosen = sorted(known.values(), key=lambda record: record.cost)[:KEPT]
+        return [stored_program(record, self.policy.sketches, self.task, self.default_seconds) for record in chosen]
+
     def result(self) -> TaskResult:
         """The state as a result."""
-        return TaskResult(self.task, self.best, self.default_seconds, len(self.records), self.ended)
+        return TaskResult(self.task, self.best, self.default_seconds, len(self.records), self.ended, confirmed=self._confirmed)
 
     def _count_failures(self, records: Sequence[Record]) -> None:
         tried = [record for record in records if not record.is_default]
@@ -229,6 +263,31 @@ def trial_record(task: Task, program: Program, result: MeasureResult) -> Record:
     )
 
 
+def stored_program(record: Record, sketches: Sequence[Sketch], task: Task, default_seconds: float) -> Stored:
+    """A program as the store keeps it: with the choices of its sketch, as far as it has one of these."""
+    kinds: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
+    if trainable(record, sketches) and record.sketch_id is not None:
+        finding = Finding.of_genes(sketches[record.sketch_id], record.genes, record.trial, 1.0)
+        with suppress(TypeError):  # choices of a user's own kind of hole may be anything
+            msgspec.json.encode(finding.choices)
+            kinds, choices = finding.kinds, finding.choices
+    return Stored(record, family_key(task), kinds, choices, record.cost / default_seconds)
+
+
+def family_key(task: Task) -> str:
+    """Equal for tasks that compute the same thing on whatever sizes."""
+    return hashlib.sha256(expression_family(task.dag).encode()).hexdigest()[:16]
+
+
+def findings_of(database: Database, task: Task) -> list[Finding]:
+    """What a store has for a task: its own programs, then of each similar task the best, greatest gain first."""
+    programs = database.relatives(family_key(task), task.target, task.target.cores)
+    own = [item for item in programs if item.record.workload_key == task.workload_key]
+    others = {item.record.workload_key: item for item in reversed(programs) if item not in own}
+    return [Finding.of_stored(item) for item in (*own, *reversed(others.values()))]
+
+
 class NothingToTry:
     """What stands for the policy of a task for which the chosen one has no programs."""
 
@@ -248,8 +307,10 @@ def open_searches(
     model: CostModel,
     timer: PhaseTimer,
     pool: Callable[[str], Sequence[Record] | None],
+    database: Database | None = None,
 ) -> list[TaskSearch]:
-    """A search for each task. `pool` gives the programs to which that of a workload key is restricted, None for any.
+    """A search for each task. `pool` gives the programs to which that of a workload key is restricted, None for any, and
+    `database` what earlier searches have found.
 
     A task for which the policy has no programs keeps its default schedule. Raises NoSpaceError if it has none for any task.
     """
@@ -261,7 +322,8 @@ def open_searches(
         with timer.phase("sketch"):
             try:
                 family = families[expression_family(task.dag)]
-                policy = _policy_of(number, task, options, scorer, pool(task.workload_key), family)
+                stored = [] if database is None else findings_of(database, task)
+                policy = _policy_of(number, task, options, scorer, pool(task.workload_key), family, stored)
             except NoSpaceError as error:
                 refusals.append(error)
                 searches.append(TaskSearch(task, NothingToTry(), scorer, ended=str(error), math_mode=options.search.space.math))
@@ -283,10 +345,11 @@ def _policy_of(
     scorer: Scorer,
     pool: Sequence[Record] | None,
     family: list[InheritingPolicy],
+    stored: Sequence[Finding],
 ) -> Policy:
     """The policy of a task, which joins those of the tasks that compute the same on other sizes."""
     rng, own = (np.random.default_rng([options.seed, number, part]) for part in (1, 2))
     sketches = sketches_for(options.policy, task.dag, task.target, options.search)
     policy = checked_policy(options.policy, sketches, task.target, scorer, rng, options.search)
-    family.append(InheritingPolicy(policy, lambda sketch: Space(sketch, task.target, options.search), own))
+    family.append(InheritingPolicy(policy, lambda sketch: Space(sketch, task.target, options.search), own, stored))
     return family[-1] if pool is None else PooledPolicy(family[-1], scorer, pool)

@@ -29,6 +29,9 @@ from ansor_py.search.loop.results import TuningResult
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.scheduler.networks import Network
 
+# By runner that measures on this machine, the one that starts new processes soonest: for the final figures.
+FRESH_PROCESSES = {"process": "process", "ray": "process"}
+
 
 def tune(
     task: Task,
@@ -76,8 +79,9 @@ def tune_tasks(
     if measurer is None:
         check_memory(tasks, runner, options)
 
-    def create(runner: str) -> Measurer:
-        return create_measurer(runner, target=tasks[0].target, threads=tasks[0].target.cores, options=options.measure)
+    def create(runner: str, check_outputs: bool = options.measure.check_outputs) -> Measurer:
+        settings = replace(options.measure, check_outputs=check_outputs)
+        return create_measurer(runner, target=tasks[0].target, threads=tasks[0].target.cores, options=settings)
 
     with ExitStack() as stack:
         if measurer is None and find_measurer(runner).virtual:
@@ -88,10 +92,12 @@ def tune_tasks(
         def open_measurer() -> AbstractContextManager[Measurer]:
             return create(runner) if measurer is None else nullcontext(measurer)
 
-        search.run(open_measurer)
+        fresh = FRESH_PROCESSES.get(runner) if measurer is None and options.measure.ray_address is None else None
+        search.run(open_measurer, None if fresh is None else partial(create, fresh, check_outputs=False))
         if isinstance(search.failure, MeasureError) and fallback_runner is not None:
             search.recover(fallback_runner)
             search.run(partial(create, fallback_runner))
+        search.store()
         result = search.result()
         if search.failure is not None:
             search.failure.result = result

@@ -38,6 +38,7 @@ class TuningOptions:
     policy: str = "evolution"
     cost_model: str = "lightgbm-roofline"
     cost_model_from: str | None = None  # a run directory or records.jsonl from which the model learns first
+    database: str | None = None  # a directory with the best programs of earlier searches, which gets those of this one
     strategy: str = "gradient"
     objective: str | Objective = "latency-sum"
     time_budget: float | None = None
