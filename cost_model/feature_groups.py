@@ -26,7 +26,7 @@ Columns = NDArray[np.float32]
 GroupFunction = Callable[[StatementArrays, Target, Columns], None]
 
 # To be raised when the definition of a field changes under its old name.
-FEATURE_VERSION = 4
+FEATURE_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ansor_py.cost_model.feature_accesses import (
 from ansor_py.cost_model.feature_groups import Columns, feature_group
 from ansor_py.cost_model.feature_machine import cache_traffic
 from ansor_py.cost_model.native_loops import Flags, Floats, native
-from ansor_py.cost_model.operation_counts import OperationCounts
+from ansor_py.cost_model.operation_counts import OperationCounts, mask_operations
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.cost_model.tile_edges import tile_times
 from ansor_py.lower.register_tile import steps_in_a_row
@@ -67,10 +67,10 @@ def roofline(statement: StatementArrays, target: Target, out: Columns) -> None:
         spilled = steps * vectors * (_registers(statement, target, vectors, steps) > target.vector_registers)
     waited, executed = tile_times(statement, target, vectors, emitted)
     rates = core.vector_units, core.loads, core.stores, core.second_bytes, core.third_bytes, core.memory_bytes
-    weight = operation_weight(statement.operations, core)
-    per_statement = np.array([weight, *rates], dtype=np.float64), statement.allocation_depth, FEWEST_ROWS, target.cores
+    weights = operation_weight(statement.operations, core) - _known_masks(statement)
+    per_statement = np.array(rates, dtype=np.float64), statement.allocation_depth, FEWEST_ROWS, target.cores
     arrays = statement.extents, statement.inner, statement.parallel, accesses[TILE_ROWS], cache_traffic(statement, target)
-    _roofline(*arrays, iterations, emitted, spilled, executed, waited, *per_statement, out)
+    _roofline(*arrays, iterations, emitted, spilled, executed, waited, weights, *per_statement, out)
     if statement.prepacked:
         out[4] = 0.0
 
@@ -95,6 +95,20 @@ def _emitted(statement: StatementArrays, iterations: Floats, vectors: Floats) ->
     return vectors
 
 
+def _known_masks(statement: StatementArrays) -> Floats:
+    """Operations [n] of a reduction's conditions on indices that cost nothing.
+
+    Where a row of vectors is a whole axis, its masks are the same in every row.
+    """
+    lanes = statement.loops[-1] if statement.loops else None
+    masks = mask_operations(statement.bounds.body) if statement.reduction_depth is not None else 0
+    if not masks or lanes is None or lanes.annotation != "vectorize":
+        return np.zeros(statement.programs)
+    values = statement.bounds.values
+    axis = next((axis for axis in statement.bounds.stage.op.axes if lanes.variable in values[axis.name].variables), None)
+    return np.zeros(statement.programs) if axis is None else masks * (statement.extents[-1] >= axis.extent)
+
+
 @native
 def _roofline(
     extents: Floats,
@@ -107,6 +121,7 @@ def _roofline(
     spilled: Floats,
     executed: Floats,
     waited: Floats,
+    weights: Floats,
     rates: Floats,
     own: int,
     fewest_rows: int,
@@ -114,12 +129,12 @@ def _roofline(
     out: Columns,
 ) -> None:
     """`tile` are the rows `TILE_ROWS`. The loops from `own` on are the statement's."""
-    weight, units, loads, stores, second, third, memory = rates
+    units, loads, stores, second, third, memory = rates
     for program in range(extents.shape[1]):
         everything = inner[0, program]
         share, broadcasts, contiguous, gathered = tile[0, program], tile[1, program], tile[2, program], tile[3, program]
         vectors, apart, store_run = tile[4, program], tile[5, program], tile[6, program]
-        compute_cycles = everything * share * weight / units * waited[program] * executed[program]
+        compute_cycles = everything * share * weights[program] / units * waited[program] * executed[program]
         panels, covering, reused = tile[7, program], tile[8, program], tile[9, program]
         loaded = broadcasts + PANEL_LOADS * panels + VECTOR_LOADS * (contiguous - panels + covering - reused + gathered)
         load_cycles = (loaded + SPILL_LOADS * spilled[program]) / loads * executed[program]

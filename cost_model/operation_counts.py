@@ -88,6 +88,13 @@ def count_operations(body: Expr) -> OperationCounts:
     return OperationCounts(**counts)
 
 
+@lru_cache(maxsize=4096)
+def mask_operations(body: Expr) -> int:
+    """How many of a formula's operations make conditions on loop indices alone, as the frame of a padded input has them."""
+    formula = shared(body.source if isinstance(body, Reduce) else body)
+    return sum(node.dtype == "bool" and not node.has_reads for node in _computed(formula))
+
+
 _OTHERS = {Binary: "bool_op", Not: "bool_op", Select: "select", Call: "float_math", Cast: "float_other"}
 
 

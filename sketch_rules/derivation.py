@@ -25,6 +25,7 @@ from ansor_py.sketch_rules import (  # noqa: F401  # the rules register themselv
     add_row_blocks,
     always_inline,
     choose_algorithm,
+    inline_padding,
     inline_transposition,
     multi_level_tiling,
     multi_level_tiling_with_fusion,

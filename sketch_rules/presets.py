@@ -11,6 +11,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "default": (
         "always_inline",
         "inline_transposition",
+        "inline_padding",
         "choose_algorithm",
         "add_row_blocks",
         "add_parallel_rfactor",

@@ -30,6 +30,8 @@ class SpaceOptions:
         most_long_axes: along so many axes, beside the vectorised one, a register tile is longer than 1.
         vectors: lengths, in vectors, of the vector loop of a stage that is not tiled, and of factored partial results.
         wide_vectors: the same for a sum over rows: side by side no accumulator waits for itself.
+        masked_steps: an operand is read through masks in place of a padded copy if its window has at most so many steps along
+            lanes. Each step has masks of its own, of which few fit the registers.
         panel_vectors: vectors in a row of a packed operand, the first that fits. Two leave room for 14 rows of accumulators
             in 32 registers, the best ratio of work to loads.
         most_filling: the zeros that fill the last panel may add at most this share to the axis.
@@ -58,6 +60,7 @@ class SpaceOptions:
     most_long_axes: int = 2
     vectors: tuple[int, ...] = (1, 2, 4)
     wide_vectors: tuple[int, ...] = (1, 2, 4, 8, 16)
+    masked_steps: int = 3
     panel_vectors: tuple[int, ...] = (2, 3, 1)
     most_filling: float = 0.25
     cache_levels: int = 2

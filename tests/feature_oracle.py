@@ -119,7 +119,19 @@ def _operation_name(expr: Expr, takes_product: bool) -> str:
 
 def _only_indices(expr: Expr) -> bool:
     """Integers that come from no read."""
-    return expr.dtype not in (*FLOATS, "bool") and not any(isinstance(node, Read) for node in walk(expr))
+    return expr.dtype not in (*FLOATS, "bool") and not _reads(expr)
+
+
+def _reads(expr: Expr) -> bool:
+    return any(isinstance(node, Read) for node in walk(expr))
+
+
+def _is_whole_row(state: State, item: Located) -> bool:
+    """Whether the lanes are those of a whole axis, so that masks are the same in every row."""
+    lanes = item.loops[-1]
+    axes = zip(state.stage(item.statement.stage).op.axes, item.statement.indices, strict=True)
+    along = [axis for axis, index in axes if Var(lanes.variable) in walk(index)]
+    return lanes.annotation == "vectorize" and bool(along) and lanes.extent >= along[0].extent
 
 
 def _annotation(item: Located, kind: str) -> dict[str, float]:
@@ -449,6 +461,8 @@ def _roofline(state: State, item: Located, raw: dict[str, float], target: Target
     weight = sum(operations.get(name, 1) * count for name, count in counts.items())
     weight += round((raw["bool_op"] + raw["select"]) / raw["iterations"])
     start = _reduction_tile(state, item)
+    if start is not None and _is_whole_row(state, item):
+        weight -= len({x for x in walk(item.statement.value) if x.dtype == "bool" and not _reads(x)})
     around = item.loops[: _tile(state, item) if start is None else start]
     emitted = iteration_count(item.loops[len(around) :]) * share
     factors = _unrolled(item, around, emitted) if start is not None else [1.0] * len(around)

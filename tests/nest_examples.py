@@ -38,6 +38,17 @@ def shifted_transposition() -> Tensor:
     return te.compute((16, 20), lambda k, i: t[k, i] + 1.0, name="D")
 
 
+def padded_windows(depthwise: bool = True, stride: int = 1) -> Tensor:
+    """P, A in a frame of zeros, and W, sums over windows of P: each row by itself, or all rows for each filter of B."""
+    a, k, count = te.placeholder((4, 20), name="A"), te.reduce_axis(3, "k"), 20 // stride
+    p = te.compute((4, 22), lambda c, i: te.select(te.logical_and(i >= 1, i < 21), a[c, i - 1], 0.0), name="P")
+    if depthwise:
+        v = te.placeholder((4, 3), name="V")
+        return te.compute((4, count), lambda c, i: te.reduce_sum(p[c, i * stride + k] * v[c, k], k), name="W")
+    b, r = te.placeholder((8, 4, 3), name="B"), te.reduce_axis(4, "r")
+    return te.compute((8, count), lambda f, i: te.reduce_sum(p[r, i * stride + k] * b[f, r, k], (r, k)), name="W")
+
+
 def product_relu() -> Tensor:
     """C = A B and D."""
     c = product()

@@ -30,6 +30,7 @@ WORKLOADS = (
     "conv2d:1,5,14,14,12,3,pad=1,bias=1,relu=1",
     "conv2d:1,4,13,13,6,5,stride=2,pad=2",
     "depthwise_conv2d:1,6,15,15,3,pad=1",
+    "depthwise_conv2d:1,3,7,34,3,pad=2,dilation=2,relu=1",
     "conv3d:1,3,4,6,9,6,3,pad=1",
     "conv2d_transpose:1,4,5,6,6,3,stride=2,pad=1,output_pad=1",
     "capsule_conv2d:1,6,6,4,6,3,stride=2,pad=1",

@@ -22,6 +22,7 @@ from ansor_py.sketch_rules.add_row_blocks import AddRowBlocks
 from ansor_py.sketch_rules.always_inline import AlwaysInline
 from ansor_py.sketch_rules.choose_algorithm import ChooseAlgorithm
 from ansor_py.sketch_rules.derivation import derive
+from ansor_py.sketch_rules.inline_padding import InlinePadding
 from ansor_py.sketch_rules.inline_transposition import InlineTransposition
 from ansor_py.sketch_rules.multi_level_tiling import MultiLevelTiling
 from ansor_py.sketch_rules.multi_level_tiling_with_fusion import MultiLevelTilingWithFusion
@@ -35,6 +36,7 @@ from nest_examples import (
     chain,
     exponentials,
     normalised_product,
+    padded_windows,
     product,
     product_of_exponentials,
     product_relu,
@@ -82,6 +84,14 @@ PAIRS: dict[type[Rule], Pair] = {
         (
             Refusal(shifted_transposition(), "T", "no product reads it"),
             Refusal(product_of_exponentials(), "D", "it is no transposition"),
+        ),
+    ),
+    InlinePadding: Pair(
+        padded_windows(),
+        (
+            Refusal(padded_windows(depthwise=False), "P", "every filter would mask an element again"),
+            Refusal(padded_windows(stride=2), "P", "lanes are not neighbours"),
+            Refusal(transposed_product(), "T", "it has no frame"),
         ),
     ),
     ChooseAlgorithm: Pair(
