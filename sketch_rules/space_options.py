@@ -31,7 +31,7 @@ class SpaceOptions:
         vectors: lengths, in vectors, of the vector loop of a stage that is not tiled, and of factored partial results.
         wide_vectors: the same for a sum over rows: side by side no accumulator waits for itself.
         masked_steps: an operand is read through masks in place of a padded copy if its window has at most so many steps along
-            lanes. Each step has masks of its own, of which few fit the registers.
+            lanes. Each step has masks of its own.
         panel_vectors: vectors in a row of a packed operand, the first that fits. Two leave room for 14 rows of accumulators
             in 32 registers, the best ratio of work to loads.
         most_filling: the zeros that fill the last panel may add at most this share to the axis.
