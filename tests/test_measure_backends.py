@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ def test_slow_program_is_cut_with_a_lower_bound(measurer: Measurer) -> None:
     assert result.error == "cut"
     assert result.costs[0] >= 0.02
     assert not result.valid
+
+
+def test_a_program_slower_than_the_best_is_timed_for_less_long_and_checked(measurer: Measurer) -> None:
+    whole, *others = programs("good", "good", "wrong")
+    results = measurer.measure([whole, *(replace(item, best_seconds=1e-9) for item in others)])
+    assert errors(results) == [("none", ""), ("none", ""), ("wrong-result", "check")]
+    assert [result.early_end is not None for result in results[:2]] == [False, True]
+    assert all(result.output_checked for result in results)
 
 
 def test_crashes_are_results_and_workers_are_replaced(protected: Measurer) -> None:

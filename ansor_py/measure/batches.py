@@ -243,7 +243,8 @@ class BatchMeasurer(Measurer):
                     self._give(slot, job, program)
                     return
                 continue
-            run = RunJob(item.workload_key, program.built.kernel, item.threads, item.cut_seconds, self._options.check_outputs)
+            check, limits = self._options.check_outputs, (item.cut_seconds, item.best_seconds)
+            run = RunJob(item.workload_key, program.built.kernel, item.threads, *limits, check)
             self._give(slot, run, program)
             return
 
