@@ -8,7 +8,7 @@ import pytest
 
 from ansor_py.codegen.timing import Block
 from ansor_py.measure.run import RunSettings
-from ansor_py.measure.sequential import LOOKS, REPEATS, Noise, SequentialTimer, Timed
+from ansor_py.measure.sequential import LOOKS, REPEATS, Noises, SequentialTimer, Timed
 
 SETTINGS = RunSettings()
 
@@ -19,25 +19,26 @@ class Machine:
     def __init__(self, seconds: float, factors: Sequence[float] = (), disturbed: Sequence[int] = ()) -> None:
         self.seconds, self.factors, self.disturbed = seconds, factors, disturbed
         self.calls: list[int] = []
-        self.switches = 0
+        self.waited = 0.0
 
     def block(self, number: int) -> Block:
         place = len(self.calls)
         self.calls.append(number)
-        self.switches += place in self.disturbed
+        self.waited += 0.01 * (place in self.disturbed)
         factor = self.factors[place] if place < len(self.factors) else 1.0
         return Block(number * self.seconds * factor, 0, number)
 
-    def time(self, best: float | None, noise: Noise | None = None) -> Timed:
-        timer = SequentialTimer(SETTINGS, noise or Noise(), self.block, lambda: self.switches)
+    def time(self, best: float | None, noises: Noises | None = None) -> Timed:
+        timer = SequentialTimer(SETTINGS, noises or Noises(), self.block, lambda: self.waited)
         return timer.time(2 * self.seconds, best)  # the first call is a cold one
 
 
-def learned(distance: float) -> Noise:
-    noise = Noise()
+def learned(distance: float) -> Noises:
+    noises = Noises()
     for _ in range(20):
-        noise.learn(1.0 + distance, 1.0)
-    return noise
+        noises.looks.learn(1.0 + distance, 1.0)
+        noises.samples.learn(1.0 + distance / 4, 1.0)
+    return noises
 
 
 def test_a_clearly_slower_program_is_looked_at_and_no_more() -> None:
@@ -59,10 +60,20 @@ def test_what_may_be_the_best_has_all_samples(best: float | None) -> None:
     assert all(number * machine.seconds >= SETTINGS.min_block_seconds for number in machine.calls[LOOKS:])
 
 
-@pytest.mark.parametrize(("distance", "ends"), [(0.0, True), (0.1, False)])
-def test_a_noisy_machine_needs_a_larger_distance(distance: float, ends: bool) -> None:
-    timed = Machine(1.15e-4).time(best=1e-4, noise=learned(distance))
-    assert (timed.early_end is not None) is ends
+@pytest.mark.parametrize(("distance", "blocks"), [(0.0, LOOKS), (0.1, LOOKS + 1), (0.5, LOOKS + SETTINGS.max_repeats)])
+def test_a_noisy_machine_needs_more_time(distance: float, blocks: int) -> None:
+    machine = Machine(1.15e-4)
+    timed = machine.time(best=1e-4, noises=learned(distance))
+    assert len(machine.calls) == blocks
+    assert (timed.early_end is None) is (blocks == LOOKS + SETTINGS.max_repeats)
+
+
+def test_noise_is_learned_from_programs_with_all_samples() -> None:
+    noises = Noises()
+    unknown = noises.samples.deviation
+    for _ in range(10):
+        Machine(1e-4, factors=(1.05, 1.04, 1.02, 0.98, 1.0, 1.0, 1.03)).time(best=None, noises=noises)
+    assert noises.samples.deviation < noises.looks.deviation < unknown
 
 
 def test_one_slow_look_ends_nothing() -> None:
@@ -103,6 +114,6 @@ def test_a_status_ends_timing(place: int) -> None:
         found = whole(number)
         return Block(found.seconds, 1, number - 1) if len(machine.calls) > place else found
 
-    timed = SequentialTimer(SETTINGS, Noise(), block, lambda: 0).time(1e-4, None)
+    timed = SequentialTimer(SETTINGS, Noises(), block, lambda: 0.0).time(1e-4, None)
     assert timed.stopped is not None
     assert (timed.stopped.status, len(machine.calls), timed.costs) == (1, place + 1, ())

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from ansor_py.measure.reference import INEXACT_TOLERANCE, difference, fill_input, largest_error, poison
 from ansor_py.measure.result import ErrorKind, MeasureResult, Span
-from ansor_py.measure.sequential import Noise, SequentialTimer, involuntary_switches
+from ansor_py.measure.sequential import Noises, SequentialTimer, seconds_without_core
 
 if TYPE_CHECKING:
     from ansor_py.codegen.jit import LoadedObject
@@ -42,7 +42,7 @@ class RunSettings:
     With `cold`, caches are flushed before every call. `seed` makes the inputs.
     """
 
-    min_block_seconds: float = 5e-3
+    min_block_seconds: float = 3e-3
     look_seconds: float = 1e-3
     confidence: float = 0.999
     max_repeats: int = 5
@@ -115,7 +115,7 @@ class Runner:
 
         self._settings = settings
         self._abort = AbortFlag()
-        self._noise = Noise()
+        self._noises = Noises()
         self._references: dict[str, tuple[tuple[np.ndarray, ...], float]] = {}
         self._best: dict[str, float] = {}  # seconds of the fastest program of each task that was right
         self._buffers: OrderedDict[str, _Buffers] = OrderedDict()
@@ -201,7 +201,7 @@ class Runner:
             return self._single(call, limit) if number == 1 else time_kernel(*call.arguments, self._abort.pointer, number)
 
         best = None if job.best_seconds is None else min(job.best_seconds, self._best.get(job.workload_key, math.inf))
-        timed = SequentialTimer(self._settings, self._noise, block, involuntary_switches).time(first, best)
+        timed = SequentialTimer(self._settings, self._noises, block, seconds_without_core).time(first, best)
         if timed.stopped is not None:
             return _stopped(timed.stopped.status, timed.stopped.seconds / (timed.stopped.completed + 1), "time")
         return MeasureResult(timed.costs, early_end=timed.early_end, disturbed=timed.disturbed)
