@@ -38,12 +38,14 @@ from ansor_py.errors import CodegenError
 from ansor_py.target import Target
 
 REGISTER_LOOPS = "loops-carry-registers"  # attribute of a function whose loops carry values in registers
+_REMEMBERED = 64  # modules
 _MESSAGE_LINES = 4  # of an LLVM message, enough to see the instruction it is about
 
 
 @dataclass(frozen=True)
 class ObjectCode:
-    """Relocatable machine code (an ELF object) and the seconds spent on `parse`, `passes` and `code_generation`."""
+    """Relocatable machine code (an ELF object) and the seconds spent on `parse`, `passes` and `code_generation`; none if it was
+    remembered."""
 
     code: bytes
     phases: Mapping[str, float] = field(default_factory=dict)
@@ -54,7 +56,16 @@ def compile_module(ir_text: str, target: Target) -> ObjectCode:
 
     The module needs neither a triple nor a data layout; both are set from the target. Raises CodegenError with the
     first lines of LLVM's message when the text does not parse or verify, or when LLVM cannot generate code for it.
+    Programs of a search that differ in steps often have the same text: what was compiled last is remembered.
     """
+    started = time.perf_counter()
+    compiled = _compiled(ir_text, target)
+    remembered = time.perf_counter() - started < sum(compiled.phases.values())
+    return ObjectCode(compiled.code) if remembered else compiled
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _compiled(ir_text: str, target: Target) -> ObjectCode:
     machine = target_machine(target)
     started = time.perf_counter()
     module = _parse(ir_text, machine)

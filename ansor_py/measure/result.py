@@ -75,7 +75,8 @@ class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
     not exact, as a share of the output's largest magnitude; None for others.
 
     With an `early_end` the costs are those of a program that was clearly slower than another one, fewer and less exact. So many
-    of the costs are `disturbed`: another process had a core meanwhile, each time that they were repeated.
+    of the costs are `disturbed`: another process had a core meanwhile, each time that they were repeated. With `same_code` they
+    are those of an earlier program of other steps and the same machine code, and this one did not run.
     """
 
     costs: tuple[Annotated[float, Meta(ge=LEAST_SECONDS)], ...] = ()
@@ -89,6 +90,7 @@ class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
     output_error: float | None = None
     early_end: EarlyEnd | None = None
     disturbed: int = 0
+    same_code: bool = False
 
     @property
     def valid(self) -> bool:
