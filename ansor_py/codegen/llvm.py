@@ -5,8 +5,9 @@ as bytes. They can be stored, sent to another process, and loaded by `ansor_py.c
 
 How a function is simplified depends on what it is. Where loops carry values in registers (register tiles; the emitter says so
 by the attribute REGISTER_LOOPS) the text is nearly what the machine shall do, and LLVM only combines instructions. Its other
-passes and its loop strength reduction take more than half of a build there and gain nothing: they move address arithmetic into
-registers that accumulators need as often as out of loops. All other functions get LLVM's O2 function simplification.
+passes and its loop strength reduction take more than half of a build there and gain nothing in default schedules: they move
+address arithmetic into registers that accumulators need as often as out of loops. (Random programs with very short loops beside
+their tiles do lose.) All other functions get LLVM's O2 function simplification.
 
 Instructions stay in the order in which they are emitted: LLVM's machine scheduler is off where an instruction has a destination
 of its own. It moves loads of several steps of an unrolled tile before the first one, and then spills accumulators that fitted
