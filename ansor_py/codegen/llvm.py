@@ -83,6 +83,11 @@ def _compiled(ir_text: str, target: Target) -> ObjectCode:
     return ObjectCode(code, phases)
 
 
+def forget_modules() -> None:
+    """Forget what was compiled, for studies that time builds."""
+    _compiled.cache_clear()
+
+
 def emit_assembly(ir_text: str, target: Target) -> str:
     """The optimised module as assembly text of the target, for inspection; the same pipeline as `compile_module`."""
     machine = target_machine(target)
