@@ -157,7 +157,7 @@ def geometric_mean(values: Sequence[float]) -> float:
     "--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Searches of each engine, other seeds."
 )
 @click.option("--runner", default="process", show_default=True)
-@click.option("--old", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Another checkout to compare with.")
+@click.option("--old", type=click.Path(path_type=Path), help="Another checkout to compare with.")
 @click.option("--old-python", type=click.Path(path_type=Path), help="Its interpreter. [default: .venv/bin/python in it]")
 @target_option()
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of a kernel. [default: the target's cores]")
@@ -179,8 +179,10 @@ def main(
     target = target.with_cores(threads or target.cores)
     engines = [Engine(NEW, Path(sys.executable), Path(__file__).parent.parent)]
     if old is not None:
-        folder = old.resolve()
-        engines.insert(0, Engine(OLD, old_python or folder / ".venv" / "bin" / "python", folder))
+        interpreter = old_python or old.resolve() / ".venv" / "bin" / "python"
+        if not interpreter.exists():
+            raise click.ClickException(f"there is no interpreter '{interpreter}' for --old; name one with --old-python")
+        engines.insert(0, Engine(OLD, interpreter, old.resolve()))
     searches: list[Search] = []
     with tempfile.TemporaryDirectory() as temporary:
         try:
