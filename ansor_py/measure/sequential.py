@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ansor_py.measure.result import EarlyEnd
+from ansor_py.measure.result import LEAST_SECONDS, EarlyEnd
 
 if TYPE_CHECKING:
     from ansor_py.codegen.timing import Block
@@ -55,7 +55,7 @@ class Noise:
 
     def learn(self, seconds: float, median: float) -> None:
         """A program that took `seconds` a call at one time took `median` in the end."""
-        self._distances.append(abs(math.log(seconds / median)))
+        self._distances.append(abs(math.log(max(seconds, LEAST_SECONDS) / median)))
 
     @property
     def deviation(self) -> float:
