@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ansor_py.codegen.kernel import kernel_text
+from ansor_py.codegen.llvm import forget_modules
 from ansor_py.errors import AnsorError
 from ansor_py.measure.build import BuildJob, build_program, perform_build
 from ansor_py.measure.interface import MeasureOptions
@@ -70,6 +71,7 @@ def workload_dag(name: str) -> ComputeDAG:
 def build(name: str, sketch: str, genes: tuple[int, ...], steps: tuple[Step, ...], target: Target) -> Build:
     """Build one program in this process. The time of the whole call includes what a builder does besides compiling."""
     dag = workload_dag(name)
+    forget_modules()
     begin = time.perf_counter()
     reply = perform_build(BuildJob(dag.workload_key, steps, target, target.cores, build_program), dag)
     milliseconds = 1e3 * (time.perf_counter() - begin)

@@ -62,6 +62,7 @@ STUDIES = {  # scripts with the option, and the words with which they would exec
     "bench_peak": "",
     "bench_regions": "",
     "bench_search": "--runner process",
+    "bench_trials": "",
     "demo": "",
     "real_models": "",
     "roofline_accuracy": "",

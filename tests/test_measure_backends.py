@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ KINDS = ("inline", "process", "ray")
 PROTECTED = ("process", "ray")
 
 OPTIONS = MeasureOptions(builder=build_word, reference_builder=build_good, build_timeout=5, run_timeout=4, builders=2)
+
+
+def of_task(key: str, items: Sequence[MeasureInput]) -> list[MeasureInput]:
+    """The programs as those of a task of their own, of which the measurer has seen none."""
+    return [replace(item, workload_key=key) for item in items]
+
+
+def distinct(items: Sequence[MeasureInput]) -> list[MeasureInput]:
+    """The programs with steps that differ, so that each is built; their code does not."""
+    return [replace(item, steps=(*item.steps, number)) for number, item in enumerate(items)]
 
 
 def programs(*words: str, cut_seconds: float | None = None, dag: ComputeDAG = DAG) -> list[MeasureInput]:
@@ -46,18 +57,31 @@ def expected_of(word: str) -> tuple[str, str]:
 
 
 def test_good_programs_have_costs_and_times(measurer: Measurer) -> None:
-    results = measurer.measure(programs("good", "good", "good"))
+    results = measurer.measure(of_task("times", programs("good", "good", "good")))
     for result in results:
         assert result.error == "none", result.error_text
         assert result.output_checked
         assert 1 <= len(result.costs) <= 5
         assert 0 < result.cost < 1e-3
-        assert result.build is not None
         assert result.run is not None
-        assert result.build.started < result.build.finished <= result.run.started < result.run.finished
-        assert result.build.phases["compile"] > 0
-    assert measurer.outstanding == 0
-    assert measurer.poll(timeout=5) == []
+        assert result.run.started < result.run.finished
+    first, last = results[0], results[-1]
+    assert first.build is not None
+    assert first.run is not None
+    assert first.build.started < first.build.finished <= first.run.started
+    assert "compile" in first.build.phases
+    assert last.build is None  # built before by one of the two builders
+
+
+def test_candidates_with_the_code_of_another_have_its_costs(measurer: Measurer) -> None:
+    """Unless they are to have all their samples, as when the best programs are measured again."""
+    whole = distinct(of_task("twins", programs("good", "good")))
+    candidates = [replace(item, best_seconds=1.0) for item in whole]
+    first, twin, again = measurer.measure([*candidates, whole[1]])
+    assert errors([first, twin, again]) == [("none", "")] * 3
+    assert [result.same_code for result in (first, twin, again)] == [False, True, False]
+    assert (twin.costs, twin.output_checked, twin.run) == (first.costs, True, None)
+    assert again.run is not None
 
 
 def test_ids_are_unique_and_in_the_order_of_batches(measurer: Measurer) -> None:
@@ -90,6 +114,14 @@ def test_slow_program_is_cut_with_a_lower_bound(measurer: Measurer) -> None:
     assert result.error == "cut"
     assert result.costs[0] >= 0.02
     assert not result.valid
+
+
+def test_a_program_slower_than_the_best_is_timed_for_less_long_and_checked(measurer: Measurer) -> None:
+    whole, *others = of_task("slower", programs("good", "good", "wrong"))
+    results = measurer.measure([*(replace(item, best_seconds=1e-9) for item in others), whole])
+    assert errors(results) == [("none", ""), ("wrong-result", "check"), ("none", "")]
+    assert [result.early_end is not None for result in results] == [True, False, False]
+    assert all(result.output_checked for result in results)
 
 
 def test_crashes_are_results_and_workers_are_replaced(protected: Measurer) -> None:

@@ -18,7 +18,7 @@ from ansor_py.measure.reference import difference, fill_input, poison, relative_
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.steps import Parallel, Reorder, Split, Step, Vectorize
 from ansor_py.target import Target
-from test_measure_backends import OPTIONS, programs
+from test_measure_backends import OPTIONS, distinct, programs
 
 TARGET = Target.detect()
 MATMUL = ComputeDAG.from_outputs(te.matmul(30, 40, 50))
@@ -164,8 +164,8 @@ def test_runs_overlap_neither_each_other_nor_builds_on_their_cores(monkeypatch: 
     core = available_cores()[:1]
     monkeypatch.setattr(process, "plan_cores", lambda threads: CorePlan(core, available_cores(), alternating))
     with create_measurer("process", target=TARGET, threads=1, options=OPTIONS) as measurer:
-        for _ in range(3):
-            measurer.submit(programs(*["good"] * 5))
+        for batch in range(3):
+            measurer.submit(distinct(programs(*["good"] * 15))[5 * batch : 5 * batch + 5])
         builds, runs = spans(all_results(measurer))
     assert len(runs) == 15
     for (_, end), (start, _) in itertools.pairwise(sorted(runs)):

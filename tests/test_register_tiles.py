@@ -59,6 +59,19 @@ def test_the_inner_loop_keeps_its_accumulators_in_registers(target: Target) -> N
 
 
 @pytest.mark.parametrize("target", structure_targets())
+def test_a_tile_and_its_edge_do_not_take_registers_from_each_other(target: Target) -> None:
+    lanes = target.lanes("float32")
+    rows, width = (6, 2 * lanes) if target.vector_registers == 16 else (12, 2 * lanes)
+    dag = ComputeDAG.from_outputs(te.matmul(4 * rows - 2, 4 * width, 256))
+    order = Reorder("C", ("i.0", "j.0", "k", "i.1", "j.1"))
+    tile = (RegisterTile("C", ("i.1", "j.1"), FLOAT32.name), Vectorize("C", "j.1"))
+    steps = (Split("C", "i", (rows,)), Split("C", "j", (width,)), order, *tile)
+    tiles = [loop for loop in loops_of(emit_assembly(kernel_text(dag, steps, target, 1), target)) if multiplications(loop) > 2]
+    assert len(tiles) >= 2
+    assert not any(STACK.search(line) for loop in tiles for line in loop)
+
+
+@pytest.mark.parametrize("target", structure_targets())
 def test_a_tile_that_fits_by_count_fits_the_registers(target: Target) -> None:
     """No accumulator in memory; of 32 registers' largest tiles LLVM gives up one in seven, which loads of a broadcast take."""
     lanes = target.lanes("float32")

@@ -32,9 +32,13 @@ class OpenLoop:
 
 
 class FunctionText:
-    """Lines of a function's body. Every instruction gets a fresh name; `block` is the label of the current block."""
+    """Lines of a function's body. Every instruction gets a fresh name; `block` is the label of the current block.
+
+    `carries_values` says whether a loop of it carries values from iteration to iteration, as those of register tiles do.
+    """
 
     def __init__(self, declarations: set[str]) -> None:
+        self.carries_values = False
         self.lines: Lines = []
         self.declarations = declarations
         self.block = "entry"
@@ -103,6 +107,11 @@ class FunctionText:
         """
         body, exit_label = self.name("loop"), self.name("done")
         before = self.block
+        if carried:
+            self.carries_values = True
+            # The block before the loop is not empty: LLVM does not merge those of a tile and its edge. Else the initial values
+            # of both are set before the branch to one of them, and take registers from each other.
+            self.do('call void asm sideeffect "", ""()')
         if certain:
             self.do(f"br label %{body}")
         else:

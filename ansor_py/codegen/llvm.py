@@ -1,8 +1,13 @@
 """From LLVM IR text to object code, through llvmlite.
 
-The emitter writes a whole module as text; this file parses and verifies it, simplifies each function (LLVM's O2 function
-simplification), and emits an ELF object as bytes. They can be stored, sent to another process, and loaded by
-`ansor_py.codegen.jit` in 2-5 ms.
+The emitter writes a whole module as text; this file parses and verifies it, simplifies each function, and emits an ELF object
+as bytes. They can be stored, sent to another process, and loaded by `ansor_py.codegen.jit` in 2-5 ms.
+
+How a function is simplified depends on what it is. Where loops carry values in registers (register tiles; the emitter says so
+by the attribute REGISTER_LOOPS) the text is nearly what the machine shall do, and LLVM only combines instructions. Its other
+passes and its loop strength reduction take more than half of a build there and gain nothing in default schedules: they move
+address arithmetic into registers that accumulators need as often as out of loops. (Random programs with very short loops beside
+their tiles do lose.) All other functions get LLVM's O2 function simplification.
 
 Instructions stay in the order in which they are emitted: LLVM's machine scheduler is off where an instruction has a destination
 of its own. It moves loads of several steps of an unrolled tile before the first one, and then spills accumulators that fitted
@@ -33,12 +38,15 @@ import llvmlite.binding as llvm
 from ansor_py.errors import CodegenError
 from ansor_py.target import Target
 
+REGISTER_LOOPS = "loops-carry-registers"  # attribute of a function whose loops carry values in registers
+_REMEMBERED = 64  # modules
 _MESSAGE_LINES = 4  # of an LLVM message, enough to see the instruction it is about
 
 
 @dataclass(frozen=True)
 class ObjectCode:
-    """Relocatable machine code (an ELF object) and the seconds spent on `parse`, `passes` and `code_generation`."""
+    """Relocatable machine code (an ELF object) and the seconds spent on `parse`, `passes` and `code_generation`; none if it was
+    remembered."""
 
     code: bytes
     phases: Mapping[str, float] = field(default_factory=dict)
@@ -49,7 +57,16 @@ def compile_module(ir_text: str, target: Target) -> ObjectCode:
 
     The module needs neither a triple nor a data layout; both are set from the target. Raises CodegenError with the
     first lines of LLVM's message when the text does not parse or verify, or when LLVM cannot generate code for it.
+    Programs of a search that differ in steps often have the same text: what was compiled last is remembered.
     """
+    started = time.perf_counter()
+    compiled = _compiled(ir_text, target)
+    remembered = time.perf_counter() - started < sum(compiled.phases.values())
+    return ObjectCode(compiled.code) if remembered else compiled
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _compiled(ir_text: str, target: Target) -> ObjectCode:
     machine = target_machine(target)
     started = time.perf_counter()
     module = _parse(ir_text, machine)
@@ -57,7 +74,7 @@ def compile_module(ir_text: str, target: Target) -> ObjectCode:
     _optimise(module, machine)
     optimised = time.perf_counter()
     try:
-        with _scheduler(target):
+        with _code_generation(module, target):
             code = bytes(machine.emit_object(module))
     except RuntimeError as error:
         raise _code_error("LLVM cannot generate code for the module", error) from error
@@ -66,12 +83,17 @@ def compile_module(ir_text: str, target: Target) -> ObjectCode:
     return ObjectCode(code, phases)
 
 
+def forget_modules() -> None:
+    """Forget what was compiled, for studies that time builds."""
+    _compiled.cache_clear()
+
+
 def emit_assembly(ir_text: str, target: Target) -> str:
     """The optimised module as assembly text of the target, for inspection; the same pipeline as `compile_module`."""
     machine = target_machine(target)
     module = _parse(ir_text, machine)
     _optimise(module, machine)
-    with _scheduler(target):
+    with _code_generation(module, target):
         return str(machine.emit_assembly(module))
 
 
@@ -134,20 +156,37 @@ def _optimise(module: Any, machine: Any) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, options)
-    passes = builder.getFunctionPassManager()
+    simplification = builder.getFunctionPassManager()
+    combination = llvm.create_new_function_pass_manager()
+    combination.add_simplify_cfg_pass()
+    combination.add_instruction_combine_pass()
     for function in module.functions:
         if not function.is_declaration:
-            passes.run(function, builder)
+            (combination if _carries_registers(function) else simplification).run(function, builder)
+
+
+def _carries_registers(function: Any) -> bool:
+    return any(REGISTER_LOOPS.encode() in attribute for attribute in function.attributes)
 
 
 @contextmanager
-def _scheduler(target: Target) -> Iterator[None]:
-    """LLVM has no such option of a machine or function, only one of the process: for others in it, it is as before again."""
-    llvm.set_option("ansor-py", f"-enable-misched={'true' if target.overwrites_operands else 'false'}")
+def _code_generation(module: Any, target: Target) -> Iterator[None]:
+    """LLVM's options while code is generated for the module.
+
+    They are no options of a machine or function, only of the process: for others in it, they are as before again.
+    """
+    scheduling = target.overwrites_operands
+    reduction = not any(_carries_registers(function) for function in module.functions)
+    _set_options(scheduling, reduction)
     try:
         yield
     finally:
-        llvm.set_option("ansor-py", "-enable-misched=true")
+        _set_options(True, True)
+
+
+def _set_options(scheduling: bool, strength_reduction: bool) -> None:
+    llvm.set_option("ansor-py", f"-enable-misched={'true' if scheduling else 'false'}")
+    llvm.set_option("ansor-py", f"-disable-lsr={'false' if strength_reduction else 'true'}")
 
 
 def _code_error(what: str, error: RuntimeError) -> CodegenError:

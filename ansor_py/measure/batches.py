@@ -4,13 +4,18 @@ A batch is built by all builders and run by the runners. Where cores are scarce 
 batch, then its runs, then the next batch; otherwise a program runs while the next ones are built. A worker that dies or
 exceeds its time is replaced, its program becomes a result with an error, and everything else goes on.
 
+What is the same is done once. Equal steps are built once, as long as their code is remembered. Programs of different steps may
+have the same code (a third of those of a convolution, two thirds of a softmax's): a candidate whose code ran before has the
+costs of that run. Programs that are to have all their samples are run whatever is known.
+
 There is no thread: work is handed out and collected while `poll` is called. A worker that finishes between two polls waits.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from ansor_py.schedule.dag import ComputeDAG
 
 MAX_START_FAILURES = 3
+REMEMBERED_BUILDS = 256
 
 
 @dataclass(eq=False)
@@ -76,6 +82,8 @@ class BatchMeasurer(Measurer):
         self._builders = [_Slot(worker) for worker in pool.builders]
         self._runners = [_Slot(worker) for worker in pool.runners]
         self._tasks: dict[str, _Task] = {}
+        self._builds: OrderedDict[object, BuildReply] = OrderedDict()
+        self._results: dict[object, MeasureResult] = {}  # of candidates, by their code
         self._batches: deque[list[_Program]] = deque()
         self._to_build: deque[_Program] = deque()
         self._to_run: deque[_Program] = deque()
@@ -174,6 +182,8 @@ class BatchMeasurer(Measurer):
             case PrepareReply() if program is not None and preparing:
                 self._take_reference(slot, program, message)
             case MeasureResult() if program is not None:
+                if message.valid or message.error == "cut":
+                    self._results.setdefault(_code_key(program), message)
                 self._finish(program, message)
 
     def _time_out(self, slot: _Slot) -> None:
@@ -203,13 +213,24 @@ class BatchMeasurer(Measurer):
             self._to_build.extend(self._batches.popleft())
         if not (alternating and any(slot.state == "busy" for slot in self._runners)):
             for slot in self._builders:
+                self._pass_known_builds()
                 if slot.state == "idle" and self._to_build:
                     self._hand_build(slot, self._to_build.popleft())
+            self._pass_known_builds()
         if alternating and (self._to_build or any(slot.state != "idle" for slot in self._builders)):
             return
+        if alternating:  # as they were submitted, whichever was built first: re-timing wants programs in turns
+            self._to_run = deque(sorted(self._to_run, key=lambda program: program.id or 0))
         for slot in self._runners:
             if slot.state == "idle":
                 self._hand_run(slot)
+
+    def _pass_known_builds(self) -> None:
+        """The programs that come next and were built before need no builder."""
+        while self._to_build and (known := self._builds.get(_steps_key(self._to_build[0]))) is not None:
+            program = self._to_build.popleft()
+            program.built = BuildReply(known.kernel, MeasureResult(), known.tolerance)
+            self._to_run.append(program)
 
     def _hand_build(self, slot: _Slot, program: _Program) -> None:
         item, options = program.input, self._options
@@ -243,7 +264,12 @@ class BatchMeasurer(Measurer):
                     self._give(slot, job, program)
                     return
                 continue
-            run = RunJob(item.workload_key, program.built.kernel, item.threads, item.cut_seconds, self._options.check_outputs)
+            known = self._results.get(_code_key(program))
+            if known is not None and item.best_seconds is not None:
+                self._finish(program, replace(known, run=None, same_code=True))
+                continue
+            check, limits = self._options.check_outputs, (item.cut_seconds, item.best_seconds)
+            run = RunJob(item.workload_key, program.built.kernel, item.threads, *limits, check)
             self._give(slot, run, program)
             return
 
@@ -271,6 +297,9 @@ class BatchMeasurer(Measurer):
         if reply.kernel is None:
             self._finish(program, reply.result)
         else:
+            self._builds[_steps_key(program)] = reply
+            if len(self._builds) > REMEMBERED_BUILDS:
+                self._builds.popitem(last=False)
             self._to_run.append(program)
 
     def _take_reference(self, slot: _Slot, program: _Program, reply: PrepareReply) -> None:
@@ -298,3 +327,18 @@ class BatchMeasurer(Measurer):
     def _finish(self, program: _Program, result: MeasureResult) -> None:
         assert program.id is not None
         self._finished.append((program.id, replace(result, build=program.built.result.build) if program.built else result))
+
+
+def _steps_key(program: _Program) -> object:
+    """What has the same code if it is equal; None for the reference of a task."""
+    item = program.input
+    return None if program.id is None else (item.workload_key, item.steps, item.target, item.threads)
+
+
+def _code_key(program: _Program) -> object:
+    """What takes the same time if it is equal: the code, the buffers it works on, and the number of threads."""
+    assert program.built is not None
+    assert program.built.kernel is not None
+    kernel = program.built.kernel
+    code = hashlib.sha256(kernel.object_code).digest()
+    return program.input.workload_key, program.input.threads, kernel.workspace_bytes, kernel.buffers, kernel.prepacked, code

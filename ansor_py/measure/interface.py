@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class MeasureInput:
     """One program: the concrete steps on a DAG. All inputs with one workload key must share the same DAG.
 
-    A program of which one call takes longer than `cut_seconds` (usually three times the best) is cut short.
+    A program of which one call takes longer than `cut_seconds` (usually three times the best) is cut short. One that is clearly
+    slower than `best_seconds` is timed no longer than it takes to know that; None: every program has all its samples.
     """
 
     workload_key: str
@@ -43,6 +44,7 @@ class MeasureInput:
     target: Target
     threads: int
     cut_seconds: float | None = None
+    best_seconds: float | None = None
 
 
 @dataclass(frozen=True)

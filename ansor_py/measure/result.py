@@ -57,6 +57,15 @@ class TaskInPlace:
     default_seconds: float
 
 
+class EarlyEnd(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a program was timed no longer: it takes more than `bound` seconds, with this `confidence`, and its task's best takes
+    `best`."""
+
+    bound: float
+    best: float
+    confidence: float
+
+
 class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
     """`costs` are seconds per call, one a repeat; for `cut` a lower bound.
 
@@ -64,6 +73,10 @@ class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
     naive program of the task that outputs are compared with). `build` and `run` are None if they never began, `in_place` for
     a program that was not timed inside a network. `output_error` is the largest error of a program with an algorithm that is
     not exact, as a share of the output's largest magnitude; None for others.
+
+    With an `early_end` the costs are those of a program that was clearly slower than another one, fewer and less exact. So many
+    of the costs are `disturbed`: another process had a core meanwhile, each time that they were repeated. With `same_code` they
+    are those of an earlier program of other steps and the same machine code, and this one did not run.
     """
 
     costs: tuple[Annotated[float, Meta(ge=LEAST_SECONDS)], ...] = ()
@@ -75,6 +88,9 @@ class MeasureResult(Struct, frozen=True, forbid_unknown_fields=True):
     run: Span | None = None
     in_place: InPlace | None = None
     output_error: float | None = None
+    early_end: EarlyEnd | None = None
+    disturbed: int = 0
+    same_code: bool = False
 
     @property
     def valid(self) -> bool:

@@ -11,6 +11,7 @@ and the workspace lie between guard pages; outputs are filled with NaN beforehan
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from msgspec.structs import replace
 
 from ansor_py.measure.reference import INEXACT_TOLERANCE, difference, fill_input, largest_error, poison
 from ansor_py.measure.result import ErrorKind, MeasureResult, Span
+from ansor_py.measure.sequential import Noises, SequentialTimer, seconds_without_core
 
 if TYPE_CHECKING:
     from ansor_py.codegen.jit import LoadedObject
@@ -36,10 +38,13 @@ _POISON_BYTE = 0xFF  # four of them are a float NaN
 class RunSettings:
     """How a program is timed: blocks of `min_block_seconds` or more, up to `max_repeats` of them within `budget_seconds`.
 
+    Before them come two looks of `look_seconds`, and that is all where it is slower than the best one with this `confidence`.
     With `cold`, caches are flushed before every call. `seed` makes the inputs.
     """
 
-    min_block_seconds: float = 5e-3
+    min_block_seconds: float = 3e-3
+    look_seconds: float = 1e-3
+    confidence: float = 0.999
     max_repeats: int = 5
     budget_seconds: float = 0.06
     cold: bool = False
@@ -67,12 +72,13 @@ class PrepareReply:
 
 @dataclass(frozen=True)
 class RunJob:
-    """A compiled program to time. Without `check` the task needs no reference."""
+    """A compiled program to time. Without `check` the task needs no reference; for the seconds see `MeasureInput`."""
 
     workload_key: str
     kernel: CompiledKernel
     threads: int
     cut_seconds: float | None = None
+    best_seconds: float | None = None
     check: bool = True
 
 
@@ -109,7 +115,9 @@ class Runner:
 
         self._settings = settings
         self._abort = AbortFlag()
+        self._noises = Noises()
         self._references: dict[str, tuple[tuple[np.ndarray, ...], float]] = {}
+        self._best: dict[str, float] = {}  # seconds of the fastest program of each task that was right
         self._buffers: OrderedDict[str, _Buffers] = OrderedDict()
 
     def prepare(self, job: PrepareJob) -> PrepareReply:
@@ -130,6 +138,8 @@ class Runner:
             result = self._run(job)
         except Exception as error:
             result = MeasureResult(error="run", error_text=f"{type(error).__name__}: {error}", error_stage="load")
+        if result.valid and result.early_end is None:
+            self._best[job.workload_key] = min(result.cost, self._best.get(job.workload_key, math.inf))
         if result.error in ("wrong-result", "out-of-bounds", "run"):
             self._buffers.pop(job.workload_key, None)  # inputs may be damaged: the next program gets fresh ones
         return replace(result, run=Span(started, time.time()))
@@ -149,7 +159,7 @@ class Runner:
             table = buffer_table([*buffers.arrays, *prepacked.arrays])
             _prepack_constants(loaded, job.kernel, table, workspace, job.threads)
             call = _Call(loaded.address(job.kernel.symbol), table.ctypes.data, workspace.address, job.threads)
-            timed = self._time(call, job.cut_seconds, buffers)
+            timed = self._time(call, job, buffers)
             overrun = workspace.check()
             damage = f"workspace: {overrun}" if overrun else buffers.damage() or prepacked.damage()
         finally:
@@ -160,7 +170,7 @@ class Runner:
             return timed
         return self._checked(job, timed, buffers)
 
-    def _time(self, call: _Call, cut_seconds: float | None, buffers: _Buffers) -> MeasureResult:
+    def _time(self, call: _Call, job: RunJob, buffers: _Buffers) -> MeasureResult:
         """Warm up with one call, then time blocks of calls.
 
         A cold call takes longer than a warm one, so the first is cut only after a whole block's time.
@@ -168,33 +178,33 @@ class Runner:
         from ansor_py.codegen.timing import measure_kernel
 
         settings, flag = self._settings, self._abort
-        limit = float("inf") if cut_seconds is None else max(cut_seconds, settings.min_block_seconds)
+        limit = float("inf") if job.cut_seconds is None else max(job.cut_seconds, settings.min_block_seconds)
         first = self._single(call, limit)
         if first.status:
             return _stopped(first.status, first.seconds, "warm-up")
-        if first.seconds >= settings.min_block_seconds and not settings.cold:
-            return self._time_long(call, limit, first.seconds)
-        regions = [(guard.address, guard.size) for guard in buffers.guards] if settings.cold else None
+        if not settings.cold:
+            return self._time_in_blocks(call, job, limit, first.seconds)
         timing = measure_kernel(
             *call.arguments,
             flag.pointer,
-            min_block_seconds=settings.min_block_seconds,
             budget_seconds=max(settings.budget_seconds - first.seconds, settings.min_block_seconds),
             max_repeats=settings.max_repeats,
-            cold_regions=regions,
+            cold_regions=[(guard.address, guard.size) for guard in buffers.guards],
         )
         return _stopped(timing.status, timing.lower_bound, "time") if timing.status else MeasureResult(timing.seconds)
 
-    def _time_long(self, call: _Call, limit: float, spent: float) -> MeasureResult:
-        """Single calls are long enough as blocks: one at least, more while the budget lasts. The first may be the cut one."""
-        settings, samples = self._settings, list[float]()
-        while not samples or (len(samples) < settings.max_repeats and spent + samples[-1] <= settings.budget_seconds):
-            block = self._single(call, limit)
-            if block.status:
-                return _stopped(block.status, block.seconds, "time")
-            samples.append(block.seconds)
-            spent += block.seconds
-        return MeasureResult(tuple(samples))
+    def _time_in_blocks(self, call: _Call, job: RunJob, limit: float, first: float) -> MeasureResult:
+        """Looks and samples; of calls that fill a block each may be the cut one."""
+        from ansor_py.codegen.timing import time_kernel
+
+        def block(number: int) -> Block:
+            return self._single(call, limit) if number == 1 else time_kernel(*call.arguments, self._abort.pointer, number)
+
+        best = None if job.best_seconds is None else min(job.best_seconds, self._best.get(job.workload_key, math.inf))
+        timed = SequentialTimer(self._settings, self._noises, block, seconds_without_core).time(first, best)
+        if timed.stopped is not None:
+            return _stopped(timed.stopped.status, timed.stopped.seconds / (timed.stopped.completed + 1), "time")
+        return MeasureResult(timed.costs, early_end=timed.early_end, disturbed=timed.disturbed)
 
     def _single(self, call: _Call, limit: float) -> Block:
         """One call that is cut after `limit` seconds of its own."""

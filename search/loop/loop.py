@@ -323,7 +323,7 @@ class Search:
         searches = [by_key[record.workload_key] for record in records]
         steps = [record.concrete_steps(search.task.dag) for search, record in zip(searches, records, strict=True)]
         inputs = list(map(self._input, searches, steps))
-        return self._measure(runner, [], [replace(program, cut_seconds=None) for program in inputs])
+        return self._measure(runner, [], list(map(timed_to_the_end, inputs)))
 
     def _measure(
         self, runner: BatchRunner, programs: Sequence[tuple[TaskSearch, Program]], extra: Sequence[MeasureInput]
@@ -352,7 +352,8 @@ class Search:
 
     def _input(self, search: TaskSearch, steps: tuple[Step, ...]) -> MeasureInput:
         task = search.task
-        return MeasureInput(task.workload_key, task.dag, steps, task.target, task.target.cores, search.cut_seconds())
+        best = search.best.cost if search.best is not None else None
+        return MeasureInput(task.workload_key, task.dag, steps, task.target, task.target.cores, search.cut_seconds(), best)
 
     def _record(self, search: TaskSearch, program: Program, result: MeasureResult) -> Record:
         """What is known of a trial; `_write` numbers it."""
@@ -375,7 +376,7 @@ class Search:
         known = [(search.default_seconds, n) for n, search in enumerate(self._searches) if search.default_seconds is not None]
         if known:
             search = self._searches[min(known)[1]]
-            self._reference = replace(self._input(search, search.default_program.steps), cut_seconds=None)
+            self._reference = timed_to_the_end(self._input(search, search.default_program.steps))
             for result in self._measure(runner, [], [self._reference] * BEFORE) if self._measures_here else ():
                 self._take_drift(result)
 
@@ -418,6 +419,11 @@ class Search:
                 machine=self._watch.state,
             )
         )
+
+
+def timed_to_the_end(program: MeasureInput) -> MeasureInput:
+    """The program with all its samples, however slow it is."""
+    return replace(program, cut_seconds=None, best_seconds=None)
 
 
 def _learned_model(tasks: Sequence[Task], options: TuningOptions) -> CheckedModel:
