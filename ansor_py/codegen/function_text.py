@@ -109,9 +109,6 @@ class FunctionText:
         before = self.block
         if carried:
             self.carries_values = True
-            # The block before the loop is not empty: LLVM does not merge those of a tile and its edge. Else the initial values
-            # of both are set before the branch to one of them, and take registers from each other.
-            self.do('call void asm sideeffect "", ""()')
         if certain:
             self.do(f"br label %{body}")
         else:

@@ -83,23 +83,31 @@ def _initial_cores() -> tuple[int, ...]:
 # --- what runs in the driver
 
 
+class Shared:
+    """What all workers have in common: the functions of build tasks, which Ray stores once, and the DAGs that were sent."""
+
+    def __init__(self, ray: Any) -> None:
+        self.build = ray.remote(num_cpus=1, max_retries=0)(build_task)
+        self.ready = ray.remote(num_cpus=1, max_retries=0)(ready_task)
+        self.dags: dict[str, Any] = {}
+
+
 class RayWorker:
     """A place for one job at a time: a lane of build tasks. At most one call of Ray is in flight."""
 
-    def __init__(self, ray: Any, dags: dict[str, Any]) -> None:
+    def __init__(self, ray: Any, shared: Shared) -> None:
         self._ray = ray
-        self._dags = dags
-        self._build = ray.remote(num_cpus=1, max_retries=0)(build_task)
-        self._ready = ray.remote(num_cpus=1, max_retries=0)(ready_task)
+        self._shared = shared
         self.pending: Any = None
 
     def start(self) -> None:
-        self.pending = self._ready.remote()
+        self.pending = self._shared.ready.remote()
 
     def send(self, job: Job, dag: ComputeDAG) -> None:
-        if job.workload_key not in self._dags:
-            self._dags[job.workload_key] = self._ray.put(dag)  # once a task, shared by all builders
-        self.pending = self._build.remote(job, self._dags[job.workload_key])
+        dags = self._shared.dags
+        if job.workload_key not in dags:
+            dags[job.workload_key] = self._ray.put(dag)  # once a task
+        self.pending = self._shared.build.remote(job, dags[job.workload_key])
 
     def receive(self) -> Message | None:
         if self.pending is None or not self._ray.wait([self.pending], timeout=0)[0]:
@@ -120,8 +128,8 @@ class RayWorker:
 class RayRunner(RayWorker):
     """A runner actor on one node; replaced by a new actor when it has died."""
 
-    def __init__(self, ray: Any, dags: dict[str, Any], node: Node, threads: int, settings: RunSettings) -> None:
-        super().__init__(ray, dags)
+    def __init__(self, ray: Any, shared: Shared, node: Node, threads: int, settings: RunSettings) -> None:
+        super().__init__(ray, shared)
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
         cpus = 0 if node.alternating else threads
         self._make = ray.remote(num_cpus=cpus, max_restarts=0, scheduling_strategy=strategy)(RunnerActor)
@@ -158,9 +166,9 @@ class RayPool:
         self._ray = ray
         self.alternating = any(node.alternating for node in nodes)
         cpus = sum(node.cpus - (0 if node.alternating else threads) for node in nodes)
-        dags: dict[str, Any] = {}
-        self._builders = [RayWorker(ray, dags) for _ in range(min(options.builders or cpus, cpus))]
-        self._runners = [RayRunner(ray, dags, node, threads, options.run) for node in nodes]
+        shared = Shared(ray)
+        self._builders = [RayWorker(ray, shared) for _ in range(min(options.builders or cpus, cpus))]
+        self._runners = [RayRunner(ray, shared, node, threads, options.run) for node in nodes]
         self.builders: Sequence[Worker] = self._builders
         self.runners: Sequence[Worker] = self._runners
 
