@@ -81,7 +81,9 @@ def _registers(statement: StatementArrays, target: Target, vectors: Floats, step
     if not statement.tile.kernel.keeps_either:
         return registers
     accesses = tile_accesses(statement, target)
-    return np.maximum(registers, vectors + np.minimum(accesses[VECTORS], accesses[BROADCASTS]) / steps + 1.0)
+    at_hand: Floats = np.minimum(accesses[VECTORS], accesses[BROADCASTS]) / steps
+    more: Floats = np.maximum(registers, vectors + at_hand + 1.0)
+    return more
 
 
 def _emitted(statement: StatementArrays, iterations: Floats, vectors: Floats) -> Floats:

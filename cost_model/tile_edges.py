@@ -40,7 +40,7 @@ def tile_times(statement: StatementArrays, target: Target, vectors: Floats, emit
     return waited, executed
 
 
-def _tiled_axes(statement: StatementArrays) -> tuple[Integers, Integers, Floats, Flags]:
+def _tiled_axes(statement: StatementArrays) -> tuple[Integers, Floats, Flags]:
     """Of the A axes over which the tile has one loop each: [A, 3] position of the loop, lanes and extent; factors [A, L, n].
 
     The last ones say whether a region begins where tiles may begin [A, n]: it does where it is the whole axis.
@@ -91,7 +91,8 @@ def _tile_times(
         """Vector operations that a step of so many accumulators takes as long as."""
         accumulators = max(accumulators, 1.0)
         sums = max(min(np.ceil(busy / accumulators), np.floor(registers / accumulators), steps), 1.0)
-        return max(accumulators, busy / sums)
+        longest: float = max(accumulators, busy / sums)
+        return longest
 
     for program in range(extents.shape[1]):
         whole_vectors = vectors[program]
