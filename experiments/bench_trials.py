@@ -22,7 +22,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import exp, log
 from pathlib import Path
 
 import click
@@ -145,11 +144,6 @@ def terminal_table(searches: Sequence[Search]) -> Table:
     return table
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    """The geometric mean of positive numbers."""
-    return exp(sum(map(log, values)) / len(values))
-
-
 @click.command()
 @click.option("--names", multiple=True, default=NAMES, show_default=True, help="Workloads or networks. Repeatable.")
 @click.option("--trials", type=click.IntRange(min=1), default=128, show_default=True)
@@ -202,7 +196,7 @@ def main(
     found = ratios(searches)
     if found:
         rows = ", ".join(f"{name} {ratio:.2f}" for name, ratio in found.items())
-        print(f"trials a second, new / old: {rows}; geometric mean {geometric_mean(list(found.values())):.2f}")
+        print(f"trials a second, new / old: {rows}; geometric mean {statistics.geometric_mean(found.values()):.2f}")
     if path is not None:
         report = {**origin(target), "searches": [asdict(search) for search in searches], "ratios": found}
         path.write_text(json.dumps(report, indent=1) + "\n")

@@ -19,8 +19,8 @@ from ansor_py.measure.records import Origin
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
 from ansor_py.search.loop.inheriting_policy import STORED
+from ansor_py.search.loop.program_store import family_key
 from ansor_py.search.loop.results import TuningResult
-from ansor_py.search.loop.task_search import family_key
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.target import Target

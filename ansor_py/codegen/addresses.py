@@ -7,7 +7,6 @@ how memory is read. Integers are remembered as long as their block dominates, wh
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -265,8 +264,6 @@ class AddressEmitter(ABC):
         parts, offset = self._dynamic(flat)
         kind = memory_type(tensor.dtype)
         address = self.pointers[tensor.name]
-        if parts and address not in self._depths:  # a hidden pointer: what is added to it need not be added again in every step
-            parts = [functools.reduce(lambda total, part: self.integer("add", total, part), parts)]
         for part in parts:
             address = self._element(kind, address, part)
         return self._element(kind, address, str(offset)) if offset else address

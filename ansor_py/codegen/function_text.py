@@ -32,13 +32,9 @@ class OpenLoop:
 
 
 class FunctionText:
-    """Lines of a function's body. Every instruction gets a fresh name; `block` is the label of the current block.
-
-    `carries_values` says whether a loop of it carries values from iteration to iteration, as those of register tiles do.
-    """
+    """Lines of a function's body. Every instruction gets a fresh name; `block` is the label of the current block."""
 
     def __init__(self, declarations: set[str]) -> None:
-        self.carries_values = False
         self.lines: Lines = []
         self.declarations = declarations
         self.block = "entry"
@@ -107,8 +103,6 @@ class FunctionText:
         """
         body, exit_label = self.name("loop"), self.name("done")
         before = self.block
-        if carried:
-            self.carries_values = True
         if certain:
             self.do(f"br label %{body}")
         else:

@@ -7,14 +7,14 @@ outputs = LoadedKernel(compiled).run([a, b])                 # NumPy arrays
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.codegen.llvm import compile_module
+from ansor_py.codegen.llvm import ObjectCode, compile_module
 from ansor_py.codegen.memory import aligned_array, buffer_table
 from ansor_py.codegen.module_text import module_text
 from ansor_py.codegen.thread_pool import allowed_threads, load_kernels
@@ -79,9 +79,17 @@ def buffer_specs(dag: ComputeDAG) -> tuple[BufferSpec, ...]:
 
 
 def build_kernel(
-    dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int, symbol: str = "kernel"
+    dag: ComputeDAG,
+    steps: Sequence[Step],
+    target: Target,
+    threads: int,
+    symbol: str = "kernel",
+    compile_text: Callable[[str, Target], ObjectCode] = compile_module,
 ) -> CompiledKernel:
-    """Compile the DAG under the schedule `steps`. Raises ScheduleError, LoweringError or CodegenError."""
+    """Compile the DAG under the schedule `steps`. Raises ScheduleError, LoweringError or CodegenError.
+
+    `compile_text` makes object code of LLVM IR.
+    """
     clock = time.perf_counter
     begin = clock()
     state = State.initial(dag).replay(steps)
@@ -91,7 +99,7 @@ def build_kernel(
     specs = buffer_specs(dag)
     module = module_text(program, [spec.name for spec in specs], target, threads, symbol)
     written = clock()
-    code = compile_module(module.text, target)
+    code = compile_text(module.text, target)
     phases = {"replay": replayed - begin, "lower": lowered - replayed, "text": written - lowered, **code.phases}
     prepacked = tuple(BufferSpec(tensor.name, tensor.shape, tensor.dtype, "prepacked") for tensor in module.prepacked)
     return CompiledKernel(

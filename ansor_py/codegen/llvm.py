@@ -4,11 +4,6 @@ The emitter writes a whole module as text; this file parses and verifies it, sim
 simplification), and emits an ELF object as bytes. They can be stored, sent to another process, and loaded by
 `ansor_py.codegen.jit` in 2-5 ms.
 
-Where loops carry values in registers (register tiles; the emitter says so by the attribute REGISTER_LOOPS) LLVM's loop strength
-reduction is off. It takes a third to two thirds of code generation there and moves address arithmetic into registers that
-accumulators need. (The simplification of such functions is as dear, and is needed: without all of it but the combination of
-instructions 12 of 200 good programs took 1.2 to 2.8 times as long.)
-
 Instructions stay in the order in which they are emitted: LLVM's machine scheduler is off where an instruction has a destination
 of its own. It moves loads of several steps of an unrolled tile before the first one, and then spills accumulators that fitted
 the registers, which takes up to twice as long; cores of today find the order by themselves. (Where instructions overwrite
@@ -38,15 +33,12 @@ import llvmlite.binding as llvm
 from ansor_py.errors import CodegenError
 from ansor_py.target import Target
 
-REGISTER_LOOPS = "loops-carry-registers"  # attribute of a function whose loops carry values in registers
-_REMEMBERED = 64  # modules
 _MESSAGE_LINES = 4  # of an LLVM message, enough to see the instruction it is about
 
 
 @dataclass(frozen=True)
 class ObjectCode:
-    """Relocatable machine code (an ELF object) and the seconds spent on `parse`, `passes` and `code_generation`; none if it was
-    remembered."""
+    """Relocatable machine code (an ELF object) and the seconds spent on `parse`, `passes` and `code_generation`."""
 
     code: bytes
     phases: Mapping[str, float] = field(default_factory=dict)
@@ -57,16 +49,7 @@ def compile_module(ir_text: str, target: Target) -> ObjectCode:
 
     The module needs neither a triple nor a data layout; both are set from the target. Raises CodegenError with the
     first lines of LLVM's message when the text does not parse or verify, or when LLVM cannot generate code for it.
-    Programs of a search that differ in steps often have the same text: what was compiled last is remembered.
     """
-    started = time.perf_counter()
-    compiled = _compiled(ir_text, target)
-    remembered = time.perf_counter() - started < sum(compiled.phases.values())
-    return ObjectCode(compiled.code) if remembered else compiled
-
-
-@functools.lru_cache(maxsize=_REMEMBERED)
-def _compiled(ir_text: str, target: Target) -> ObjectCode:
     machine = target_machine(target)
     started = time.perf_counter()
     module = _parse(ir_text, machine)
@@ -74,7 +57,7 @@ def _compiled(ir_text: str, target: Target) -> ObjectCode:
     _optimise(module, machine)
     optimised = time.perf_counter()
     try:
-        with _code_generation(module, target):
+        with _scheduler(target):
             code = bytes(machine.emit_object(module))
     except RuntimeError as error:
         raise _code_error("LLVM cannot generate code for the module", error) from error
@@ -83,17 +66,12 @@ def _compiled(ir_text: str, target: Target) -> ObjectCode:
     return ObjectCode(code, phases)
 
 
-def forget_modules() -> None:
-    """Forget what was compiled, for studies that time builds."""
-    _compiled.cache_clear()
-
-
 def emit_assembly(ir_text: str, target: Target) -> str:
     """The optimised module as assembly text of the target, for inspection; the same pipeline as `compile_module`."""
     machine = target_machine(target)
     module = _parse(ir_text, machine)
     _optimise(module, machine)
-    with _code_generation(module, target):
+    with _scheduler(target):
         return str(machine.emit_assembly(module))
 
 
@@ -162,28 +140,14 @@ def _optimise(module: Any, machine: Any) -> None:
             passes.run(function, builder)
 
 
-def _carries_registers(function: Any) -> bool:
-    return any(REGISTER_LOOPS.encode() in attribute for attribute in function.attributes)
-
-
 @contextmanager
-def _code_generation(module: Any, target: Target) -> Iterator[None]:
-    """LLVM's options while code is generated for the module.
-
-    They are no options of a machine or function, only of the process: for others in it, they are as before again.
-    """
-    scheduling = target.overwrites_operands
-    reduction = not any(_carries_registers(function) for function in module.functions)
-    _set_options(scheduling, reduction)
+def _scheduler(target: Target) -> Iterator[None]:
+    """LLVM has no such option of a machine or function, only one of the process: for others in it, it is as before again."""
+    llvm.set_option("ansor-py", f"-enable-misched={'true' if target.overwrites_operands else 'false'}")
     try:
         yield
     finally:
-        _set_options(True, True)
-
-
-def _set_options(scheduling: bool, strength_reduction: bool) -> None:
-    llvm.set_option("ansor-py", f"-enable-misched={'true' if scheduling else 'false'}")
-    llvm.set_option("ansor-py", f"-disable-lsr={'false' if strength_reduction else 'true'}")
+        llvm.set_option("ansor-py", "-enable-misched=true")
 
 
 def _code_error(what: str, error: RuntimeError) -> CodegenError:

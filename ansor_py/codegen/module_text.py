@@ -21,7 +21,6 @@ from ansor_py.codegen.addresses import Coordinate
 from ansor_py.codegen.denormals import flush_denormals, restore_denormals
 from ansor_py.codegen.expressions import ExpressionEmitter
 from ansor_py.codegen.function_text import FunctionText
-from ansor_py.codegen.llvm import REGISTER_LOOPS
 from ansor_py.codegen.memory import ALIGNMENT, aligned
 from ansor_py.codegen.parallel_runtime import PARALLEL
 from ansor_py.codegen.tiles import TileEmitter
@@ -86,8 +85,7 @@ def module_text(program: Program, buffers: Sequence[str], target: Target, thread
     if any(region.parallel for region in program.regions):
         declarations.add(f"declare void @{PARALLEL}(ptr, ptr, i64, i32)")
     width = target.vector_bytes * 8
-    vectors = f'nounwind noinline "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}"'
-    attributes = f'attributes #0 = {{ {vectors} }}\nattributes #2 = {{ {vectors} "{REGISTER_LOOPS}" }}'
+    attributes = f'attributes #0 = {{ nounwind noinline "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
     # Code around the nests runs once a call or once a thread: LLVM spends no time on it.
     once = "attributes #1 = { nounwind noinline optnone }"
     head = f'target triple = "{target.triple}"\n\n%context = type {{ ptr, ptr, ptr, i32 }}\n'
@@ -166,8 +164,7 @@ def _nest_function(
         emitter.nodes(region.body, outermost=True)
     text.do("ret void")
     parameters += ["ptr %abort", "i64 %lo", "i64 %hi"]
-    kind = 2 if text.carries_values else 0
-    head = f"define internal void @nest{number}({', '.join(parameters)}) #{kind} {{\nentry:"
+    head = f"define internal void @nest{number}({', '.join(parameters)}) #0 {{\nentry:"
     return "\n".join([head, *text.written(), "}\n"])
 
 

@@ -9,9 +9,10 @@ option (`MeasureOptions.builder`), so that another code generator can be measure
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Union
 
@@ -22,12 +23,14 @@ from ansor_py.te.tensor import Compute
 
 if TYPE_CHECKING:
     from ansor_py.codegen.kernel import CompiledKernel
+    from ansor_py.codegen.llvm import ObjectCode
     from ansor_py.schedule.dag import ComputeDAG
     from ansor_py.schedule.steps import Step
     from ansor_py.target import Target
 
 Builder = Callable[["ComputeDAG", Sequence["Step"], "Target", int], "CompiledKernel"]
 
+REMEMBERED_TEXTS = 64
 TEXT_LIMIT = 512  # characters of an error message that are kept in a record
 
 
@@ -55,10 +58,26 @@ class BuildReply:
 
 
 def build_program(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> CompiledKernel:
-    """The standard builder: lower the steps and compile. Raises ScheduleError, LoweringError or CodegenError."""
+    """The standard builder: lower the steps and compile. Raises ScheduleError, LoweringError or CodegenError.
+
+    Programs that differ in steps often have the same text: what was compiled last is remembered, and takes no time.
+    """
     from ansor_py.codegen.kernel import build_kernel
 
-    return build_kernel(dag, steps, target, threads)
+    return build_kernel(dag, steps, target, threads, compile_text=_compiled_once)
+
+
+def _compiled_once(ir_text: str, target: Target) -> ObjectCode:
+    before = _compiled.cache_info().hits
+    code = _compiled(ir_text, target)
+    return code if _compiled.cache_info().hits == before else replace(code, phases={})
+
+
+@functools.lru_cache(maxsize=REMEMBERED_TEXTS)
+def _compiled(ir_text: str, target: Target) -> ObjectCode:
+    from ansor_py.codegen.llvm import compile_module
+
+    return compile_module(ir_text, target)
 
 
 def build_reference(dag: ComputeDAG, steps: Sequence[Step], target: Target, threads: int) -> CompiledKernel:

@@ -96,6 +96,10 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Median seconds per call; infinite for a failed trial."""
         return self.result.cost
 
+    def with_costs(self, costs: tuple[float, ...]) -> Record:
+        """The record with other seconds per call, such as those of another measurement."""
+        return msgspec.structs.replace(self, result=msgspec.structs.replace(self.result, costs=costs))
+
     @property
     def sketch_id(self) -> int | None:
         """The number of the sketch, None for a program that was not made from one."""

@@ -172,11 +172,14 @@ def seconds_without_core() -> float:
     """How long threads of this process have been ready to run and had no core, as the scheduler says; 0 if it does not."""
     try:
         return sum(_delay(os.path.join(_TASKS, task, "schedstat")) for task in os.listdir(_TASKS))
-    except (OSError, ValueError, IndexError):
-        return 0.0  # no Linux, one without these statistics, or a thread that has just ended
+    except OSError:
+        return 0.0  # no Linux
 
 
 def _delay(path: str) -> float:
-    """The second of three numbers, in nanoseconds."""
-    with open(path, "rb") as file:
-        return int(file.read().split()[1]) * 1e-9
+    """The second of three numbers, in nanoseconds; nothing of a thread that has just ended, or without these statistics."""
+    try:
+        with open(path, "rb") as file:
+            return int(file.read().split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from ansor_py.measure import MeasureResult, Record
 
 PROCESSES = 4
 LEAST_PROCESSES = 3  # of fewer an interval says nothing
 TRIALS_PER_PROCESS = 32  # a short search ends with its re-timing
 START_SECONDS = 1.0  # about what it takes to start one
 MOST_PROGRAMS = 16  # a network's programs are timed inside it instead
-# 97.5 % quantiles of Student's t distribution, for 1, 2, ... degrees of freedom.
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
 
@@ -50,7 +51,7 @@ class Confirmation:
     @property
     def speedup(self) -> float | None:
         """How many times as long the default schedule takes: the geometric mean over the processes."""
-        return math.exp(statistics.fmean(map(math.log, self._ratios))) if self.default else None
+        return statistics.geometric_mean(self._ratios) if self.default else None
 
     @property
     def speedup_interval(self) -> Interval | None:
@@ -68,12 +69,34 @@ def processes_for(trials: int, programs: int) -> int:
     return processes if processes >= LEAST_PROCESSES and 0 < programs <= MOST_PROGRAMS else 0
 
 
+def in_fresh_processes(
+    groups: Sequence[Sequence[Record]],
+    processes: int,
+    measure: Callable[[int, Sequence[Record]], Sequence[MeasureResult | None]],
+) -> list[list[list[float]]]:
+    """The seconds of every program of every group, one for each process in which it worked.
+
+    `measure(1, programs)` runs programs in the given order in a process of its own, the first one. Every other process has the
+    opposite order.
+    """
+    everyone = [(record, list[float]()) for group in groups for record in group]
+    for number in range(1, processes + 1):
+        order = everyone[:: 1 if number % 2 == 0 else -1]
+        for (_, seconds), result in zip(order, measure(number, [record for record, _ in order]), strict=True):
+            if result is not None and result.valid:
+                seconds.append(result.cost)
+    found = iter(everyone)
+    return [[next(found)[1] for _ in group] for group in groups]
+
+
 def confidence_interval(values: Sequence[float]) -> Interval:
     """In which the geometric mean of such positive values lies with 95 % confidence, if their logarithms are normal."""
+    from scipy.special import stdtrit  # quantiles of Student's t distribution
+
     logs = [math.log(value) for value in values]
     if len(logs) < 2:
         return 0.0, math.inf
-    freedom = min(len(logs) - 1, len(_STUDENT))
-    reach = _STUDENT[freedom - 1] * statistics.stdev(logs) / math.sqrt(len(logs))
+    quantile = float(stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2))
+    reach = quantile * statistics.stdev(logs) / math.sqrt(len(logs))
     middle = statistics.fmean(logs)
     return math.exp(middle - reach), math.exp(middle + reach)

@@ -22,19 +22,19 @@ from ansor_py.cost_model.checked_model import CheckedModel, checked_model
 from ansor_py.cost_model.interface import create_cost_model
 from ansor_py.errors import AnsorError, AnsorWarning, MeasureError, OptionError, PlugInError
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record
-from ansor_py.measure.database import Database
 from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.batches import BatchRunner, uninterrupted
-from ansor_py.search.loop.confirmation import START_SECONDS, processes_for
+from ansor_py.search.loop.confirmation import START_SECONDS, in_fresh_processes, processes_for
 from ansor_py.search.loop.events import DriftMeasured, Event, Progress, Restored, Stopped, Subscriber, TrialsMeasured
 from ansor_py.search.loop.goal import Goal
 from ansor_py.search.loop.history import History
 from ansor_py.search.loop.machine_watch import BEFORE, MachineWatch, ProcessorAccounts
 from ansor_py.search.loop.phases import PhaseTimer
+from ansor_py.search.loop.program_store import open_store
 from ansor_py.search.loop.restored import usable_records
 from ansor_py.search.loop.results import CurveBuilder, TaskResult, TuningResult, count_errors
-from ansor_py.search.loop.retiming import PASSES, retime
+from ansor_py.search.loop.retiming import PASSES, retime, timed_to_the_end
 from ansor_py.search.loop.round_times import DEFAULTS, RETIMING, RoundTimer
 from ansor_py.search.loop.stopping import ALL_ENDED
 from ansor_py.search.loop.task_search import Program, TaskSearch, open_searches, trial_record
@@ -77,7 +77,7 @@ class Search:
         self._goal = Goal(tasks, networks, options)
         self._model = _learned_model(tasks, options)
         pool = measurer.known_programs if measurer is not None else _unlimited
-        self._database = _open_database(options, virtual_clock is not None)
+        self._database = open_store(options, virtual_clock is not None)
         self._searches = open_searches(tasks, options, self._model, self._timer, pool, self._database)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
         self._curve = CurveBuilder(tasks, self._goal.networks)
@@ -301,21 +301,16 @@ class Search:
 
     def _confirm(self, open_fresh: Callable[[], AbstractContextManager[Measurer]]) -> None:
         """Time the best program of every task and its default schedule in fresh processes, in turns; they are not trials."""
-        finalists = [record for search in self._searches for record in search.finalists()]
-        processes = processes_for(self.trials, len(finalists))
-        seconds: dict[tuple[str, int], list[float]] = {}
-        for number in range(processes):
-            self._report(f"timing the best programs in fresh processes, {number + 1} of {processes}")
-            order = finalists[:: 1 if number % 2 else -1]
+        groups = [search.finalists() for search in self._searches]
+        processes = processes_for(self.trials, sum(map(len, groups)))
+
+        def measure(number: int, programs: Sequence[Record]) -> list[MeasureResult | None]:
+            self._report(f"timing the best programs in fresh processes, {number} of {processes}")
             with open_fresh() as measurer:
-                results = self._measure_again(BatchRunner(measurer, self._timer), order)
-            for record, result in zip(order, results, strict=True):
-                if result is not None and result.valid:
-                    seconds.setdefault((record.workload_key, record.trial), []).append(result.cost)
-        for search in self._searches:
-            search.take_confirmed(
-                [seconds.get((record.workload_key, record.trial), []) for record in search.finalists()], processes
-            )
+                return self._measure_again(BatchRunner(measurer, self._timer), programs)
+
+        for search, seconds in zip(self._searches, in_fresh_processes(groups, processes, measure), strict=True):
+            search.take_confirmed(seconds, processes)
 
     def _measure_again(self, runner: BatchRunner, records: Sequence[Record]) -> list[MeasureResult | None]:
         """Measure programs that were measured before, in this order; they are not trials."""
@@ -421,11 +416,6 @@ class Search:
         )
 
 
-def timed_to_the_end(program: MeasureInput) -> MeasureInput:
-    """The program with all its samples, however slow it is."""
-    return replace(program, cut_seconds=None, best_seconds=None)
-
-
 def _learned_model(tasks: Sequence[Task], options: TuningOptions) -> CheckedModel:
     """The cost model, with what it learns from another run beforehand."""
     model = checked_model(options.cost_model, create_cost_model(options.cost_model, options.seed, options.search.model))
@@ -433,18 +423,6 @@ def _learned_model(tasks: Sequence[Task], options: TuningOptions) -> CheckedMode
         known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search)
         model.update(known.batch, known.costs, known.tasks)
     return model
-
-
-def _open_database(options: TuningOptions, virtual: bool) -> Database | None:
-    """The store of the user's, with a warning of what in it cannot be read. Raises OptionError where nothing is measured."""
-    if options.database is None:
-        return None
-    if virtual:
-        raise OptionError(f"database '{options.database}': a runner that runs nothing has nothing to store; leave it out")
-    database = Database(options.database, create=True)
-    for line in database.lost:
-        warnings.warn(f"database '{database.path}', {line}; it is ignored", AnsorWarning, stacklevel=2)
-    return database
 
 
 def _unlimited(workload_key: str) -> None:

@@ -10,13 +10,12 @@ minute of the machine meets every program alike.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Sequence
 
-from msgspec.structs import replace
-
-from ansor_py.measure import MeasureResult, Record
+from ansor_py.measure import MeasureInput, MeasureResult, Record
 from ansor_py.measure.records import CLOSE
 
 CONTENDERS = 8
@@ -82,9 +81,12 @@ def retime(
             passes = results[position + offset :: len(everyone)]
             costs = [result.costs for result in passes if result is not None and result.valid]
             if len(costs) == PASSES:
-                retimed.append(
-                    replace(record, result=replace(record.result, costs=tuple(itertools.chain.from_iterable(costs))))
-                )
+                retimed.append(record.with_costs(tuple(itertools.chain.from_iterable(costs))))
         position += len(group)
         again.append(retimed)
     return again
+
+
+def timed_to_the_end(program: MeasureInput) -> MeasureInput:
+    """The program with all its samples, however slow it is."""
+    return dataclasses.replace(program, cut_seconds=None, best_seconds=None)

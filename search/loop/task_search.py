@@ -9,17 +9,13 @@ search.progress()                      # what the task scheduler wants to know
 
 from __future__ import annotations
 
-import hashlib
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,6 +34,7 @@ from ansor_py.search.loop.confirmation import Confirmation
 from ansor_py.search.loop.inheriting_policy import Finding, InheritingPolicy, relate
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.pooled_policy import PooledPolicy
+from ansor_py.search.loop.program_store import findings_of, stored_program
 from ansor_py.search.loop.results import TaskResult
 from ansor_py.search.loop.retiming import contenders_of, in_place_contenders
 from ansor_py.search.loop.scoring import Scorer, contains, trainable
@@ -215,7 +212,7 @@ class TaskSearch:
         timed = [(record, tuple(costs)) for record, costs in zip(finalists, seconds, strict=True)]
         default = next((costs for record, costs in timed if record.is_default), ())
         best, costs = min(timed, key=lambda item: statistics.median(item[1]))
-        self.best = msgspec.structs.replace(best, result=msgspec.structs.replace(best.result, costs=costs))
+        self.best = best.with_costs(costs)
         self.default_seconds = statistics.median(default) if default else self.default_seconds
         self._confirmed = Confirmation(costs, default)
 
@@ -261,31 +258,6 @@ def trial_record(task: Task, program: Program, result: MeasureResult) -> Record:
         origin=program.origin,
         result=result,
     )
-
-
-def stored_program(record: Record, sketches: Sequence[Sketch], task: Task, default_seconds: float) -> Stored:
-    """A program as the store keeps it: with the choices of its sketch, as far as it has one of these."""
-    kinds: tuple[str, ...] = ()
-    choices: tuple[Any, ...] = ()
-    if trainable(record, sketches) and record.sketch_id is not None:
-        finding = Finding.of_genes(sketches[record.sketch_id], record.genes, record.trial, 1.0)
-        with suppress(TypeError):  # choices of a user's own kind of hole may be anything
-            msgspec.json.encode(finding.choices)
-            kinds, choices = finding.kinds, finding.choices
-    return Stored(record, family_key(task), kinds, choices, record.cost / default_seconds)
-
-
-def family_key(task: Task) -> str:
-    """Equal for tasks that compute the same thing on whatever sizes."""
-    return hashlib.sha256(expression_family(task.dag).encode()).hexdigest()[:16]
-
-
-def findings_of(database: Database, task: Task) -> list[Finding]:
-    """What a store has for a task: its own programs, then of each similar task the best, greatest gain first."""
-    programs = database.relatives(family_key(task), task.target, task.target.cores)
-    own = [item for item in programs if item.record.workload_key == task.workload_key]
-    others = {item.record.workload_key: item for item in reversed(programs) if item not in own}
-    return [Finding.of_stored(item) for item in (*own, *reversed(others.values()))]
 
 
 class NothingToTry:

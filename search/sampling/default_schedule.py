@@ -36,6 +36,21 @@ OPTIONS = SearchOptions()
 
 
 @dataclass(frozen=True, eq=False)
+class Descent:
+    """A row of a sketch on its way down: the roofline's cycles of it, and cycles beside these (`cycles_of_larger_weights`)."""
+
+    space: Space
+    row: Genes
+    roofline: float
+    weights: float
+
+    @property
+    def cycles(self) -> float:
+        """All of them."""
+        return self.roofline + self.weights
+
+
+@dataclass(frozen=True, eq=False)
 class DefaultSchedule:
     """One program of one sketch, and the cycles that the roofline expects of it (infinite where it knows nothing)."""
 
@@ -59,19 +74,20 @@ def default_schedule(dag: ComputeDAG, target: Target, threads: int, math: str = 
     is_empty = any(
         tensor.iterations == 0 for tensor in (*dag.inputs, *dag.computed)
     )  # of loops that do not run there is nothing to estimate
-    found: list[tuple[float, Space, Genes, float]] = []  # with the cycles among them that are no part of the roofline's
+    found: list[Descent] = []
     for sketch in [] if is_empty else generate_sketches(dag, machine, DEFAULT_RULES, offered):
         space = Space(sketch, machine, OPTIONS)
         rows = candidate_rows(space)
-        more, scores = cycles_of_larger_weights(sketch, machine), scored(space, rows)
-        found += [(scores[best] + more, space, rows[best], more) for best in np.argsort(scores, kind="stable")[:1]]
+        if scores := scored(space, rows):
+            first = int(np.argsort(scores, kind="stable")[0])
+            found.append(Descent(space, rows[first], scores[first], cycles_of_larger_weights(sketch, machine)))
     for sketches, rounds in DESCENTS:
-        found.sort(key=lambda item: item[0])
-        found = [improved(*item, rounds) for item in found[:sketches]]
+        found.sort(key=lambda item: item.cycles)
+        found = [improved(item, rounds) for item in found[:sketches]]
     if not found:
         return DefaultSchedule(Sketch("untransformed", dag, (), ()), ())
-    cycles, space, row, _ = min(found, key=lambda item: item[0])
-    return DefaultSchedule(space.sketch, tuple(map(int, row)), cycles)
+    best = found[0]
+    return DefaultSchedule(best.space.sketch, tuple(map(int, best.row)), best.cycles)
 
 
 def default_steps(dag: ComputeDAG, target: Target, threads: int, math: str = "exact") -> tuple[Step, ...]:
@@ -100,11 +116,9 @@ def cycles_of_larger_weights(sketch: Sketch, target: Target) -> float:
     return max(kept - defined, 0) / (target.core.memory_bytes * target.cores)
 
 
-def improved(cycles: float, space: Space, row: Genes, more: float, rounds: int) -> tuple[float, Space, Genes, float]:
-    """Steepest descent: in every round the best of the rows that differ in one gene, as long as there is a better one.
-
-    `more` are cycles that are added to the roofline's.
-    """
+def improved(descent: Descent, rounds: int) -> Descent:
+    """Steepest descent: in every round the best of the rows that differ in one gene, as long as there is a better one."""
+    space, row, cycles = descent.space, descent.row, descent.roofline
     rng = np.random.default_rng(0)
     columns = np.repeat(np.arange(len(row)), space.sketch.sizes)
     choices = np.arange(len(columns)) - np.searchsorted(columns, columns)
@@ -114,11 +128,11 @@ def improved(cycles: float, space: Space, row: Genes, more: float, rounds: int) 
         rows[np.arange(len(others)), columns[others]] = choices[others]
         rows = repair(space, rows, rng)
         population = bounded(Population(space.sketch, rows[plausible(space, rows)]))
-        found = np.where(within_bounds(space, population), estimated_cycles(population, space.target) + more, np.inf)
+        found = np.where(within_bounds(space, population), estimated_cycles(population, space.target), np.inf)
         if not len(found) or found.min() >= cycles:
             break
         row, cycles = population.genes[found.argmin()], float(found.min())
-    return cycles, space, row, more
+    return replace(descent, row=row, roofline=cycles)
 
 
 def candidate_rows(space: Space) -> Genes:
