@@ -9,6 +9,8 @@ from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.cost_model.random_model import RandomModel
 from ansor_py.cost_model.rank_model import LightGBMRankModel
 from ansor_py.cost_model.roofline_model import RooflineModel
+from ansor_py.cost_model.statement_arrays import StatementArrays
+from ansor_py.strategy_options import OptionSet, StrategyOptions, option
 
 __all__ = [
     "CostModel",
@@ -17,11 +19,15 @@ __all__ = [
     "LightGBMModel",
     "LightGBMRankModel",
     "ModelOptions",
+    "OptionSet",
     "RandomModel",
     "RooflineModel",
+    "StatementArrays",
+    "StrategyOptions",
     "cost_model",
     "create_cost_model",
     "extract_features",
     "feature_group",
     "feature_names",
+    "option",
 ]

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.statement_arrays import StatementArrays
+from ansor_py.errors import OptionError
+from ansor_py.registry import Registry
 from ansor_py.target import Target
 
 Columns = NDArray[np.float32]
@@ -38,17 +40,17 @@ class FeatureGroup:
     compute: GroupFunction
 
 
-FEATURE_GROUPS: list[FeatureGroup] = []
+FEATURE_GROUPS: Registry[FeatureGroup] = Registry("feature group")  # in the order of the columns
 
 
 def feature_names() -> tuple[str, ...]:
     """The columns of a row of features, in order, user-defined groups included."""
-    return tuple(name for group in FEATURE_GROUPS for name in group.fields)
+    return tuple(name for group in FEATURE_GROUPS.values() for name in group.fields)
 
 
 def feature_count() -> int:
     """The number of columns."""
-    return sum(len(group.fields) for group in FEATURE_GROUPS)
+    return sum(len(group.fields) for group in FEATURE_GROUPS.values())
 
 
 def feature_signature() -> str:
@@ -57,10 +59,19 @@ def feature_signature() -> str:
 
 
 def feature_group(name: str, fields: Sequence[str]) -> Callable[[GroupFunction], GroupFunction]:
-    """Register a function that fills the columns `fields` of one statement for all programs."""
+    """Register a function that fills the columns `fields` of one statement for all programs.
+
+    Raises OptionError for a name or a field that is taken, and for a group without fields.
+    """
 
     def register(function: GroupFunction) -> GroupFunction:
-        FEATURE_GROUPS.append(FeatureGroup(name, tuple(fields), function))
+        taken = {field: group.name for group in FEATURE_GROUPS.values() for field in group.fields if group.name != name}
+        if not fields or len(set(fields)) < len(fields):
+            raise OptionError(f"feature group '{name}': its fields are {', '.join(fields) or 'none'}; it needs one, each once")
+        for field in fields:
+            if field in taken:
+                raise OptionError(f"feature group '{name}': group '{taken[field]}' has a field '{field}' already")
+        FEATURE_GROUPS.add(name, FeatureGroup(name, tuple(fields), function), definition=function)
         return function
 
     return register

@@ -43,7 +43,7 @@ def extract_features(population: Population, target: Target) -> FeatureBatch:
     Raises ScheduleError if a structure that occurs is illegal (a stage attached where not all of its consumers are), and
     PlugInError for a feature group that fails or gives a negative or undefined number.
     """
-    batch = raw_features(population, target, FEATURE_GROUPS)
+    batch = raw_features(population, target, tuple(FEATURE_GROUPS.values()))
     np.add(batch.rows, 1, out=batch.rows)
     np.log2(batch.rows, out=batch.rows)
     return batch

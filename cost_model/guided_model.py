@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
 from ansor_py.cost_model.lightgbm_model import LightGBMModel
+from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.cost_model.roofline_model import roofline_cycles, roofline_throughput
 
 # The trees' sums are no throughputs where they are lower than this, as for failures.
 LEAST_SUM = 0.01
 
 
-@cost_model("lightgbm-roofline")
+@cost_model("lightgbm-roofline", options=ModelOptions)
 class GuidedModel(LightGBMModel):
     """See the module."""
 

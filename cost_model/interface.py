@@ -19,8 +19,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
 from ansor_py.errors import OptionError, PlugInError, plug_in
+from ansor_py.registry import Registry
+from ansor_py.strategy_options import NO_OPTIONS, OptionSet, StrategyOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +87,16 @@ class StatementModel(Protocol):
         """Scores float32[rows]; all alike as long as the model knows nothing."""
 
 
-CostModelFactory = Callable[[np.random.Generator, ModelOptions], CostModel]
-COST_MODELS: dict[str, CostModelFactory] = {}
+CostModelFactory = Callable[[np.random.Generator, OptionSet], CostModel]
+COST_MODELS: Registry[CostModelFactory] = Registry("cost model")
 FactoryType = TypeVar("FactoryType", bound=CostModelFactory)
 
 
-def cost_model(name: str) -> Callable[[FactoryType], FactoryType]:
-    """Register a class or function that makes a model from a random number generator and the constants of models.
+def cost_model(name: str, options: type[StrategyOptions] | None = None) -> Callable[[FactoryType], FactoryType]:
+    """Register a class or function that makes a model from a random number generator and an `OptionSet`.
 
-    Raises OptionError for one that does not take both.
+    `options` is the class of its own options, which it takes from the set: `options.of(MyOptions)`. Raises OptionError for a
+    factory that does not take both, and for a name that is taken.
     """
 
     def register(factory: FactoryType) -> FactoryType:
@@ -102,21 +104,20 @@ def cost_model(name: str) -> Callable[[FactoryType], FactoryType]:
             inspect.signature(factory).bind(None, None)
         except TypeError as error:
             raise OptionError(f"cost model '{name}' must be made of (rng, options): {error}") from error
-        COST_MODELS[name] = factory
+        COST_MODELS.add(name, factory, options)
         return factory
 
     return register
 
 
-def create_cost_model(name: str, seed: int | np.random.Generator = 0, options: ModelOptions = DEFAULT_MODEL) -> CostModel:
+def create_cost_model(name: str, seed: int | np.random.Generator = 0, options: OptionSet = NO_OPTIONS) -> CostModel:
     """A new model by name, its random numbers from a seed or a generator.
 
     Raises OptionError that lists the known models, PlugInError for one that cannot be made or lacks a method.
     """
-    if name not in COST_MODELS:
-        raise OptionError(f"unknown cost model '{name}'; known are {', '.join(sorted(COST_MODELS))}")
+    make = COST_MODELS.find(name)
     with plug_in(f"cost model '{name}': its construction"):
-        model = COST_MODELS[name](np.random.default_rng(seed), options)
+        model = make(np.random.default_rng(seed), options)
     for method in ("predict", "update"):
         if not callable(getattr(model, method, None)):
             raise PlugInError(f"cost model '{name}': {type(model).__name__} has no method '{method}'")

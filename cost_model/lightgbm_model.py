@@ -19,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
-from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
+from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.cost_model.objectives import ProgramObjective, by_rows, squared_error
 from ansor_py.cost_model.training_set import TrainingSet, is_measured, read_model_file, write_training_set
 from ansor_py.cost_model.tree_code import Trees, parse_trees
 from ansor_py.errors import MissingRuntimeError, OptionError
+from ansor_py.strategy_options import NO_OPTIONS, OptionSet
 
 
-@cost_model("lightgbm")
+@cost_model("lightgbm", options=ModelOptions)
 class LightGBMModel:
     """See the module. The same seed and the same updates give bit-equal predictions.
 
@@ -35,8 +36,8 @@ class LightGBMModel:
 
     kind = "lightgbm"
 
-    def __init__(self, rng: np.random.Generator, options: ModelOptions = DEFAULT_MODEL) -> None:
-        self.options = options
+    def __init__(self, rng: np.random.Generator, options: OptionSet = NO_OPTIONS) -> None:
+        self.options = options.of(ModelOptions)
         self._rng = rng
         self._seed = int(rng.integers(2**31))
         self._known = TrainingSet.empty()

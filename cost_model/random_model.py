@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
-from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.errors import OptionError
+from ansor_py.strategy_options import OptionSet
 
 
 @cost_model("random")
 class RandomModel:
     """Scores drawn uniformly from [0, 1)."""
 
-    def __init__(self, rng: np.random.Generator, options: ModelOptions) -> None:
+    def __init__(self, rng: np.random.Generator, options: OptionSet) -> None:
         """`options` are for models that learn."""
         self._rng = rng
 

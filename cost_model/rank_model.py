@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import cost_model
 from ansor_py.cost_model.lightgbm_model import LightGBMModel
+from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.cost_model.objectives import ProgramObjective, pairwise_ranking
 from ansor_py.cost_model.training_set import TrainingSet
 
@@ -20,7 +21,7 @@ from ansor_py.cost_model.training_set import TrainingSet
 LARGEST_SUM = 15.0
 
 
-@cost_model("lightgbm-rank")
+@cost_model("lightgbm-rank", options=ModelOptions)
 class LightGBMRankModel(LightGBMModel):
     """See the module."""
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, feature_count, feature_names
 from ansor_py.cost_model.features import raw_features
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
-from ansor_py.cost_model.model_options import ModelOptions
 from ansor_py.errors import OptionError
 from ansor_py.schedule.sketch import Population
+from ansor_py.strategy_options import OptionSet
 from ansor_py.target import Target
 
 COLUMN = "roofline_cycles"
-ROOFLINE = next(group for group in FEATURE_GROUPS if COLUMN in group.fields)
+ROOFLINE = next(group for group in FEATURE_GROUPS.values() if COLUMN in group.fields)
 CYCLES_PER_SECOND = 1e9
 
 
@@ -49,7 +49,7 @@ def estimated_cycles(population: Population, target: Target) -> NDArray[np.float
 class RooflineModel:
     """See the module."""
 
-    def __init__(self, rng: np.random.Generator, options: ModelOptions) -> None:
+    def __init__(self, rng: np.random.Generator, options: OptionSet) -> None:
         """Neither is used: nothing is random, and nothing learned."""
 
     def predict(self, batch: FeatureBatch) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ansor_py.cost_model import ModelOptions, create_cost_model
+from ansor_py.cost_model import create_cost_model
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
 from ansor_py.cost_model.training_set import TrainingSet
 from ansor_py.errors import AnsorError, OptionError
@@ -32,6 +32,7 @@ from ansor_py.search.command_line.settings import parse_search_options
 from ansor_py.search.loop.run_directory import CONFIG, RECORDS
 from ansor_py.search.loop.transfer import programs_of_records, tasks_of_config
 from ansor_py.search.options import SearchOptions
+from ansor_py.strategy_options import OptionSet
 from ansor_py.target import Target
 from machine import cpu_line
 from workloads import workload
@@ -53,7 +54,7 @@ def held_out(run: Path, seen: set[str]) -> list[Record]:
     return [record for record in records if not evolved or record.round > 1]
 
 
-def judge(name: str, constants: ModelOptions, known: TrainingSet, unseen: TrainingSet, seeds: int) -> tuple[float, ...]:
+def judge(name: str, constants: OptionSet, known: TrainingSet, unseen: TrainingSet, seeds: int) -> tuple[float, ...]:
     """Pairwise accuracy, recall of the best 30, speed of the 30 liked best (relative to the best), RMSE: means over seeds."""
     figures = []
     truth = 1 / unseen.costs
@@ -91,7 +92,7 @@ def table(
         known = programs_of_records(records[:count], tasks, search)
         for name in models:
             for label, part in {**sets, "all": everything}.items():
-                figures = judge(name, search.model, known, part, seeds)
+                figures = judge(name, search, known, part, seeds)
                 rows.append([name, str(count), label, str(len(part)), *(f"{figure:.3f}" for figure in figures)])
     return rows
 

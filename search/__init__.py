@@ -21,19 +21,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ansor_py.search.evolution.evolution_options import EvolutionOptions
+    from ansor_py.search.evolution.mutation import mutation
+    from ansor_py.search.evolution.scores import ScoreFunction
     from ansor_py.search.loop.accuracy import RoundAccuracy
     from ansor_py.search.loop.events import DriftMeasured, Event, Progress, Restored, Stopped, Subscriber, TrialsMeasured
+    from ansor_py.search.loop.observers import observer
     from ansor_py.search.loop.results import CurvePoint, TaskResult, TuningResult
     from ansor_py.search.loop.round_times import RoundTimes
     from ansor_py.search.loop.run_directory import RunDirectory, read_curve
     from ansor_py.search.loop.tuning import tune, tune_tasks
     from ansor_py.search.loop.tuning_options import TuningOptions
     from ansor_py.search.options import SearchOptions
-    from ansor_py.search.policies.policy import Policy, create_policy
-    from ansor_py.search.sampling.candidates import Candidate
+    from ansor_py.search.policies.policy import Policy, RoundState, create_policy, policy
+    from ansor_py.search.policies.sampler import ProgramSampler
+    from ansor_py.search.sampling.candidates import Candidate, Observation
+    from ansor_py.search.sampling.space import Space
     from ansor_py.search.scheduler.networks import Alternatives, Network, Networks
-    from ansor_py.search.scheduler.objectives import register_objective
-    from ansor_py.search.scheduler.strategies import SchedulerOptions, TaskProgress, register_strategy
+    from ansor_py.search.scheduler.objectives import objective
+    from ansor_py.search.scheduler.strategies import SchedulerOptions, TaskProgress, task_scheduler
+    from ansor_py.search.user_code import load_plug_ins
+    from ansor_py.strategy_options import OptionSet, StrategyOptions, option
 
 __all__ = [
     "Alternatives",
@@ -41,17 +49,25 @@ __all__ = [
     "CurvePoint",
     "DriftMeasured",
     "Event",
+    "EvolutionOptions",
     "Network",
     "Networks",
+    "Observation",
+    "OptionSet",
     "Policy",
+    "ProgramSampler",
     "Progress",
     "Restored",
     "RoundAccuracy",
+    "RoundState",
     "RoundTimes",
     "RunDirectory",
     "SchedulerOptions",
+    "ScoreFunction",
     "SearchOptions",
+    "Space",
     "Stopped",
+    "StrategyOptions",
     "Subscriber",
     "TaskProgress",
     "TaskResult",
@@ -59,48 +75,66 @@ __all__ = [
     "TuningOptions",
     "TuningResult",
     "create_policy",
+    "load_plug_ins",
+    "mutation",
+    "objective",
+    "observer",
+    "option",
+    "policy",
     "read_curve",
-    "register_objective",
-    "register_strategy",
+    "task_scheduler",
     "tune",
     "tune_tasks",
 ]
 
 _OWNERS = {
-    "DriftMeasured": "loop.events",
-    "Event": "loop.events",
-    "Progress": "loop.events",
-    "Restored": "loop.events",
-    "Stopped": "loop.events",
-    "Subscriber": "loop.events",
-    "TrialsMeasured": "loop.events",
-    "RoundAccuracy": "loop.accuracy",
-    "RoundTimes": "loop.round_times",
-    "Candidate": "sampling.candidates",
-    "CurvePoint": "loop.results",
-    "Alternatives": "scheduler.networks",
-    "Network": "scheduler.networks",
-    "Networks": "scheduler.networks",
-    "Policy": "policies.policy",
-    "RunDirectory": "loop.run_directory",
-    "SchedulerOptions": "scheduler.strategies",
-    "SearchOptions": "options",
-    "TaskProgress": "scheduler.strategies",
-    "TaskResult": "loop.results",
-    "TuningOptions": "loop.tuning_options",
-    "TuningResult": "loop.results",
-    "create_policy": "policies.policy",
-    "read_curve": "loop.run_directory",
-    "register_objective": "scheduler.objectives",
-    "register_strategy": "scheduler.strategies",
-    "tune": "loop.tuning",
-    "tune_tasks": "loop.tuning",
+    "Alternatives": "ansor_py.search.scheduler.networks",
+    "Candidate": "ansor_py.search.sampling.candidates",
+    "CurvePoint": "ansor_py.search.loop.results",
+    "DriftMeasured": "ansor_py.search.loop.events",
+    "Event": "ansor_py.search.loop.events",
+    "EvolutionOptions": "ansor_py.search.evolution.evolution_options",
+    "Network": "ansor_py.search.scheduler.networks",
+    "Networks": "ansor_py.search.scheduler.networks",
+    "Observation": "ansor_py.search.sampling.candidates",
+    "OptionSet": "ansor_py.strategy_options",
+    "Policy": "ansor_py.search.policies.policy",
+    "ProgramSampler": "ansor_py.search.policies.sampler",
+    "Progress": "ansor_py.search.loop.events",
+    "Restored": "ansor_py.search.loop.events",
+    "RoundAccuracy": "ansor_py.search.loop.accuracy",
+    "RoundState": "ansor_py.search.policies.policy",
+    "RoundTimes": "ansor_py.search.loop.round_times",
+    "RunDirectory": "ansor_py.search.loop.run_directory",
+    "SchedulerOptions": "ansor_py.search.scheduler.strategies",
+    "ScoreFunction": "ansor_py.search.evolution.scores",
+    "SearchOptions": "ansor_py.search.options",
+    "Space": "ansor_py.search.sampling.space",
+    "Stopped": "ansor_py.search.loop.events",
+    "StrategyOptions": "ansor_py.strategy_options",
+    "Subscriber": "ansor_py.search.loop.events",
+    "TaskProgress": "ansor_py.search.scheduler.strategies",
+    "TaskResult": "ansor_py.search.loop.results",
+    "TrialsMeasured": "ansor_py.search.loop.events",
+    "TuningOptions": "ansor_py.search.loop.tuning_options",
+    "TuningResult": "ansor_py.search.loop.results",
+    "create_policy": "ansor_py.search.policies.policy",
+    "load_plug_ins": "ansor_py.search.user_code",
+    "mutation": "ansor_py.search.evolution.mutation",
+    "objective": "ansor_py.search.scheduler.objectives",
+    "observer": "ansor_py.search.loop.observers",
+    "option": "ansor_py.strategy_options",
+    "policy": "ansor_py.search.policies.policy",
+    "read_curve": "ansor_py.search.loop.run_directory",
+    "task_scheduler": "ansor_py.search.scheduler.strategies",
+    "tune": "ansor_py.search.loop.tuning",
+    "tune_tasks": "ansor_py.search.loop.tuning",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _OWNERS:
         raise AttributeError(f"module 'ansor_py.search' has no attribute '{name}'")
-    value: object = getattr(importlib.import_module(f"ansor_py.search.{_OWNERS[name]}"), name)
+    value: object = getattr(importlib.import_module(_OWNERS[name]), name)
     globals()[name] = value
     return value

@@ -30,7 +30,6 @@ from ansor_py.search.command_line.settings import (
     BatchKey,
     folder_names,
     free_folder,
-    parse_scheduler_options,
     parse_search_options,
     parse_shapes,
     read_batch_file,
@@ -63,12 +62,33 @@ def _use_batch_file(ctx: click.Context, parameter: click.Parameter, path: str | 
 
 def _batch_keys(parameters: Sequence[click.Parameter]) -> dict[str, BatchKey]:
     """What a batch file may say of each."""
-    return {p.name: _batch_key(p) for p in parameters if p.name and p.name not in ("config", "help", "version")}
+    named = {parameter.opts[0].lstrip("-"): parameter for parameter in parameters}
+    return {name: _batch_key(p) for name, p in named.items() if name not in ("config", "help-strategy", "version")}
 
 
 def _batch_key(parameter: click.Parameter) -> BatchKey:
     kind = bool if getattr(parameter, "is_flag", False) else int if parameter.type is click.INT else str
-    return BatchKey(kind, parameter.nargs == -1 or bool(getattr(parameter, "multiple", False)))
+    return BatchKey(str(parameter.name), kind, parameter.nargs == -1 or bool(getattr(parameter, "multiple", False)))
+
+
+def _load(ctx: click.Context, parameter: click.Parameter, places: Sequence[str]) -> Sequence[str]:
+    """Load plug-ins, before anything is looked up by its name."""
+    from ansor_py.search.user_code import load_plug_ins
+
+    load_plug_ins(places)
+    return places
+
+
+def _show_strategy(ctx: click.Context, parameter: click.Parameter, name: str | None) -> None:
+    """Show what a strategy is and end. (Models, policies and all else are loaded, or they would not be known.)"""
+    if name is None:
+        return
+    import ansor_py.search.loop.tuning
+    import ansor_py.search.policies  # noqa: F401
+    from ansor_py.search.command_line.strategy_help import strategy_help
+
+    Console(highlight=False).print(strategy_help(name))
+    ctx.exit()
 
 
 @click.command(cls=SearchCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -76,6 +96,22 @@ def _batch_key(parameter: click.Parameter) -> BatchKey:
 @click.option("--op", multiple=True, metavar="SPEC", help="Tune a single operator, such as matmul:512,512,512 (see below).")
 @click.option(
     "--config", metavar="FILE.toml", is_eager=True, callback=_use_batch_file, help="Read options from a file; keys as here."
+)
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="FILE.py|MODULE",
+    is_eager=True,
+    callback=_load,
+    help="Load plug-ins: policies, models, rules, objectives, ... of your own (docs/plugins.md).",
+)
+@click.option(
+    "--help-strategy",
+    metavar="NAME",
+    callback=_show_strategy,
+    expose_value=False,
+    help="Show what a policy, cost model, rule, ... of that name does, and its options.",
 )
 @click.option(
     "--trials", type=int, help="Measured candidates a run; 0: default schedules. [default: 256, or what the time allows]"
@@ -99,12 +135,11 @@ def _batch_key(parameter: click.Parameter) -> BatchKey:
 @click.option("--cost-model-from", metavar="RUN", help="A run or records.jsonl from which it learns first.")
 @click.option("--database", metavar="DIR", help="A store of best programs: start from those in it, and add what is found.")
 @click.option("--scheduler", default="gradient", show_default=True, help="Which task is next: gradient, round-robin, random.")
-@click.option("--scheduler-option", multiple=True, metavar="NAME=VALUE", help="A constant of it, such as early_stopping=200.")
 @click.option(
     "--objective",
     default="latency-sum",
     show_default=True,
-    help="What it minimises: latency-sum, latency-targets, geomean-speedup, early-stopping, or yours as FILE.py:FUNCTION.",
+    help="What it minimises: latency-sum, latency-targets, geomean-speedup or early-stopping.",
 )
 @click.option("--reference-latency", multiple=True, metavar="TIME", help="What speed-ups compare with. [default: untuned]")
 @click.option("--batch", type=int, metavar="N", help="Candidates a round. [default: from trials and tasks]")
@@ -118,9 +153,15 @@ def _batch_key(parameter: click.Parameter) -> BatchKey:
     help="wide: one kernel for several where rows stay together, if it is faster; narrow: never.",
 )
 @click.option("--target", metavar="TEXT", help="Target such as 'host' or 'x86-64 cpu=skylake'. [default: host]")
-@click.option("--rules", multiple=True, metavar="PRESET|FILE.py", help="Sketch rules: a preset, or a file of your own.")
+@click.option("--rules", multiple=True, metavar="PRESET|RULE", help="Sketch rules: a preset, or rules to try before it.")
 @click.option("--math", metavar="exact|fast", help="fast admits algorithms with larger rounding errors. [default: exact]")
-@click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the search, such as population=1024.")
+@click.option(
+    "--search",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A constant of the search, such as population=1024, or of a strategy, such as model.trees=50.",
+)
+@click.option("--observer", multiple=True, metavar="NAME", help="A plug-in that is told what happens.")
 @click.option("--profile", is_flag=True, help="At the end, show how long every kernel takes inside the model.")
 @click.version_option(__version__, prog_name="ansor-py")
 def command(
@@ -168,7 +209,6 @@ def make_settings(
     cost_model_from: str | None,
     database: str | None,
     scheduler: str,
-    scheduler_option: Sequence[str],
     objective: str,
     reference_latency: Sequence[str],
     batch: int | None,
@@ -179,7 +219,9 @@ def make_settings(
     rules: Sequence[str],
     math: str | None,
     search: Sequence[str],
+    observer: Sequence[str],
     profile: bool,
+    imports: Sequence[str] = (),
 ) -> Settings:
     """Options as given on the command line, checked as far as this is possible before anything is loaded."""
     given = dict(locals())
@@ -187,7 +229,8 @@ def make_settings(
     from ansor_py.measure import MeasureOptions, find_measurer
     from ansor_py.measure.database import Database
     from ansor_py.measure.ray_backend import check_address
-    from ansor_py.search.command_line.user_rules import chosen_rules
+    from ansor_py.search.command_line.rule_names import chosen_rules
+    from ansor_py.search.loop.observers import OBSERVERS
     from ansor_py.search.loop.stopping import parse_seconds
     from ansor_py.search.loop.transfer import check_source
     from ansor_py.search.loop.tuning_options import DEFAULT_TRIALS, TuningOptions
@@ -225,12 +268,13 @@ def make_settings(
         cost_model_from=cost_model_from,
         database=database,
         strategy=scheduler,
-        scheduler=parse_scheduler_options(scheduler_option),
         objective=find_objective(objective),
         search=replace(constants, rules=chosen_rules(rules, str(constants.rules))) if rules else constants,
         measure=MeasureOptions(ray_address=ray_address),
     )
     tuning.check_names()
+    for name in observer:
+        OBSERVERS.find(name)
     if database is not None and virtual:
         raise OptionError(f"--database keeps what was measured, and --runner {runner} runs nothing; leave one of them out")
     if database is not None:
@@ -238,7 +282,10 @@ def make_settings(
     if cost_model_from is not None:
         check_source(cost_model_from, machine)
     config = {**given, "trials": tuning.trials, "threads": machine.cores, "target": str(machine), "engine": __version__}
-    return Settings(machine, runner, fallback_runner, tuning, parse_shapes(shape), fallback, fusion, resume, profile, config)
+    shapes = parse_shapes(shape)
+    return Settings(
+        machine, runner, fallback_runner, tuning, shapes, fallback, fusion, resume, profile, tuple(observer), config
+    )
 
 
 @contextmanager

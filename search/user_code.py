@@ -1,6 +1,9 @@
-"""Functions in a user's own files: `my_objectives.py:worst_network`, or `package.module:name` for what can be imported.
+"""Plug-ins: Python files, modules and installed packages that register strategies by the decorators of the built-in ones.
 
-load_function("my_objectives.py:worst_network", "objective")
+    load_plug_ins(["my_policy.py", "package.rules"])    # what `--import` names
+
+An installed package is one as well by an entry point of the group `ansor_py.plug_ins` that names a module; such ones are loaded
+by every command line.
 """
 
 from __future__ import annotations
@@ -8,29 +11,27 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+import zlib
+from collections.abc import Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from ansor_py.errors import OptionError, PlugInError, line_of_error, words_of_error
+from ansor_py.registry import USER_MODULE
+
+ENTRY_POINTS = "ansor_py.plug_ins"
 
 
-def load_function(text: str, what: str) -> Callable[..., Any]:
-    """The function that `FILE.py:FUNCTION` or `MODULE:FUNCTION` names; `what` is its role, for messages.
+def load_plug_ins(places: Iterable[str]) -> None:
+    """Load what is installed as a plug-in, then files (`FILE.py`) and modules by their names.
 
-    Raises OptionError for a file or module that cannot be read or run, and for a name that is not defined in it or no function.
+    Raises OptionError for a file that is not there, PlugInError for what cannot be loaded.
     """
-    place, _, name = text.rpartition(":")
-    if not place or not name:
-        raise OptionError(f"{what} '{text}': write FILE.py:FUNCTION or MODULE:FUNCTION")
-    module = load_module(place, what)
-    function = getattr(module, name, None)
-    if not callable(function):
-        own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
-        known = sorted(key for key, value in own.items() if callable(value))
-        raise OptionError(f"{what} '{text}': there is no function '{name}'; known are {', '.join(known) or 'none'}")
-    return function  # type: ignore[no-any-return]
+    for point in sorted(entry_points(group=ENTRY_POINTS)):
+        load_module(point.module, f"the installed plug-in '{point.name}':")
+    for place in places:
+        load_module(place, "--import")
 
 
 def load_module(place: str, what: str) -> ModuleType:
@@ -41,7 +42,7 @@ def load_module(place: str, what: str) -> ModuleType:
     try:
         if not place.endswith(".py"):
             return importlib.import_module(place)
-        name = f"_user_{path.stem}"  # which no module of anybody has
+        name = f"{USER_MODULE}{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # which no module of anybody has
         specification = importlib.util.spec_from_file_location(name, path)
         assert specification is not None
         assert specification.loader is not None

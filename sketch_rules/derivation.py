@@ -82,17 +82,16 @@ def find_rules(rules: str | Sequence[str | Rule]) -> list[Rule]:
     """Rule objects from a preset's name or from a list of names and rules."""
     if isinstance(rules, str):
         if rules not in PRESETS:
-            raise OptionError(f"unknown preset of sketch rules '{rules}'; known are {', '.join(PRESETS)}")
+            raise OptionError(f"there is no preset of sketch rules '{rules}'; known are {', '.join(PRESETS)}")
         rules = PRESETS[rules]
     if not isinstance(rules, Sequence):
         raise OptionError(f"sketch rules are {rules!r:.60}; give a preset's name, or a sequence of rules and names of rules")
     found: list[Rule] = []
     for item in rules:
         if isinstance(item, str):
-            if item not in RULES:
-                raise OptionError(f"unknown sketch rule '{item}'; known are {', '.join(sorted(RULES))}")
+            make = RULES.find(item)
             with plug_in(f"sketch rule '{item}': its construction"):
-                item = RULES[item]()
+                item = make()
         if not isinstance(item, Rule):
             raise PlugInError(
                 f"sketch rules hold {item!r:.60}; a rule is the name of one or an object of a class that extends Rule"

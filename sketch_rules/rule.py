@@ -19,14 +19,16 @@ from collections.abc import Callable
 from typing import ClassVar, Literal, TypeVar
 
 from ansor_py.errors import OptionError
+from ansor_py.registry import Registry
 from ansor_py.sketch_rules.partial_sketch import PartialSketch
+from ansor_py.strategy_options import StrategyOptions
 
 # Not this rule; this rule and later ones too; this rule and no later one.
 Verdict = Literal["skip", "apply", "apply_and_stop"]
 # A partial sketch and the number of the stage to work on next; below 0 the sketch is complete.
 Derived = tuple[PartialSketch, int]
 
-RULES: dict[str, type[Rule]] = {}
+RULES: Registry[type[Rule]] = Registry("sketch rule")
 RuleType = TypeVar("RuleType", bound="type[Rule]")
 
 
@@ -44,14 +46,18 @@ class Rule(ABC):
         """The sketches that the rule makes of it, each with the stage to go on with."""
 
 
-def rule(name: str) -> Callable[[RuleType], RuleType]:
-    """Register a rule class under a name; a later one of the same name replaces it. Raises OptionError for anything else."""
+def rule(name: str, options: type[StrategyOptions] | None = None, replace: bool = False) -> Callable[[RuleType], RuleType]:
+    """Register a rule class under a name, with the class of its options (`sketch.options.of(MyOptions)`) if it has any.
+
+    With `replace` it takes the place of the rule of that name, in presets too. Raises OptionError for a name that is taken
+    otherwise, and for what is no rule class.
+    """
 
     def register(cls: RuleType) -> RuleType:
         if not isinstance(name, str) or not isinstance(cls, type) or not issubclass(cls, Rule):
             raise OptionError(f'sketch rule {name!r:.60}: write @rule("name") above a class that extends Rule')
+        RULES.add(name, cls, options, replace)
         cls.name = name
-        RULES[name] = cls
         return cls
 
     return register

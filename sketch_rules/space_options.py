@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 from ansor_py.errors import OptionError
 from ansor_py.schedule.algorithms import check_math
+from ansor_py.strategy_options import OptionSet
 
 
 @dataclass(frozen=True)
-class SpaceOptions:
+class SpaceOptions(OptionSet):
     """What the rules and annotations offer. Sizes are iterations; vectors are those of the target.
 
     Attributes:
+        own: options of single rules (`options.of(MyOptions)`).
         round_sizes: cache tiles of a spatial axis that are offered beside the divisors of its extent.
         reduction_sizes: the same for the inner part of a reduction; its divisors are offered up to the largest of them.
         small_extent: extents up to this are split exactly; a remainder of one or two iterations would be most of the loop.
@@ -77,16 +79,15 @@ class SpaceOptions:
 
     def __post_init__(self) -> None:
         check_math(self.math)
-        for name, value in vars(self).items():
-            if name == "math":
-                continue
+        constants = {name: value for name, value in vars(self).items() if name not in ("own", "math")}
+        for name, value in constants.items():
             least = 0 if name in MAY_BE_ZERO else 1
             values = value if isinstance(value, tuple) else (value,)
             if not values or min(values) < least:
                 raise OptionError(f"search option 'space.{name}' must be {least} or more, not {_text(value)}")
         if 1 not in self.register_sizes:
             raise OptionError("search option 'space.register_sizes' must contain 1, which fits any registers; add it")
-        for name, value in vars(self).items():
+        for name, value in constants.items():
             if isinstance(value, tuple) and name != "panel_vectors" and list(value) != sorted(set(value)):
                 raise OptionError(f"search option 'space.{name}' must ascend, and {_text(value)} does not")
         for name, levels in (("fusion_levels", self.fusion_levels), ("cache_levels", (self.cache_levels,))):

@@ -72,7 +72,7 @@ FAILED_RESUMES = {
     ),
     "rules": Fault(
         "a resume with a rule file that does not load",
-        "error: --rules 'DIR/bad.py', line 1, cannot be loaded: ModuleNotFoundError: No module named 'nothing_of_this_name'",
+        "error: --import 'DIR/bad.py', line 1, cannot be loaded: ModuleNotFoundError: No module named 'nothing_of_this_name'",
     ),
     "records": Fault(
         "a resume of records that cannot be opened", "error: cannot read records from 'DIR/run/records.jsonl': Is a directory"

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ansor_py.measure.interface import register_measurer
+from ansor_py.measure.interface import measurer
 from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.simulated import SimulatedMeasurer
 from ansor_py.search.evolution.mutation import mutation
-from ansor_py.search.scheduler.objectives import register_objective
-from ansor_py.search.scheduler.strategies import register_strategy
+from ansor_py.search.scheduler.objectives import objective
+from ansor_py.search.scheduler.strategies import task_scheduler
 from plug_in_faults import FAULTS, Kind, Options, PlugInFault, later, raises
 
 __all__ = ["FAULTS"]
@@ -29,14 +29,14 @@ def _function(kind: Kind, option: str, register: Callable[[str], Any]) -> Callab
         def install(folder: Path) -> Options:
             function.__name__ = "mine"
             register("mine")(function)
-            return {option: "mine" if kind != "mutation" else "mutation_weights.mine=9"}
+            return {option: "mine" if kind != "mutation" else "evolution.mutation_weights.mine=9"}
 
         FAULTS.append(PlugInFault(title, kind, install, f"{kind} 'mine'{say}", begun))
 
     return fault
 
 
-scheduler_fault = _function("task scheduler", "--scheduler", register_strategy)
+scheduler_fault = _function("task scheduler", "--scheduler", task_scheduler)
 _CHOICE = "it must choose a task that goes on: …"
 
 
@@ -59,7 +59,7 @@ scheduler_fault(
     lambda tasks, value, *_: value([1.0]),
 )
 
-objective_fault = _function("objective", "--objective", register_objective)
+objective_fault = _function("objective", "--objective", objective)
 objective_fault("it is None", " gave None; it must give one finite number", lambda *_: None, begun=False)
 objective_fault("it is a word", " gave '3'; it must give one finite number", lambda *_: "3", begun=False)
 objective_fault(
@@ -112,7 +112,7 @@ mutation_fault("it raises", " failed…: ValueError: no idea", raises(ValueError
 mutation_fault("it calls sys.exit(0)", " failed…: SystemExit: 0", lambda *_: sys.exit(0))
 
 
-# Rules and objectives in files.
+# Plug-ins in files.
 
 _RULE = """
 from ansor_py.sketch_rules import Rule, rule
@@ -127,12 +127,12 @@ class Mine(Rule):
 """
 
 
-def file_fault(title: str, say: str, text: str, option: str = "--rules", function: str = "") -> None:
+def file_fault(title: str, say: str, text: str, option: str = "--rules") -> None:
     """Register a file that cannot be used."""
 
     def install(folder: Path) -> Options:
         (folder / "mine.py").write_text(text)
-        return {option: f"{folder / 'mine.py'}{function}"}
+        return {"--import": str(folder / "mine.py"), option: "mine"}
 
     FAULTS.append(PlugInFault(title, "sketch rule" if option == "--rules" else "objective", install, say, begun=False))
 
@@ -163,7 +163,7 @@ rule_fault(
 rule_fault("apply never ends", "apply gave 10000 sketches or more", derived="((sketch, -1) for _ in iter(int, 1))")
 file_fault(
     "a rule without a name",
-    "--rules 'DIR/mine.py', line 4, cannot be loaded: sketch rule 5: write @rule(\"name\") above a class that extends Rule",
+    "--import 'DIR/mine.py', line 4, cannot be loaded: sketch rule 5: write @rule(\"name\") above a class that extends Rule",
     _RULE.format(name=5, verdict="'apply'", derived="[]"),
 )
 file_fault(
@@ -171,26 +171,24 @@ file_fault(
     "sketch rule 'mine': its construction failed…: TypeError: Can't instantiate abstract class Mine …",
     "from ansor_py.sketch_rules import Rule, rule\n@rule('mine')\nclass Mine(Rule):\n    pass\n",
 )
-file_fault("a file that raises", "--rules 'DIR/mine.py', line 2, cannot be loaded: ValueError: oh", "\nraise ValueError('oh')")
+file_fault("a file that raises", "--import 'DIR/mine.py', line 2, cannot be loaded: ValueError: oh", "\nraise ValueError('oh')")
 file_fault(
     "a file that calls sys.exit(0)",
-    "--rules 'DIR/mine.py', line 1, cannot be loaded: SystemExit: 0",
+    "--import 'DIR/mine.py', line 1, cannot be loaded: SystemExit: 0",
     "__import__('sys').exit(0)",
 )
-file_fault("a file that is not Python", "--rules 'DIR/mine.py', line 1, cannot be loaded: SyntaxError: …", "if:\n")
+file_fault("a file that is not Python", "--import 'DIR/mine.py', line 1, cannot be loaded: SyntaxError: …", "if:\n")
 file_fault(
     "an objective that its file does not have",
-    "objective 'DIR/mine.py:mine': there is no function 'mine'; known are other",
-    "import numpy\nfrom numpy import exp\ndef other(latencies, networks):\n    return 1.0\n",
+    "there is no objective 'mine'; known are early-stopping, geomean-speedup, latency-sum, latency-targets",
+    "def mine(latencies, networks):\n    return 1.0\n",
     "--objective",
-    ":mine",
 )
 file_fault(
     "an objective in a file that raises a BaseException",
-    "objective 'DIR/mine.py', line 1, cannot be loaded: GeneratorExit",
+    "--import 'DIR/mine.py', line 1, cannot be loaded: GeneratorExit",
     "raise GeneratorExit",
     "--objective",
-    ":mine",
 )
 
 
@@ -202,7 +200,7 @@ def runner_fault(title: str, say: str, begun: bool = True, **methods: Any) -> No
 
     def install(folder: Path) -> Options:
         made = type("Mine", (SimulatedMeasurer,), methods)
-        register_measurer("mine", virtual=True)(lambda target, threads, options: made(0))
+        measurer("mine", virtual=True)(lambda target, threads, options: made(0))
         return {"--runner": "mine"}
 
     FAULTS.append(PlugInFault(title, "runner", install, f"the runner: {say}", begun))

@@ -336,11 +336,11 @@ _BATCH: dict[str, Any] = {
         "population": 16,
         "iterations": 1,
         "eps_greedy": 0.1,
-        "mutation_weights": {"other_choice": 0.5},
+        "evolution": {"mutation_weights": {"other_choice": 0.5}},
+        "scheduler": {"early_stopping": 4, "alpha": 0.3},
         "space": {"unroll_limits": [0, 64]},
         "model": {"trees": 5},
     },
-    "scheduler-option": {"early_stopping": 4, "alpha": 0.3},
 }
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import FeatureBatch, cost_model
-from ansor_py.cost_model.model_options import DEFAULT_MODEL, ModelOptions
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Span
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.policy import POLICIES, policy
 from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
+from ansor_py.strategy_options import NO_OPTIONS, OptionSet
 from ansor_py.target import Target
 
 Behaviour = Callable[[MeasureInput, int], MeasureResult]
@@ -113,7 +113,7 @@ class CountingPolicy:
 class EvenModel:
     """Finds all programs equally good and remembers what it was taught."""
 
-    def __init__(self, rng: np.random.Generator, options: ModelOptions = DEFAULT_MODEL) -> None:
+    def __init__(self, rng: np.random.Generator, options: OptionSet = NO_OPTIONS) -> None:
         self.costs: list[float] = []
         self.tasks: list[int] = []
 

@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 import ansor_py
+from ansor_py.cost_model import ModelOptions
 from ansor_py.errors import OptionError
 from ansor_py.measure import read_records
 from ansor_py.search.__main__ import main
@@ -27,8 +28,8 @@ from ansor_py.search.command_line.settings import (
     parse_shapes,
     read_batch_file,
 )
+from ansor_py.search.evolution.mutation import mutation_weights
 from ansor_py.search.loop.run_directory import read_curve
-from ansor_py.search.options import SearchOptions
 from graph_interpreter import make_model, reference
 
 CHEAP = ["--threads", "1", "--cost-model", "random", "--policy", "random"]
@@ -125,11 +126,34 @@ def test_operators_are_runs_of_their_own(tmp_path: Path) -> None:
     assert summary_of(tmp_path / "none")["untuned_latency_ms"] > 0
 
 
+WORST = """
+from ansor_py.search import objective
+
+@objective("worst")
+def worst(latencies, networks):
+    return networks.seconds(latencies).max()
+"""
+
+
+@pytest.mark.usefixtures("registries_as_before")
 def test_models_and_operators_may_be_tuned_together(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, objectives = tmp_path / "run", tmp_path / "objectives.py"
-    objectives.write_text("def worst(latencies, networks):\n    return networks.seconds(latencies).max()\n")
+    objectives.write_text(WORST)
     words = [str(model), "--op", "relu:64,8", "--op", "matmul:16,16,16", "--together", "--shape", "batch=1"]
-    words += ["--objective", f"{objectives}:worst", "--trials", "9", "--batch", "2", "--runner", "inline", "--out", str(run)]
+    words += [
+        "--import",
+        str(objectives),
+        "--objective",
+        "worst",
+        "--trials",
+        "9",
+        "--batch",
+        "2",
+        "--runner",
+        "inline",
+        "--out",
+        str(run),
+    ]
     assert main([*words, *CHEAP, "--fusion", "narrow"]) == 0
     models = ["matmul_16_16_16.ansor", "relu_64_8.ansor", "small.ansor"]
     assert sorted(path.name for path in run.iterdir()) == sorted([name for name in FILES if name != "model.ansor"] + models)
@@ -155,10 +179,10 @@ def test_a_run_may_be_limited_by_time_and_by_latency(tmp_path: Path) -> None:
     assert summary_of(tmp_path / "latency")["stopped"] == "target latency of 1000 ms reached"
     assert summary_of(tmp_path / "latency")["trials"] == 1
     batch = tmp_path / "batch.toml"
-    batch.write_text('target-latency = ["1s"]\ntime-budget = "1h"\ntrials = 4\n[scheduler-option]\nearly_stopping = 50\n')
+    batch.write_text('target-latency = ["1s"]\ntime-budget = "1h"\ntrials = 4\n[search.scheduler]\nearly_stopping = 50\n')
     assert main([*words, "--config", str(batch), "--out", str(tmp_path / "batch")]) == 0
     config = json.loads((tmp_path / "batch" / "config.json").read_text())
-    assert (config["time_budget"], config["scheduler_option"]) == ("1h", ["early_stopping=50"])
+    assert (config["time_budget"], config["search"]) == ("1h", ["scheduler.early_stopping=50"])
 
 
 def test_an_operator_run_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,10 +241,10 @@ def test_what_the_user_got_wrong_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "none.onnx" in one_line_error(capsys, str(tmp_path / "none.onnx"), *out)
     assert "broken.onnx" in one_line_error(capsys, str(tmp_path / "broken.onnx"), *out)
     assert "no runner 'magic'; known are inline" in one_line_error(capsys, *operator, "--runner", "magic")
-    assert "unknown policy 'hope'" in one_line_error(capsys, *operator, "--policy", "hope")
-    assert "unknown cost model 'oracle'" in one_line_error(capsys, *operator, "--cost-model", "oracle")
+    assert "there is no policy 'hope'" in one_line_error(capsys, *operator, "--policy", "hope")
+    assert "there is no cost model 'oracle'" in one_line_error(capsys, *operator, "--cost-model", "oracle")
     assert "no objective 'fame'" in one_line_error(capsys, *operator, "--objective", "fame")
-    assert "there is no such file" in one_line_error(capsys, *operator, "--objective", f"{tmp_path / 'none.py'}:mine")
+    assert "there is no such file" in one_line_error(capsys, *operator, "--import", str(tmp_path / "none.py"))
     assert "needs the latency that every network is to reach" in one_line_error(
         capsys, *operator, "--objective", "latency-targets"
     )
@@ -228,8 +252,12 @@ def test_what_the_user_got_wrong_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "--target-latency is 'soon'" in one_line_error(capsys, *operator, "--target-latency", "soon")
     two = [*operator, "--target-latency", "1ms", "--target-latency", "2ms"]
     assert "2 target latencies are given for 1 networks" in one_line_error(capsys, *two)
-    assert "no scheduler option 'gamma'; known are alpha" in one_line_error(capsys, *operator, "--scheduler-option", "gamma=1")
-    assert "scheduler option 'beta' must be a number" in one_line_error(capsys, *operator, "--scheduler-option", "beta=x")
+    assert "no search option 'scheduler.gamma'; known are scheduler.alpha" in one_line_error(
+        capsys, *operator, "--search", "scheduler.gamma=1"
+    )
+    assert "search option 'scheduler.beta' must be a number" in one_line_error(
+        capsys, *operator, "--search", "scheduler.beta=x"
+    )
     assert "no task scheduler 'none'" in one_line_error(capsys, *operator, "--scheduler", "none")
     assert "--threads is 0" in one_line_error(capsys, *operator, "--threads", "0")
     assert "trials is -1" in one_line_error(capsys, *operator, "--trials", "-1")
@@ -287,31 +315,32 @@ def test_shapes_and_search_options_are_parsed() -> None:
     for text in ("batch", "batch=", "=4", "x=1xx2", "x=-1"):
         with pytest.raises(OptionError, match="--shape"):
             parse_shapes([text])
-    options = parse_search_options(["population=64", "eps-greedy=0.5", "rules=ansor", "mutation_weights.parallel=0.5"])
+    options = parse_search_options(
+        ["population=64", "eps-greedy=0.5", "rules=ansor", "evolution.mutation_weights.parallel=0.5"]
+    )
     assert (options.population, options.eps_greedy, options.rules) == (64, 0.5, "ansor")
-    assert options.mutation_weights["parallel"] == 0.5
-    assert len(options.mutation_weights) > 1
+    weights = mutation_weights(options)
+    assert (weights["parallel"], weights["location"]) == (0.5, 0.06)
     options = parse_search_options(["space.unroll-limits=0,32", "space.near_sizes=1.5", "model.trees=7", "space.vectors=1x2"])
     assert (options.space.unroll_limits, options.space.near_sizes, options.space.vectors) == ((0, 32), 1.5, (1, 2))
-    assert [
-        parse_search_options([f"model.random_thresholds={word}"]).model.random_thresholds for word in ("False", "true")
-    ] == [
-        False,
-        True,
-    ]
-    assert (options.model.trees, options.model.leaves) == (7, SearchOptions().model.leaves)
+    texts = [f"model.random_thresholds={word}" for word in ("False", "true")]
+    assert [parse_search_options([text]).of(ModelOptions).random_thresholds for text in texts] == [False, True]
+    assert (options.of(ModelOptions).trees, options.of(ModelOptions).leaves) == (7, ModelOptions().leaves)
     for text, words in (
         ("population=many", "must be a whole number, not 'many'"),
         ("mutation_weights=3", "there is no search option 'mutation_weights'"),
-        ("mutation_weights.x=3", "there is no such operator"),
         ("population=0", "at least 1"),
-        ("space=3", "no search option 'space'; known are rules, space.NAME, model.NAME, population"),
+        ("space=3", "no search option 'space'; known are rules, space.NAME, population"),
         ("space.unrol=3", "no search option 'space.unrol'; known are space.round_sizes"),
         ("space.vectors=1,many", "'space.vectors' must be a whole number, not 'many'"),
         ("model.roofline_power=nan", "'model.roofline_power' must be a number, not 'nan'"),
         ("max_padding=inf", "'max_padding' must be a number, not 'inf'"),
         ("model.random_thresholds=2", "'model.random_thresholds' must be true or false, not '2'"),
         ("model.leaves=1", "'model.leaves' must be 2 to 32"),
+        ("droplet.after=3", "no search option 'droplet.after'; known are those of space.NAME, annealing.NAME, beam.NAME"),
+        ("beam.depth=3", "no search option 'beam.depth'; known are beam.width"),
+        ("own=3", "no search option 'own'"),
+        ("evolution.mutation_weights.parallel=-1", "'evolution.mutation_weights.parallel' must be 0 to 1e\\+09, not -1"),
     ):
         with pytest.raises(OptionError, match=words):
             parse_search_options([text])
@@ -326,10 +355,12 @@ def test_folders_of_several_runs_are_distinct(tmp_path: Path) -> None:
 
 def test_batch_file_keys_may_be_written_with_underscores(tmp_path: Path) -> None:
     batch = tmp_path / "batch.toml"
-    tables = "[search.mutation_weights]\nparallel = 0.5\n[search.space]\nunroll_limits = [0, 8]\n"
+    tables = "[search.evolution.mutation_weights]\nparallel = 0.5\n[search.space]\nunroll_limits = [0, 8]\n"
     batch.write_text(f'cost_model = "random"\n{tables}')
-    read = read_batch_file(batch, dict.fromkeys(["cost_model", "search"], BatchKey(str, several=False)))
-    assert read == {"cost_model": "random", "search": ["mutation_weights.parallel=0.5", "space.unroll_limits=0x8"]}
+    read = read_batch_file(
+        batch, {name: BatchKey(name.replace("-", "_"), str, several=False) for name in ("cost-model", "search")}
+    )
+    assert read == {"cost_model": "random", "search": ["evolution.mutation_weights.parallel=0.5", "space.unroll_limits=0x8"]}
     assert parse_search_options(read["search"]).space.unroll_limits == (0, 8)
 
 

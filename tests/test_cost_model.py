@@ -34,6 +34,7 @@ from ansor_py.cost_model.tree_code import parse_trees
 from ansor_py.errors import MissingRuntimeError, OptionError
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.steps import Parallel, RegisterTile, Reorder, Split, Step, Vectorize
+from ansor_py.strategy_options import OptionSet
 from ansor_py.target import Target
 from sketch_examples import conv_fused, matmul_cached, matmul_dag, random_population
 from targets import structure_targets
@@ -180,8 +181,8 @@ def test_a_model_is_made_of_a_generator_and_the_constants() -> None:
 @pytest.mark.parametrize(
     ("constants", "words"),
     [
-        ({"trees": 0}, "'model.trees' must be at least 1, not 0"),
-        ({"bins": 1}, "'model.bins' must be at least 2"),
+        ({"trees": 0}, "'model.trees' must be 1 or more, not 0"),
+        ({"bins": 1}, "'model.bins' must be 2 or more"),
         ({"feature_fraction": 0.0}, "'model.feature_fraction' must be above 0 and at most 1"),
         ({"roofline_power": -1.0}, "'model.roofline_power' must be 0 or more"),
     ],
@@ -341,7 +342,7 @@ def test_the_guided_model_is_the_roofline_until_it_has_learned_and_then_both(tmp
     trees = np.maximum(learned.predict(batch), LEAST_SUM)
     assert guided.predict(batch) == pytest.approx(trees * roofline, rel=1e-5)
     assert guided.predict(batch).dtype == np.float32
-    trusting = create_cost_model("lightgbm-roofline", 7, ModelOptions(roofline_power=2.0))
+    trusting = create_cost_model("lightgbm-roofline", 7, OptionSet((ModelOptions(roofline_power=2.0),)))
     trusting.update(batch, costs, tasks)
     assert trusting.predict(batch) == pytest.approx(trees * roofline.astype(np.float64) ** 2, rel=1e-5)
     guided.save(tmp_path / "model.npz")
@@ -367,6 +368,6 @@ def test_a_saved_model_hands_on_what_it_has_learned(tmp_path: Path) -> None:
         with pytest.raises(OptionError, match="other program features"):
             read_training_set(tmp_path / "model.npz")
     finally:
-        FEATURE_GROUPS.pop()
+        FEATURE_GROUPS.popitem()
     with pytest.raises(OptionError, match="lightgbm cost model, not a lightgbm-rank"):
         create_cost_model("lightgbm-rank").load(tmp_path / "model.npz")

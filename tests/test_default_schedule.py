@@ -59,7 +59,7 @@ def test_nothing_that_a_user_registers_changes_it(monkeypatch: pytest.MonkeyPatc
     for name in list(RULES):
         monkeypatch.setitem(RULES, name, RULES[name])
 
-    @rule("multi_level_tiling")
+    @rule("multi_level_tiling", replace=True)
     class Nothing(Rule):
         def condition(self, sketch: PartialSketch, number: int) -> Verdict:
             raise AssertionError
@@ -74,7 +74,7 @@ def test_nothing_that_a_user_registers_changes_it(monkeypatch: pytest.MonkeyPatc
     try:
         after = default_schedule(biased_product(), TARGET, 2)
     finally:
-        FEATURE_GROUPS.pop()
+        FEATURE_GROUPS.popitem()
     assert (before.sketch.name, before.genes) == (after.sketch.name, after.genes)
 
 

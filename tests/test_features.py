@@ -198,7 +198,7 @@ def test_a_group_of_ones_own_is_appended() -> None:
         after = extract_features(population, TARGET)
         assert feature_names() == (*FEATURE_NAMES, "half_iterations")
     finally:
-        FEATURE_GROUPS.pop()
+        FEATURE_GROUPS.popitem()
     assert np.array_equal(after.rows[:, :-1], before.rows)
     iterations = 2.0 ** before.rows[:, FEATURE_NAMES.index("iterations")] - 1
     assert 2.0 ** after.rows[:, -1] - 1 == pytest.approx(iterations / 2, rel=1e-4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,11 @@ from ansor_py.search import tune
 from ansor_py.search.evolution.crossover import crossover
 from ansor_py.search.evolution.mutation import MUTATIONS, mutate
 from ansor_py.search.loop.tuning_options import TuningOptions
-from ansor_py.search.options import TEMPLATE_SEARCHES, SearchOptions
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.policies.annealing import AnnealingOptions
+from ansor_py.search.policies.genetic import GeneticOptions
 from ansor_py.search.policies.policy import create_policy
+from ansor_py.search.policies.template import SEARCHES, TemplateOptions
 from ansor_py.search.sampling.sampler import draw, sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.search.sampling.validity import accepts, plausible, repair
@@ -45,7 +48,7 @@ from ansor_py.target import Target
 from targets import executed_targets, structure_targets
 
 on_four_targets = pytest.mark.parametrize("target", structure_targets("cores=2"))
-KINDS = ("evolution", "random", "beam", "limited", *(f"template {search}" for search in TEMPLATE_SEARCHES))
+KINDS = ("evolution", "random", "beam", "limited", *(f"template {search}" for search in SEARCHES))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,7 +125,8 @@ TASK = Task.from_spec("reduce_sum:24,600,axis=0", Target.parse("x86-64 cpu=haswe
 
 def space_for(target: Target) -> Space:
     [sketch] = generate_sketches(TASK.dag, target, ("sum_columns_side_by_side", "skip"))
-    return Space(sketch, target, SearchOptions(population=128, iterations=2, annealing_steps=4, genetic_population=8))
+    options = SearchOptions(population=128, iterations=2)
+    return Space(sketch, target, options.with_own(AnnealingOptions(steps=4), GeneticOptions(population=8)))
 
 
 @on_four_targets
@@ -187,7 +191,7 @@ def test_features_of_a_population_are_those_of_its_programs(target: Target) -> N
 def test_every_policy_searches_them(kind: str, target: Target) -> None:
     space = space_for(target)
     name, _, search = kind.partition(" ")
-    options = replace(space.options, template_search=search or "annealing")
+    options = space.options.with_own(TemplateOptions(search=search or "annealing"))
     policy = create_policy(name, [space.sketch], target, column_sum, np.random.default_rng(0), options)
     for number in range(3):
         batch = policy.propose(16)

@@ -21,9 +21,11 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {"ansor_py.search": "search", "ansor_py.cost_model": "cost_model", "ansor_py.sketch_rules": "sketch_rules"}
 MOVED = tuple(FOLDERS.values())
 
-BASE = {"errors", "target"}
+BASE = {"errors", "registry", "strategy_options", "target"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "strategy_options": {"errors"},
+    "registry": {"errors", "strategy_options"},
     "target": {"errors"},
     "te": BASE,
     "schedule": BASE | {"te"},

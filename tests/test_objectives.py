@@ -17,6 +17,7 @@ from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.scheduler.networks import Network, Networks, describe_networks
 from ansor_py.search.scheduler.objectives import STAGNATION_ROUNDS, check_objective, evaluate, find_objective
 from ansor_py.search.scheduler.strategies import TaskProgress, task_gradients
+from ansor_py.search.user_code import load_plug_ins
 from ansor_py.target import Target
 from search_fakes import FakeMeasurer
 
@@ -93,23 +94,27 @@ def test_without_networks_all_tasks_are_of_one_with_their_weights() -> None:
     assert two_networks().known_seconds([1e-3, 2e-3, None]).tolist() == pytest.approx([5e-3, np.inf])
 
 
-def test_an_objective_of_ones_own_comes_from_a_file_or_a_module(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("registries_as_before")
+def test_an_objective_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "my_objectives.py"
-    file.write_text("def worst(latencies, networks):\n    return networks.seconds(latencies).max()\nnumber = 3\n")
-    assert evaluate(find_objective(f"{file}:worst"), LATENCIES, two_networks()) == pytest.approx(10e-3)
-    assert find_objective("ansor_py.search.scheduler.objectives:latency_sum") is find_objective("latency-sum")
+    file.write_text(
+        "from ansor_py.search import objective\n"
+        "@objective('worst')\ndef worst(latencies, networks):\n    return networks.seconds(latencies).max()\n"
+    )
+    load_plug_ins([str(file)])
+    assert evaluate(find_objective("worst"), LATENCIES, two_networks()) == pytest.approx(10e-3)
     (tmp_path / "broken.py").write_text("import nothing_like_it\n")
     for text, words in (
-        ("fame", "no objective 'fame'; known are early-stopping, geomean-speedup, latency-sum, latency-targets"),
-        (f"{file}:best", "there is no function 'best'; known are worst"),
-        (f"{file}:number", "there is no function 'number'"),
-        (f"{file}:", "write FILE.py:FUNCTION"),
-        (f"{tmp_path / 'none.py'}:worst", "there is no such file"),
-        (f"{tmp_path / 'broken.py'}:worst", "cannot be loaded: ModuleNotFoundError"),
-        ("no.such.module:worst", "cannot be loaded"),
+        (str(tmp_path / "none.py"), "there is no such file"),
+        (str(tmp_path / "broken.py"), "cannot be loaded: ModuleNotFoundError"),
+        ("no.such.module", "cannot be loaded"),
     ):
         with pytest.raises(OptionError, match=words):
-            find_objective(text)
+            load_plug_ins([text])
+    with pytest.raises(
+        OptionError, match="no objective 'fame'; known are early-stopping, geomean-speedup, latency-sum, latency-targets, worst"
+    ):
+        find_objective("fame")
 
 
 def test_objectives_that_fail_or_give_no_number_are_named() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +11,41 @@ import pytest
 import ansor_py.graph
 import ansor_py.search.policies  # registers the built-in ones, which a test then puts back
 from ansor_py.cost_model.checked_model import checked_model
-from ansor_py.cost_model.interface import COST_MODELS, cost_model, create_cost_model
+from ansor_py.cost_model.interface import cost_model, create_cost_model
 from ansor_py.errors import OptionError, PlugInError
 from ansor_py.graph import compile_task
 from ansor_py.measure import read_records
-from ansor_py.measure.interface import MEASURERS
 from ansor_py.schedule.task import Task
 from ansor_py.search import TuningOptions, tune
 from ansor_py.search.__main__ import main
-from ansor_py.search.command_line.user_rules import chosen_rules
-from ansor_py.search.evolution.mutation import MUTATIONS
+from ansor_py.search.evolution.evolution_options import EvolutionOptions
+from ansor_py.search.evolution.mutation import MUTATIONS, WeightedMutation
 from ansor_py.search.loop.run_directory import read_curve
-from ansor_py.search.options import MUTATION_WEIGHTS, SearchOptions
-from ansor_py.search.policies.policy import POLICIES, SKETCH_SOURCES
+from ansor_py.search.options import SearchOptions
 from ansor_py.search.scheduler.objectives import OBJECTIVES
 from ansor_py.search.scheduler.strategies import STRATEGIES
-from ansor_py.sketch_rules import PRESETS, RULES, generate_sketches
+from ansor_py.search.user_code import load_plug_ins
+from ansor_py.sketch_rules import RULES, generate_sketches
 from ansor_py.target import Target
 from bad_input import says
 from function_faults import FAULTS
 from plug_in_faults import PlugInFault, later, model_with, policy_with, raises
 from search_fakes import CountingPolicy, EvenModel, FakeMeasurer
 
-REGISTRIES: tuple[dict[str, Any], ...] = (
-    COST_MODELS, MEASURERS, MUTATIONS, OBJECTIVES, POLICIES, PRESETS, RULES, SKETCH_SOURCES, STRATEGIES
-)  # fmt: skip
 # Two tasks as one search; the second has few programs, so that it ends.
 WORDS = ["--op", "matmul:32,32,32", "--op", "relu:8", "--together", "--runner", "simulated", "--threads", "1"]
 WORDS += ["--batch", "4", "--search", "population=32", "--search", "iterations=1", "--cost-model", "random"]
 
 
+pytestmark = pytest.mark.usefixtures("registries_as_before")
+
+
 @pytest.fixture(autouse=True)
-def registries_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """And no process is started to compile what was found."""
+def compiled_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is started to compile what was found."""
     monkeypatch.setattr(
         ansor_py.graph, "compile_task", lambda *values, **options: compile_task(*values, **options | {"workers": 0})
     )
-    before = [dict(registry) for registry in REGISTRIES]
-    yield
-    for registry, entries in zip(REGISTRIES, before, strict=True):
-        registry.clear()
-        registry.update(entries)
 
 
 def words_of(options: dict[str, str]) -> list[str]:
@@ -87,6 +80,7 @@ def test_a_search_is_continued_when_the_plug_in_is_mended(fault: PlugInFault, tm
     assert main([*WORDS, "--trials", "24", "--out", str(run), *options]) == 2
     kept = (run / "records.jsonl").read_bytes()
     trials = kept.count(b"\n") + 4
+    MUTATIONS.pop("mine", None)  # one that is registered is used
     assert main([*WORDS, "--trials", str(trials), "--out", str(run), "--resume"]) == 0
     assert (run / "records.jsonl").read_bytes().startswith(kept)
     assert [record.trial for record in read_records(run / "records.jsonl")[0]] == list(range(trials))
@@ -99,7 +93,7 @@ SLIPS = {
     "--objective": lambda folder: OBJECTIVES.update(
         mine=lambda latencies, networks: 1.0 if (latencies == 1).all() else raises(KeyboardInterrupt())()
     ),
-    "--search": lambda folder: MUTATIONS.update(mine=raises(KeyboardInterrupt())),
+    "--search": lambda folder: MUTATIONS.update(mine=WeightedMutation(raises(KeyboardInterrupt()), 0.1)),
 }
 
 
@@ -107,18 +101,16 @@ SLIPS = {
 def test_ctrl_c_in_a_plug_in_is_ctrl_c(option: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     SLIPS[option](tmp_path)
-    name = "mutation_weights.mine=9" if option == "--search" else "mine"
+    name = "evolution.mutation_weights.mine=9" if option == "--search" else "mine"
     assert main([*WORDS, "--trials", "24", "--out", str(run), option, name]) == 130
     records, _ = read_records(run / "records.jsonl")
     assert records
     assert [point.trial for point in read_curve(run)] == [record.trial for record in records]
 
 
-@pytest.mark.parametrize("option", ["--rules", "--objective"])
-def test_ctrl_c_while_a_file_is_loaded_is_ctrl_c(option: str, tmp_path: Path) -> None:
+def test_ctrl_c_while_a_file_is_loaded_is_ctrl_c(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("raise KeyboardInterrupt")
-    given = f"{tmp_path / 'mine.py'}{':f' if option == '--objective' else ''}"
-    assert main([*WORDS, "--trials", "4", "--out", str(tmp_path / "run"), option, given]) == 130
+    assert main([*WORDS, "--trials", "4", "--out", str(tmp_path / "run"), "--import", str(tmp_path / "mine.py")]) == 130
     assert not (tmp_path / "run").exists()
 
 
@@ -129,7 +121,9 @@ IN_PYTHON = [f for f in FAULTS if f.begun and f.kind not in ("runner", "task sch
 def test_in_python_the_error_has_all_that_was_measured(fault: PlugInFault, tmp_path: Path) -> None:
     measurer = FakeMeasurer()
     [(option, name)] = fault.install(tmp_path).items()
-    search = SearchOptions(population=32, iterations=1, mutation_weights={**MUTATION_WEIGHTS, "mine": 9})
+    search = SearchOptions(population=32, iterations=1)
+    if option == "--search":
+        search = search.with_own(EvolutionOptions(mutation_weights={"mine": 9}))
     chosen = {} if option == "--search" else {option.removeprefix("--").replace("-", "_"): name}
     options = TuningOptions(batch=4, search=search, **{"cost_model": "random", **chosen})
     task = Task.from_operator("matmul", (32, 32, 32), Target.detect().with_cores(1))
@@ -173,7 +167,7 @@ def test_a_cost_model_that_takes_nothing_is_refused_where_it_is_defined() -> Non
         ((5, "skip"), "sketch rules hold 5; a rule is"),
         (5, "sketch rules are 5; give a preset's name, or a sequence"),
         ((RULES["skip"],), "sketch rules hold <class .*Skip'>; a rule is"),
-        (("nonsense",), "unknown sketch rule 'nonsense'; known are"),
+        (("nonsense",), "there is no sketch rule 'nonsense'; known are"),
     ],
 )
 def test_what_is_no_rule_is_refused(rules: Any, words: str) -> None:
@@ -188,4 +182,4 @@ def test_a_class_that_is_no_rule_is_refused_where_it_is_defined(tmp_path: Path) 
     with pytest.raises(
         OptionError, match=r"line 2, cannot be loaded: sketch rule 'mine': write @rule\(\"name\"\) above a class"
     ):
-        chosen_rules([str(path)])
+        load_plug_ins([str(path)])

@@ -17,12 +17,15 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.state import State
 from ansor_py.search.evolution.scores import ScoreFunction
-from ansor_py.search.options import TEMPLATE_SEARCHES, SearchOptions
-from ansor_py.search.policies.beam import BeamPolicy, undecided
+from ansor_py.search.options import SearchOptions
+from ansor_py.search.policies.annealing import AnnealingOptions
+from ansor_py.search.policies.beam import BeamOptions, BeamPolicy, undecided
 from ansor_py.search.policies.checked_policy import CheckedPolicy
+from ansor_py.search.policies.genetic import GeneticOptions
 from ansor_py.search.policies.grid import combinations
+from ansor_py.search.policies.limited import LimitedOptions
 from ansor_py.search.policies.policy import POLICIES, Policy, create_policy, sketches_for
-from ansor_py.search.policies.template import SEARCHES
+from ansor_py.search.policies.template import SEARCHES, TemplateOptions
 from ansor_py.search.sampling.candidates import Candidate, Observation
 from ansor_py.search.sampling.space import Space
 from ansor_py.search.sampling.validity import accepts
@@ -36,13 +39,15 @@ on_four_targets = pytest.mark.parametrize("target", structure_targets("cores=2")
 TARGET = Target.parse("x86-64 cpu=haswell cores=2")
 WORKLOADS = ("matmul:96,80,64", "conv2d:1,8,14,14,16,3,pad=1,bias=1,relu=1", "softmax:24,160")
 # Every policy, and policy `template` with every search.
-KINDS = ("evolution", "random", "beam", "limited", *(f"template {search}" for search in TEMPLATE_SEARCHES))
+KINDS = ("evolution", "random", "beam", "limited", *(f"template {search}" for search in SEARCHES))
 BATCH = 24
 
 
 def options_of(kind: str) -> SearchOptions:
     search = kind.partition(" ")[2] or "annealing"
-    return SearchOptions(population=256, iterations=3, template_search=search, annealing_steps=12, genetic_population=BATCH)
+    return SearchOptions(population=256, iterations=3).with_own(
+        TemplateOptions(search=search), AnnealingOptions(steps=12), GeneticOptions(population=BATCH)
+    )
 
 
 @functools.cache
@@ -102,7 +107,6 @@ def tuned(
 
 def test_every_registered_policy_is_covered() -> None:
     assert {kind.split()[0] for kind in KINDS} == {"evolution", "random", "beam", "limited", "template"} <= set(POLICIES)
-    assert set(SEARCHES) == set(TEMPLATE_SEARCHES)
 
 
 @on_four_targets
@@ -204,7 +208,7 @@ def test_a_beam_scores_no_more_than_an_evolution_and_keeps_its_width(target: Tar
         scored.append(sum(map(len, populations)))
         return informed(populations)
 
-    options = SearchOptions(population=512, iterations=3, beam_width=8)
+    options = SearchOptions(population=512, iterations=3).with_own(BeamOptions(width=8))
     sketches = sketches_of(WORKLOADS[1], "beam", target)
     policy = create_policy("beam", sketches, target, score, np.random.default_rng(0), options)
     assert len(policy.propose(8)) == 8
@@ -225,7 +229,7 @@ def test_a_beam_never_sees_what_is_behind_a_bad_prefix(target: Target) -> None:
             found.append(np.where((first % 5 == 0) & (last == 3), 9.0, 1.0 - (first % 5 == 0)).astype(np.float32))
         return found
 
-    options = SearchOptions(population=512, iterations=3, beam_width=4)
+    options = SearchOptions(population=512, iterations=3).with_own(BeamOptions(width=4))
     sketches = sketches_of(WORKLOADS[0], "beam", target)
     policy = BeamPolicy(sketches, target, misleading, np.random.default_rng(0), options)
     best = [candidate for candidate in policy.propose(4) if candidate.operator == "beam"]
@@ -252,7 +256,7 @@ def test_an_undecided_program_is_parallel_and_otherwise_untransformed(target: Ta
 @on_four_targets
 @pytest.mark.parametrize("name", sorted({kind.split()[0] for kind in KINDS}))
 def test_the_constants_of_the_rules_reach_the_space_of_every_policy(name: str, target: Target) -> None:
-    options = SearchOptions(space=SpaceOptions(unroll_limits=(8,), round_sizes=(1, 5)), limited_unroll=8)
+    options = SearchOptions(space=SpaceOptions(unroll_limits=(8,), round_sizes=(1, 5))).with_own(LimitedOptions(unroll=8))
     sketches = sketches_for(name, ComputeDAG.from_outputs(from_spec("matmul:128,128,128")), target, options)
     assert {hole.choices for sketch in sketches for hole in sketch.holes if hole.kind == "unroll"} == {(8,)}
     tiles = [hole.choices for sketch in sketches for hole in sketch.holes if hole.name == "tile C.i"]
@@ -267,7 +271,7 @@ def test_the_limited_space_has_no_fusion_and_one_unroll_limit(spec: str, target:
     for sketch in sketches:
         for hole in sketch.holes:
             assert hole.kind not in ("rfactor", "location")
-            assert hole.kind != "unroll" or hole.choices == (SearchOptions().limited_unroll,)
+            assert hole.kind != "unroll" or hole.choices == (LimitedOptions().unroll,)
             assert hole.kind != "tile" or all(choice[1:] in ((), (1,)) for choice in hole.choices)
     policy = create_policy("limited", sketches, target, informed, np.random.default_rng(0), options_of("limited"))
     for candidate in policy.propose(BATCH):

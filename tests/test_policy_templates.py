@@ -20,7 +20,7 @@ from ansor_py.search.__main__ import main
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.policies.annealing import AnnealingSearch
+from ansor_py.search.policies.annealing import AnnealingOptions, AnnealingSearch
 from ansor_py.search.policies.policy import sketches_for
 from ansor_py.search.policies.templates import TEMPLATES, template_sketches
 from ansor_py.search.sampling.sampler import sample
@@ -167,16 +167,18 @@ def test_the_command_line_refuses_an_operator_without_template(tmp_path: Path, c
 def test_the_command_line_takes_a_search_of_templates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "run")
     words = ["--op", "matmul:32,32,32", "--policy", "template", "--out", out, "--runner", "inline", "--threads", "1"]
-    assert main([*words, "--trials", "6", "--search", "template_search=grid", "--cost-model", "random"]) == 0
+    assert main([*words, "--trials", "6", "--search", "template.search=grid", "--cost-model", "random"]) == 0
     assert '"operator":"grid"' in Path(out, "records.jsonl").read_text()
     capsys.readouterr()
-    assert main([*words, "--trials", "6", "--search", "template_search=luck"]) == 2
+    assert main([*words, "--trials", "6", "--search", "template.search=luck"]) == 2
     assert "annealing, genetic, grid, random" in capsys.readouterr().err
 
 
 def test_of_a_network_the_tasks_without_template_keep_their_default_schedule() -> None:
     product, norm = (Task.from_spec(spec, TARGET) for spec in ("matmul:32,32,32", "layer_norm:16,64"))
-    options = TuningOptions(trials=12, batch=5, policy="template", search=SearchOptions(population=32, annealing_steps=4))
+    options = TuningOptions(
+        trials=12, batch=5, policy="template", search=SearchOptions(population=32).with_own(AnnealingOptions(steps=4))
+    )
     result = tune_tasks([norm, product], options, measurer=FakeMeasurer())
     of_norm, of_product = result.tasks
     assert (of_norm.trials, of_product.trials) == (1, 11)

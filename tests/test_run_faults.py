@@ -81,6 +81,7 @@ class Bad(Rule):
 }
 
 
+@pytest.mark.usefixtures("registries_as_before")
 @pytest.mark.parametrize("fault", faults.FAILED_RESUMES)
 def test_a_resume_that_fails_changes_nothing(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
@@ -89,7 +90,7 @@ def test_a_resume_that_fails_changes_nothing(fault: str, tmp_path: Path, capsys:
     words = [*OPERATOR, "--runner", "inline", "--trials", "12", "--out", str(run), "--resume"]
     if fault in BAD_RULES:
         (tmp_path / "bad.py").write_text(BAD_RULES[fault])
-        words += ["--rules", str(tmp_path / "bad.py")]
+        words += ["--import", str(tmp_path / "bad.py"), "--rules", "bad"]
     elif fault == "records":
         (run / "records.jsonl").unlink()
         (run / "records.jsonl").mkdir()

@@ -24,6 +24,7 @@ from ansor_py.search.scheduler.strategies import (
     similarity_group,
     task_gradients,
 )
+from ansor_py.strategy_options import OptionSet
 
 LEVEL = (4e-3, 2e-3, 2e-3, 2e-3, 2e-3)
 FALLING = (4e-3, 4e-3, 4e-3, 3e-3, 2e-3)
@@ -92,11 +93,11 @@ def test_a_task_whose_own_programs_stay_behind_its_default_schedule_promises_not
 
 def test_some_rounds_go_to_any_task() -> None:
     tasks, value = [progress()] * 3, weighted(1, 9, 1)
-    options = SchedulerOptions(epsilon=0.3)
+    options = OptionSet((SchedulerOptions(epsilon=0.3),))
     rng = np.random.default_rng(0)
     chosen = [choose_task("gradient", tasks, value, rng, options) for _ in range(400)]
     assert 400 * 0.2 * 0.6 < sum(choice != 1 for choice in chosen) < 400 * 0.2 * 1.4
-    never = SchedulerOptions(epsilon=0.0)
+    never = OptionSet((SchedulerOptions(epsilon=0.0),))
     assert {choose_task("gradient", tasks, value, rng, never) for _ in range(100)} == {1}
 
 
@@ -183,7 +184,7 @@ def test_nonsense_is_refused_by_name() -> None:
         ({"beta": 0}, "beta"),
         ({"epsilon": -0.1}, "epsilon"),
         ({"backward_window": 0}, "window"),
-        ({"early_stopping": -1}, "-1 trials"),
+        ({"early_stopping": -1}, "scheduler.early_stopping' must be 0 or more, not -1"),
     ):
         with pytest.raises(OptionError, match=words):
             SchedulerOptions(**options)  # type: ignore[arg-type]

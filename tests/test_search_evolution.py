@@ -18,6 +18,7 @@ from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Genes, Hole, Population
 from ansor_py.schedule.state import State
 from ansor_py.search.evolution.crossover import crossover, guided_shares, node_scores
+from ansor_py.search.evolution.evolution_options import EvolutionOptions, round_options
 from ansor_py.search.evolution.generations import Individuals, evolve, scored, selection_weights
 from ansor_py.search.evolution.mutation import MUTATIONS, mutate
 from ansor_py.search.evolution.scores import StatementScores, ranks
@@ -175,7 +176,7 @@ def test_parents_are_drawn_by_rank() -> None:
     assert np.allclose(selection_weights(scores, 1), np.array([2, 3.5, 0, 3.5, 1]) / 10)
     assert np.allclose(selection_weights(scores, 0), np.array([1, 1, 0, 1, 1]) / 4)
     with pytest.raises(OptionError, match="selection_pressure"):
-        SearchOptions(selection_pressure=-1)
+        EvolutionOptions(selection_pressure=-1)
 
 
 @on_four_targets
@@ -401,11 +402,11 @@ def test_nonsense_is_refused() -> None:
 @on_four_targets
 def test_small_rounds_have_small_populations(target: Target) -> None:
     options = SearchOptions()
-    assert options.for_round(64) == options.for_round(32) == options
-    small = options.for_round(8)
+    assert round_options(options, 64) == round_options(options, 32) == options
+    small = round_options(options, 8)
     assert (small.population, small.max_structures) == (512, 6)
-    assert options.for_round(1) == options.for_round(4)
-    assert replace(options, population_per_candidate=0).for_round(1).population == options.population
+    assert round_options(options, 1) == round_options(options, 4)
+    assert round_options(options.with_own(EvolutionOptions(population_per_candidate=0)), 1).population == options.population
     scored: list[int] = []
 
     def score(populations: Sequence[Population]) -> list[NDArray[np.float32]]:

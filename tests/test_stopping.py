@@ -26,6 +26,7 @@ from ansor_py.search.loop.run_directory import RunDirectory, summarise
 from ansor_py.search.loop.stopping import StopConditions, parse_seconds
 from ansor_py.search.loop.tuning import tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
+from ansor_py.search.options import SearchOptions
 from ansor_py.search.scheduler.networks import Network
 from ansor_py.search.scheduler.strategies import SchedulerOptions
 from ansor_py.target import Target
@@ -34,6 +35,10 @@ from search_fakes import FakeMeasurer, hashed_cost
 TARGET = Target.parse("x86-64 cpu=haswell cores=2")
 TASKS = [Task.from_compute(te.matmul(n, n, n), TARGET, name=f"matmul{n}") for n in (16, 32)]
 OPTIONS = TuningOptions(policy="counting", cost_model="even", batch=5, trials=40)
+
+
+def patience(trials: int) -> SearchOptions:
+    return SearchOptions().with_own(SchedulerOptions(early_stopping=trials))
 
 
 class SlowMeasurer(FakeMeasurer):
@@ -150,11 +155,16 @@ def test_a_task_that_stagnates_gets_no_more_trials() -> None:
             return falling(program, number)
         return msgspec.structs.replace(hashed_cost(program, number), costs=(1e-2 if number == 0 else 2e-2,))
 
-    result = search(FakeMeasurer(level), trials=100, scheduler=SchedulerOptions(early_stopping=10))
+    result = search(FakeMeasurer(level), trials=100, search=patience(10))
     assert result.tasks[0].trials == 1 + 10
     assert result.notes == ("matmul16: no more trials, no better program in 10 trials",)
     assert len(result.records) == 100
-    resumed = search(FakeMeasurer(level), trials=110, restored=result.records, scheduler=SchedulerOptions(early_stopping=10))
+    resumed = search(
+        FakeMeasurer(level),
+        trials=110,
+        restored=result.records,
+        search=patience(10),
+    )
     assert resumed.tasks[0].trials == 1 + 10
     resumed = search(FakeMeasurer(level), trials=130, restored=result.records, strategy="round-robin")
     assert resumed.tasks[0].trials > 1 + 10  # the constant belongs to the session
@@ -164,7 +174,7 @@ def test_a_search_ends_when_every_task_has() -> None:
     def level(program: MeasureInput, number: int) -> MeasureResult:
         return msgspec.structs.replace(hashed_cost(program, number), costs=(1e-2,))
 
-    result = search(FakeMeasurer(level), trials=400, scheduler=SchedulerOptions(early_stopping=12))
+    result = search(FakeMeasurer(level), trials=400, search=patience(12))
     assert result.stopped == "no task has anything left to try"
     assert len(result.records) == 2 * (1 + 15)
     assert search(FakeMeasurer(interrupt_after=9)).stopped == "interrupted"

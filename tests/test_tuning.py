@@ -444,7 +444,7 @@ def test_nonsense_is_refused() -> None:
         TuningOptions(trials=-1)
     with pytest.raises(OptionError, match="no objective 'speed'"):
         TuningOptions(objective="speed").check_names()
-    with pytest.raises(OptionError, match="unknown policy 'hope'"):
+    with pytest.raises(OptionError, match="there is no policy 'hope'"):
         TuningOptions(policy="hope").check_names()
     with pytest.raises(OptionError, match="no tasks"):
         tune_tasks([])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ansor_py.errors import OptionError
+from ansor_py.errors import OptionError, PlugInError
 from ansor_py.measure.records import read_records
 from ansor_py.schedule.task import Task
 from ansor_py.search.__main__ import main
-from ansor_py.search.command_line.user_rules import chosen_rules
+from ansor_py.search.command_line.rule_names import chosen_rules
+from ansor_py.search.user_code import load_plug_ins
 from ansor_py.sketch_rules import PRESETS, RULES, generate_sketches
 from ansor_py.sketch_rules.derivation import find_rules
 from ansor_py.target import Target
@@ -37,13 +37,7 @@ class Own(Rule):
 """
 
 
-@pytest.fixture(autouse=True)
-def registries_as_before() -> Iterator[None]:
-    rules, presets = dict(RULES), dict(PRESETS)
-    yield
-    for registry, before in ((RULES, rules), (PRESETS, presets)):
-        registry.clear()
-        registry.update(before)  # type: ignore[arg-type]
+pytestmark = pytest.mark.usefixtures("registries_as_before")
 
 
 def rule_file(
@@ -68,7 +62,7 @@ def test_the_worked_example_runs_in_a_search_whose_workers_have_no_rules(
     out = tmp_path / "run"
     words = ["--trials", "9", "--threads", "2", "--runner", "process", "--cost-model", "random", "--out", str(out)]
     monkeypatch.chdir(tmp_path.parent)
-    assert main(["--op", "reduce_sum:24,600,axis=0", *words, "--rules", worked_example]) == 0
+    assert main(["--op", "reduce_sum:24,600,axis=0", *words, "--import", worked_example, "--rules", "block_columns"]) == 0
     records, _ = read_records(out / "records.jsonl")
     mine = [record for record in records if record.origin.sketch is not None and record.origin.sketch.startswith("block(")]
     assert mine
@@ -76,21 +70,26 @@ def test_the_worked_example_runs_in_a_search_whose_workers_have_no_rules(
     assert all(record.steps for record in mine)
 
 
-def test_rules_of_a_file_go_first_and_presets_can_be_chosen(worked_example: str) -> None:
+def test_rules_that_are_named_go_first_and_presets_can_be_chosen(worked_example: str) -> None:
+    load_plug_ins([worked_example])
     assert chosen_rules([]) == "default"
     assert chosen_rules(["ansor"]) == "ansor"
-    assert chosen_rules([worked_example]) == ("block_columns", *PRESETS["default"])
-    assert chosen_rules(["ansor", worked_example]) == ("block_columns", *PRESETS["ansor"])
-    assert chosen_rules([worked_example], "ansor") == ("block_columns", *PRESETS["ansor"])
-    assert [s.name for s in generate_sketches(TASK.dag, TARGET, chosen_rules([worked_example]))] == [
+    assert chosen_rules(["block_columns"]) == ("block_columns", *PRESETS["default"])
+    assert chosen_rules(["ansor", "block_columns"]) == ("block_columns", *PRESETS["ansor"])
+    assert chosen_rules(["block_columns"], "ansor") == ("block_columns", *PRESETS["ansor"])
+    assert [s.name for s in generate_sketches(TASK.dag, TARGET, chosen_rules(["block_columns"]))] == [
         "block(reduce_sum)",
         "untransformed",
     ]
 
 
-def test_a_rule_with_a_built_in_name_takes_its_place(tmp_path: Path) -> None:
-    rules = chosen_rules([rule_file(tmp_path, name="skip"), "ansor"])
-    assert rules == PRESETS["ansor"]
+def test_a_rule_takes_the_place_of_a_built_in_one_on_purpose_only(tmp_path: Path) -> None:
+    path = rule_file(tmp_path, name="skip")
+    with pytest.raises(PlugInError, match=r"sketch rule 'skip' is there already, in ansor_py.sketch_rules.skip;"):
+        load_plug_ins([path])
+    Path(path).write_text(Path(path).read_text().replace('@rule("skip")', '@rule("skip", replace=True)'))
+    load_plug_ins([path])
+    assert chosen_rules(["skip", "ansor"]) == PRESETS["ansor"]
     assert RULES["skip"].__name__ == "Own"
 
 
@@ -98,18 +97,24 @@ def test_a_file_may_add_a_preset(tmp_path: Path) -> None:
     path = tmp_path / "order.py"
     path.write_text("from ansor_py.sketch_rules import PRESETS\nPRESETS['mine'] = ('skip',)\n")
     for _ in range(2):  # also when it is loaded again
-        assert chosen_rules([str(path), "mine"]) == "mine"
+        load_plug_ins([str(path)])
+        assert chosen_rules(["mine"]) == "mine"
+
+
+def load_and_find(path: Path) -> None:
+    load_plug_ins([str(path)])
+    find_rules(chosen_rules(["bad"]))
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         (None, "there is no such file"),
-        ("x = 1\n", "registers no rule"),
+        ("x = 1\n", r"--rules 'bad': there is no such preset or rule; presets are default, ansor, rules "),
         ("x = 1\nraise ValueError('oh')\n", "line 2, cannot be loaded: ValueError: oh"),
         ("x = 1\n\nif:\n", "line 3, cannot be loaded: SyntaxError: invalid syntax"),
         ("import sys\nsys.exit(0)\n", "line 2, cannot be loaded: SystemExit: 0"),
-        ("from ansor_py.sketch_rules import PRESETS\nPRESETS['bad'] = ('nonsense',)\n", "unknown sketch rule 'nonsense'"),
+        ("from ansor_py.sketch_rules import PRESETS\nPRESETS['bad'] = ('nonsense',)\n", "there is no sketch rule 'nonsense'"),
     ],
 )
 def test_files_that_cannot_be_used_are_one_line(text: str | None, words: str, tmp_path: Path) -> None:
@@ -117,12 +122,12 @@ def test_files_that_cannot_be_used_are_one_line(text: str | None, words: str, tm
     if text is not None:
         path.write_text(text)
     with pytest.raises(OptionError, match=words) as caught:
-        find_rules(chosen_rules([str(path)]) if text is None or "PRESETS" not in text else chosen_rules([str(path), "bad"]))
+        load_and_find(path)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(OptionError, match="no such preset; known are default, ansor"):
+    with pytest.raises(OptionError, match="no such preset or rule; presets are default, ansor, rules "):
         chosen_rules(["nonsense"])
 
 
@@ -163,7 +168,8 @@ def test_an_unknown_preset_is_refused() -> None:
     ],
 )
 def test_errors_of_a_rule_are_one_line(verdict: str, derived: str, words: str, tmp_path: Path) -> None:
-    rules = chosen_rules([rule_file(tmp_path, verdict=verdict, derived=derived)])
+    load_plug_ins([rule_file(tmp_path, verdict=verdict, derived=derived)])
+    rules = chosen_rules(["own"])
     with pytest.raises(OptionError, match=words) as caught:
         generate_sketches(TASK.dag, TARGET, rules)
     assert "\n" not in str(caught.value)

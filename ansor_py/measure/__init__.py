@@ -12,7 +12,7 @@ from ansor_py.measure.interface import (
     Measurer,
     create_measurer,
     find_measurer,
-    register_measurer,
+    measurer,
 )
 from ansor_py.measure.records import (
     LostLine,
@@ -43,10 +43,10 @@ __all__ = [
     "create_measurer",
     "find_measurer",
     "inline",
+    "measurer",
     "process",
     "ray_backend",
     "read_records",
-    "register_measurer",
     "replay",
     "simulated",
 ]

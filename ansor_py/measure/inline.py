@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ansor_py.measure.batches import BatchMeasurer
-from ansor_py.measure.interface import MeasureOptions, Measurer, register_measurer
+from ansor_py.measure.interface import MeasureOptions, Measurer, measurer
 from ansor_py.measure.workers import Job, JobServer, Message, Ready, Role, Worker
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class InlinePool:
         """Nothing to release."""
 
 
-@register_measurer("inline")
+@measurer("inline")
 def inline_measurer(target: Target, threads: int, options: MeasureOptions) -> Measurer:
     """A measurer without worker processes."""
     return BatchMeasurer(InlinePool(options.run), options)

@@ -1,6 +1,6 @@
 """What the search sees of measuring: a `Measurer` takes batches of programs and returns seconds or typed errors.
 
-A kind of measurer is a function registered by `@register_measurer("kind")` that returns a `Measurer`; adding one is a
+A kind of measurer is a function registered by `@measurer("kind")` that returns a `Measurer`; adding one is a
 file with that function and an import in `ansor_py.measure`.
 
     with create_measurer("process", target=target, threads=2) as measurer:
@@ -23,6 +23,7 @@ from ansor_py.measure.build import Builder, build_program, build_reference
 from ansor_py.measure.records import Record
 from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.run import RunSettings
+from ansor_py.registry import Registry
 
 if TYPE_CHECKING:
     from ansor_py.schedule.dag import ComputeDAG
@@ -137,16 +138,14 @@ class MeasurerKind:
     argument: str = ""
 
 
-MEASURERS: dict[str, MeasurerKind] = {}
+MEASURERS: Registry[MeasurerKind] = Registry("runner")
 
 
-def register_measurer(kind: str, virtual: bool = False, argument: str = "") -> Callable[[MeasurerFactory], MeasurerFactory]:
-    """Make a function of (target, threads, options) known as a kind of measurer."""
+def measurer(kind: str, virtual: bool = False, argument: str = "") -> Callable[[MeasurerFactory], MeasurerFactory]:
+    """Make a function of (target, threads, options) known as a kind of measurer. Raises OptionError for a taken name."""
 
     def register(factory: MeasurerFactory) -> MeasurerFactory:
-        if kind in MEASURERS:
-            raise OptionError(f"measurer kind '{kind}' is registered twice; choose another name")
-        MEASURERS[kind] = MeasurerKind(factory, virtual, argument)
+        MEASURERS.add(kind, MeasurerKind(factory, virtual, argument), definition=factory)
         return factory
 
     return register
@@ -155,9 +154,7 @@ def register_measurer(kind: str, virtual: bool = False, argument: str = "") -> C
 def find_measurer(runner: str) -> MeasurerKind:
     """The kind of a runner such as `process` or `replay:RECORDS`. Raises OptionError for an unknown or incomplete one."""
     kind, _, argument = runner.partition(":")
-    if kind not in MEASURERS:
-        raise OptionError(f"there is no runner '{runner}'; known are {', '.join(sorted(MEASURERS))}")
-    found = MEASURERS[kind]
+    found = MEASURERS.find(kind)
     if found.argument and not argument:
         raise OptionError(f"runner '{kind}' needs {found.argument}; write {kind}:{found.argument}")
     if argument and not found.argument:

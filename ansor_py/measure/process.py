@@ -17,7 +17,7 @@ from ansor_py.measure.batches import BatchMeasurer
 from ansor_py.measure.build import module_of
 from ansor_py.measure.child_process import ChildProcess, child_environment
 from ansor_py.measure.cores import WORKER_ENVIRONMENT, CorePlan, plan_cores
-from ansor_py.measure.interface import MeasureOptions, Measurer, register_measurer
+from ansor_py.measure.interface import MeasureOptions, Measurer, measurer
 from ansor_py.measure.workers import Job, Message, Role, Worker
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ProcessPool:
             worker.kill()
 
 
-@register_measurer("process")
+@measurer("process")
 def process_measurer(target: Target, threads: int, options: MeasureOptions) -> Measurer:
     """A measurer with child processes. Raises OptionError when a builder function cannot be imported by a child."""
     plan = plan_cores(threads)

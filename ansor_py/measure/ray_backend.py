@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ansor_py.errors import MeasureError
 from ansor_py.measure.build import module_of
 from ansor_py.measure.child_process import ChildProcess, child_environment
-from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, register_measurer
+from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, measurer
 from ansor_py.measure.ray_driver import REACH_SECONDS, WAITING, Begin, Close, Connected, Doing, Failed, Measure, Results
 from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.workers import Died
@@ -34,7 +34,7 @@ _PROGRAM = "from ansor_py.measure.ray_driver import main; main({descriptor})"
 _REMEDY = "--runner process measures without Ray"
 
 
-@register_measurer("ray")
+@measurer("ray")
 def ray_measurer(target: Target, threads: int, options: MeasureOptions) -> Measurer:
     """A measurer over Ray. Raises MeasureError when no Ray can be started or reached, or when it has no free CPU."""
     if options.ray_address is not None:

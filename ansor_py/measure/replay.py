@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ansor_py.errors import OptionError, ScheduleError
-from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, register_measurer
+from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, measurer
 from ansor_py.measure.records import Record, read_records
 from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.virtual import VirtualMeasurer
@@ -80,7 +80,7 @@ def _machine(target: Target, threads: int) -> str:
     return target.with_cores(threads).summary()
 
 
-@register_measurer("replay", virtual=True, argument="RECORDS")
+@measurer("replay", virtual=True, argument="RECORDS")
 def replay_measurer(target: Target, threads: int, options: MeasureOptions) -> Measurer:
     """A measurer of the programs in the file `options.argument`."""
     return ReplayMeasurer(options.argument, target, threads)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ansor_py.errors import AnsorError
 from ansor_py.measure.build import error_text
-from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, register_measurer
+from ansor_py.measure.interface import MeasureInput, MeasureOptions, Measurer, measurer
 from ansor_py.measure.result import MeasureResult
 from ansor_py.measure.virtual import VirtualMeasurer
 
@@ -61,7 +61,7 @@ def _fingerprint(program: MeasureInput) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-@register_measurer("simulated", virtual=True)
+@measurer("simulated", virtual=True)
 def simulated_measurer(target: Target, threads: int, options: MeasureOptions) -> Measurer:
     """A measurer for any target, on any machine."""
     return SimulatedMeasurer(options.run.seed)

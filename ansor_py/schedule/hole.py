@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.errors import ScheduleError
+from ansor_py.registry import Registry
 from ansor_py.schedule.steps.base import Step
 
 if TYPE_CHECKING:
@@ -35,21 +36,18 @@ Mask = NDArray[np.bool_]
 # What a hole may set of its stage without another template: how many outermost loops run in parallel, the unroll limit.
 StageValue = Literal["parallel_loops", "unroll_limit"]
 
-HOLE_KINDS: dict[str, type[Hole]] = {}
+HOLE_KINDS: Registry[type[Hole]] = Registry("hole kind")
 HoleType = TypeVar("HoleType", bound="type[Hole]")
 
 
 def hole_kind(name: str) -> Callable[[HoleType], HoleType]:
-    """Register a class of holes under a name; a later one of the same name replaces it.
-
-    Raises ScheduleError for anything else.
-    """
+    """Register a class of holes under a name. Raises ScheduleError for anything else, OptionError for a name that is taken."""
 
     def register(cls: HoleType) -> HoleType:
         if not isinstance(name, str) or not isinstance(cls, type) or not issubclass(cls, Hole):
             raise ScheduleError(f'hole kind {name!r:.60}: write @hole_kind("name") above a class that extends Hole')
+        HOLE_KINDS.add(name, cls)
         cls.kind = name
-        HOLE_KINDS[name] = cls
         return cls
 
     return register

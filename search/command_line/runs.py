@@ -119,6 +119,7 @@ class Run:
         The result is empty when there is nothing to measure and nothing was.
         """
         from ansor_py.search.command_line.progress import show_progress
+        from ansor_py.search.loop.observers import create_observer
         from ansor_py.search.loop.results import TaskResult, TuningResult
         from ansor_py.search.loop.tuning import tune_tasks
 
@@ -128,13 +129,14 @@ class Run:
         if options.time_budget is not None and not self._settings.virtual:
             options = replace(options, time_budget=options.time_budget - time_outside(timer, len(self._workloads)))
         networks = [workload.network for workload in self._workloads]
+        observers = [create_observer(name, run.path, options.search) for name in self._settings.observers]
         try:
             with show_progress(self._console) as progress:
                 result = tune_tasks(
                     tasks,
                     options,
                     self._settings.runner,
-                    subscribers=[run.take, progress],
+                    subscribers=[run.take, progress, *observers],
                     restored=run.restored,
                     networks=networks,
                     fallback_runner=self._settings.fallback_runner,

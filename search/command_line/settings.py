@@ -16,11 +16,8 @@ A batch file holds the options of the command line as TOML, with the same names;
     [search.space]      # of SpaceOptions, the constants of the sketch rules
     unroll_limits = [0, 64]
 
-    [search.model]      # of ModelOptions, those of the cost models
+    [search.model]      # of ModelOptions, those of the cost models; and so for the options of any other strategy
     trees = 200
-
-    [scheduler-option]  # the fields of SchedulerOptions
-    early_stopping = 200
 """
 
 from __future__ import annotations
@@ -31,32 +28,31 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ansor_py.errors import OptionError
 from ansor_py.search.options import SearchOptions
-
-if TYPE_CHECKING:
-    from ansor_py.search.scheduler.strategies import SchedulerOptions
+from ansor_py.strategy_options import OPTION_CLASSES
 
 Shapes = dict[str, "int | list[int]"]
 
 
 # What an option of the command line takes: a switch nothing, `bool`.
 Kind = type[bool] | type[int] | type[str]
-TABLES = ("shape", "search", "scheduler_option")
+TABLES = ("shape", "search")
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchKey:
     """What a batch file may say of one option: a value of a kind, or a list of such where it can be given several times."""
 
+    parameter: str  # its name in Python
     kind: Kind
     several: bool
 
 
 def read_batch_file(path: str | Path, known: Mapping[str, BatchKey]) -> dict[str, Any]:
-    """The options of a batch file by parameter name.
+    """The options of a batch file by parameter name; `known` are the options by the names that the command line has for them.
 
     Raises OptionError for an unreadable file, for an unknown key and for a value of another kind than its option has.
     """
@@ -66,21 +62,21 @@ def read_batch_file(path: str | Path, known: Mapping[str, BatchKey]) -> dict[str
         raise OptionError(f"cannot read '{path}': {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptionError(f"'{path}' is not valid TOML: {error}") from error
-    names = {name.replace("_", "-"): name for name in known}
     options: dict[str, Any] = {}
     for key, value in content.items():
-        name = names.get(key.replace("_", "-"))
-        if name is None:
-            raise OptionError(f"'{path}': there is no option '{key}'; known are {', '.join(sorted(names))}")
+        option = known.get(key.replace("_", "-"))
+        if option is None:
+            raise OptionError(f"'{path}': there is no option '{key}'; known are {', '.join(sorted(known))}")
+        name = option.parameter
         if isinstance(value, dict) and name not in TABLES:
             raise OptionError(f"'{path}': option '{key}' is not a table; write {key} = ...")
         if isinstance(value, dict):
             options[name] = _assignments(value)
-        elif known[name].several:
+        elif option.several:
             items = value if isinstance(value, list) else [value]
-            options[name] = [_of_kind(item, known[name].kind, f"'{path}': option '{key}'") for item in items]
+            options[name] = [_of_kind(item, option.kind, f"'{path}': option '{key}'") for item in items]
         else:
-            options[name] = _of_kind(value, known[name].kind, f"'{path}': option '{key}'")
+            options[name] = _of_kind(value, option.kind, f"'{path}': option '{key}'")
     return options
 
 
@@ -111,46 +107,41 @@ def parse_shapes(assignments: Sequence[str]) -> Shapes:
 def parse_search_options(assignments: Sequence[str]) -> SearchOptions:
     """SearchOptions from `name=value` texts; a list is written `1,2,4`. Raises OptionError for nonsense.
 
-    `space.NAME=value` and `model.NAME=value` set constants of the rules and of the cost models, `mutation_weights.NAME=value`
-    sets one weight.
+    `space.NAME=value` sets a constant of the sketch rules, `OPTIONS.NAME=value` one of a strategy's own options, such as
+    `model.trees=50`, and `OPTIONS.TABLE.NAME=value` one number of a table, such as `evolution.mutation_weights.parallel=0.5`.
     """
+    import ansor_py.cost_model
+    import ansor_py.search.policies
+    import ansor_py.search.scheduler.strategies  # noqa: F401  # all options that are built in are known then
+
     defaults = SearchOptions()
     values: dict[str, Any] = {}
-    groups: dict[str, dict[str, Any]] = {"space": {}, "model": {}}
-    weights = dict(defaults.mutation_weights)
+    space: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {}
     for text in assignments:
         name, _, value = text.partition("=")
         name = name.strip().replace("-", "_")
-        group, _, inner = name.rpartition(".")
-        if group == "mutation_weights":
-            from ansor_py.search.evolution.mutation import MUTATIONS
-
-            if inner not in MUTATIONS:
-                raise OptionError(
-                    f"search option '{name}': there is no such operator; known are {', '.join(sorted(MUTATIONS))}"
-                )
-            weights[inner] = _number(f"search option '{name}'", value, float)
-        elif group in groups:
-            groups[group][inner] = _value(f"{group}.", inner, value, getattr(defaults, group))
-        else:
+        group, _, inner = name.partition(".")
+        if not inner:
             values[name] = _value("", name, value, defaults)
-    if weights != defaults.mutation_weights:
-        values["mutation_weights"] = weights
-    for group, changed in groups.items():
-        values[group] = dataclasses.replace(getattr(defaults, group), **changed)
-    return SearchOptions(**values)
+        elif group == "space":
+            space[inner] = _value("space.", inner, value, defaults.space)
+        elif group in OPTION_CLASSES:
+            known = OPTION_CLASSES[group]()
+            field, _, key = inner.partition(".")
+            if key and isinstance(table := getattr(known, field, None), Mapping):
+                numbers = own.setdefault(group, {}).setdefault(field, dict(table))
+                numbers[key] = _number(f"search option '{name}'", value, float)
+            else:
+                own.setdefault(group, {})[inner] = _value(f"{group}.", inner, value, known)
+        else:
+            raise OptionError(f"there is no search option '{name}'; known are those of {_strategies()}")
+    options = SearchOptions(**values, space=dataclasses.replace(defaults.space, **space))
+    return options.with_own(*(OPTION_CLASSES[group](**fields) for group, fields in own.items()))
 
 
-def parse_scheduler_options(assignments: Sequence[str]) -> SchedulerOptions:
-    """SchedulerOptions from `name=value` texts. Raises OptionError for nonsense."""
-    from ansor_py.search.scheduler.strategies import SchedulerOptions
-
-    values: dict[str, Any] = {}
-    for text in assignments:
-        name, _, value = text.partition("=")
-        name = name.strip().replace("-", "_")
-        values[name] = _value("", name, value, SchedulerOptions(), "scheduler")
-    return SchedulerOptions(**values)
+def _strategies() -> str:
+    return ", ".join(f"{name}.NAME" for name in ["space", *sorted(OPTION_CLASSES)])
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
@@ -186,10 +177,10 @@ def _assignments(table: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def _value(prefix: str, name: str, text: str, defaults: Any, what: str = "search") -> Any:
+def _value(prefix: str, name: str, text: str, defaults: Any) -> Any:
     """The value of a field of a dataclass of constants, of the kind that its default has."""
-    default = getattr(defaults, name, None)
-    label = f"{what} option '{prefix}{name}'"
+    default = None if name == "own" else getattr(defaults, name, None)
+    label = f"search option '{prefix}{name}'"
     match default:
         case str():
             return text.strip()
@@ -200,10 +191,15 @@ def _value(prefix: str, name: str, text: str, defaults: Any, what: str = "search
         case tuple():
             return tuple(_number(label, item, type(default[0])) for item in re.split("[,x]", text))
         case _:
-            values = ((field.name, getattr(defaults, field.name)) for field in dataclasses.fields(defaults))
+            values = {
+                field.name: getattr(defaults, field.name) for field in dataclasses.fields(defaults) if field.name != "own"
+            }
             single = (int, float, str, tuple)
-            known = ", ".join(prefix + (name if isinstance(value, single) else f"{name}.NAME") for name, value in values)
-            raise OptionError(f"there is no {label}; known are {known}")
+            more = "" if prefix else f", and those of {_strategies()}"
+            known = ", ".join(
+                prefix + (name if isinstance(value, single) else f"{name}.NAME") for name, value in values.items()
+            )
+            raise OptionError(f"there is no {label}; known are {known}{more}")
 
 
 def _truth(label: str, text: str) -> bool:

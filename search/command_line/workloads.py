@@ -45,6 +45,7 @@ class Settings:
     fusion: str
     resume: bool
     profile: bool
+    observers: Sequence[str]
     config: Mapping[str, Any]
 
     @property

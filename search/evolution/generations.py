@@ -19,7 +19,8 @@ from ansor_py.lower.bounds import BoundedPopulation
 from ansor_py.schedule.hole import Mask
 from ansor_py.schedule.sketch import Genes
 from ansor_py.search.evolution.crossover import crossover, guided_shares, node_scores
-from ansor_py.search.evolution.mutation import MUTATIONS, mutate
+from ansor_py.search.evolution.evolution_options import EvolutionOptions
+from ansor_py.search.evolution.mutation import mutate, mutation_weights
 from ansor_py.search.evolution.scores import ScoreFunction, StatementScoreFunction, StatementScores, ranks
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.candidates import Candidate, Keys, row_keys
@@ -151,7 +152,9 @@ def next_generation(
     structures: Sequence[Mask],
 ) -> list[Individuals]:
     """`options.population` children of parents drawn by the ranks of their scores over all sketches; one must be finite."""
-    weights = selection_weights(np.concatenate([parents.scores for parents in generation]), options.selection_pressure)
+    weights = selection_weights(
+        np.concatenate([parents.scores for parents in generation]), options.of(EvolutionOptions).selection_pressure
+    )
     drawn = rng.choice(len(weights), options.population, p=weights)
     children: list[Individuals] = []
     start = 0
@@ -187,17 +190,17 @@ def _children(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.
 
 def _attempt(space: Space, parents: Parents, drawn: NDArray[np.int64], rng: np.random.Generator, allowed: Mask) -> Individuals:
     """A child for every drawn parent, in this order, repaired but not checked."""
-    options = space.options
+    options = space.options.of(EvolutionOptions)
     chosen = parents.rows.take(drawn)
     genes = chosen.genes.copy()
     operators = np.full(len(drawn), "copy", dtype="U32")
-    names = [name for name in MUTATIONS if options.mutation_weights.get(name, 0) > 0]
+    named = {name: weight for name, weight in mutation_weights(space.options).items() if weight > 0}
+    names, weights = list(named), np.array(list(named.values()))
     dice = rng.random(len(drawn))
     mutated = dice < options.mutation_probability
     crossed = ~mutated & (
         dice < options.mutation_probability + (1 - options.mutation_probability) * options.crossover_probability
     )
-    weights = np.array([options.mutation_weights[name] for name in names])
     which = rng.choice(len(names), len(drawn), p=weights / weights.sum()) if names else np.zeros(len(drawn), dtype=np.int64)
     for number, name in enumerate(names):
         mine = np.flatnonzero(mutated & (which == number))

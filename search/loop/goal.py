@@ -46,7 +46,7 @@ class Goal:
         def value(latencies: NDArray[np.float64]) -> float:
             return evaluate(self._objective, latencies, networks)
 
-        return choose_task(self._options.strategy, progress, value, rng, self._options.scheduler)
+        return choose_task(self._options.strategy, progress, value, rng, self._options.search)
 
     def superfluous(self, searches: Sequence[TaskSearch]) -> list[TaskSearch]:
         """The tasks that go on though no network will run them: what can take their place is faster, whatever they find."""

@@ -23,7 +23,7 @@ from ansor_py.measure.database import Stored
 from ansor_py.schedule.hole import Genes, Hole
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.search.evolution.mutation import mutate
-from ansor_py.search.policies.policy import Policy
+from ansor_py.search.policies.policy import Policy, RoundState, inform
 from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
 from ansor_py.search.sampling.space import Space
 from ansor_py.search.sampling.validity import accepts, repair
@@ -83,6 +83,10 @@ class InheritingPolicy:
     def sketches(self) -> Sequence[Sketch]:
         """Those of the policy."""
         return self._policy.sketches
+
+    def begin_round(self, state: RoundState) -> None:
+        """Tell the policy."""
+        inform(self._policy, state)
 
     def propose(self, count: int) -> Candidates:
         """At most `count` programs: what the store has, what relatives found since the last batch, greatest gain first, then

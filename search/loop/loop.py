@@ -40,6 +40,7 @@ from ansor_py.search.loop.stopping import ALL_ENDED
 from ansor_py.search.loop.task_search import Program, TaskSearch, open_searches, trial_record
 from ansor_py.search.loop.transfer import transferred_programs
 from ansor_py.search.loop.tuning_options import TuningOptions
+from ansor_py.search.policies.policy import RoundState
 from ansor_py.search.scheduler.networks import Network
 
 
@@ -263,7 +264,7 @@ class Search:
         count = min(self._options.batch_size(len(self._searches)), self._trials_left())
         self._report("searching")
         with self._timer.phase("evolve"):
-            programs = search.propose(count)
+            programs = search.propose(count, self._round_state(search))
         if not programs:
             return  # the task has ended
         extra = [self._reference] if self._reference is not None else []
@@ -287,6 +288,18 @@ class Search:
         """No more trials for tasks that no network will run."""
         for search in self._goal.superfluous(self._searches):
             search.ended = "what can take its place is faster"
+
+    def _round_state(self, search: TaskSearch) -> RoundState:
+        """What a policy is told before a round."""
+        budget = self._options.time_budget
+        return RoundState(
+            round=self._round,
+            trials=len(search.records),
+            trials_left=None if self._options.trials is None else self._trials_left(),
+            seconds_left=None if budget is None else max(budget - self._timer.elapsed(), 0.0),
+            default_seconds=search.default_seconds,
+            best_seconds=None if search.best is None else search.best.cost,
+        )
 
     def _trials_left(self) -> int:
         return self._options.trials - self.trials if self._options.trials is not None else sys.maxsize
@@ -418,7 +431,7 @@ class Search:
 
 def _learned_model(tasks: Sequence[Task], options: TuningOptions) -> CheckedModel:
     """The cost model, with what it learns from another run beforehand."""
-    model = checked_model(options.cost_model, create_cost_model(options.cost_model, options.seed, options.search.model))
+    model = checked_model(options.cost_model, create_cost_model(options.cost_model, options.seed, options.search))
     if options.cost_model_from is not None:
         known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search)
         model.update(known.batch, known.costs, known.tasks)

@@ -19,7 +19,7 @@ from ansor_py.measure.records import Record
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.loop.scoring import trainable
-from ansor_py.search.policies.policy import Policy
+from ansor_py.search.policies.policy import Policy, RoundState, inform
 from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
 
 
@@ -44,6 +44,10 @@ class PooledPolicy:
     def sketches(self) -> Sequence[Sketch]:
         """Those of the policy."""
         return self._policy.sketches
+
+    def begin_round(self, state: RoundState) -> None:
+        """Tell the policy."""
+        inform(self._policy, state)
 
     def propose(self, count: int) -> Candidates:
         """At most `count` programs of the pool: the nearest to what the policy proposes, in its order."""

@@ -1,7 +1,7 @@
 """The search of one task: its policy, what was measured, and when to give up.
 
 [search] = open_searches([task], options, model, timer, pool)
-programs = search.propose(16)          # concrete programs to measure; the tuning loop measures them
+programs = search.propose(16, state)   # concrete programs to measure; the tuning loop measures them
 search.close_round(records)            # what came out, in the order of their trial numbers
 search.learn(records)                  # for cost model and policy
 search.progress()                      # what the task scheduler wants to know
@@ -40,11 +40,11 @@ from ansor_py.search.loop.retiming import contenders_of, in_place_contenders
 from ansor_py.search.loop.scoring import Scorer, contains, trainable
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.policies.checked_policy import checked_policy
-from ansor_py.search.policies.policy import Policy, sketches_for
+from ansor_py.search.policies.policy import Policy, RoundState, inform, sketches_for
 from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
 from ansor_py.search.sampling.default_schedule import default_schedule
 from ansor_py.search.sampling.space import Space
-from ansor_py.search.scheduler.strategies import TaskProgress, expression_family, similarity_group
+from ansor_py.search.scheduler.strategies import SchedulerOptions, TaskProgress, expression_family, similarity_group
 
 FAILING_ROUNDS = 3
 FAILING_TRIALS = 16
@@ -120,8 +120,9 @@ class TaskSearch:
         origin = Origin(next(known, None), chosen.sketch.name, chosen.genes, operator=DEFAULT_OPERATOR)
         return Program(origin, chosen.steps)
 
-    def propose(self, count: int) -> list[Program]:
+    def propose(self, count: int, state: RoundState) -> list[Program]:
         """At most `count` programs of the policy; none when it has no more, which ends the task."""
+        inform(self.policy, state)
         candidates = self.policy.propose(count)
         if not len(candidates):
             self.ended = "all candidates measured"
@@ -301,7 +302,13 @@ def open_searches(
                 searches.append(TaskSearch(task, NothingToTry(), scorer, ended=str(error), math_mode=options.search.space.math))
             else:
                 searches.append(
-                    TaskSearch(task, policy, scorer, options.scheduler.early_stopping, math_mode=options.search.space.math)
+                    TaskSearch(
+                        task,
+                        policy,
+                        scorer,
+                        options.search.of(SchedulerOptions).early_stopping,
+                        math_mode=options.search.space.math,
+                    )
                 )
     if refusals and len(refusals) == len(tasks):
         raise refusals[0]

@@ -81,7 +81,7 @@ def programs_of_records(records: Sequence[Record], tasks: Iterable[Task], search
 
 
 def _programs_of_task(records: Sequence[Record], task: Task, target: Target, search: SearchOptions, number: int) -> TrainingSet:
-    sketches = generate_sketches(task.dag, target, search.rules, search.space)
+    sketches = generate_sketches(task.dag, target, search.rules, search.rule_options)
     known = TrainingSet.empty()
     derived: dict[int, list[Record]] = {}
     for record in records:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from ansor_py.cost_model.interface import create_cost_model
 from ansor_py.errors import OptionError
 from ansor_py.measure import MeasureOptions
+from ansor_py.search.evolution.mutation import mutation_weights
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.policies.policy import find_policy
 from ansor_py.search.scheduler.objectives import Objective, find_objective
-from ansor_py.search.scheduler.strategies import SchedulerOptions, find_strategy
+from ansor_py.search.scheduler.strategies import find_strategy
 
 DEFAULT_TRIALS = 256
 LARGEST_BATCH = 64
@@ -45,7 +46,6 @@ class TuningOptions:
     target_latencies: tuple[float, ...] = ()
     reference_latencies: tuple[float, ...] = ()
     search: SearchOptions = field(default_factory=SearchOptions)
-    scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
     measure: MeasureOptions = field(default_factory=MeasureOptions)
 
     def __post_init__(self) -> None:
@@ -70,9 +70,10 @@ class TuningOptions:
         return max(min(LARGEST_BATCH, max(SMALLEST_BATCH, share // ROUNDS_PER_TASK), share), 1)
 
     def check_names(self) -> None:
-        """Raise OptionError for a policy, cost model, strategy or objective that is not registered."""
+        """Raise OptionError for a policy, cost model, strategy, objective or mutation that is not registered."""
         if isinstance(self.objective, str):
             find_objective(self.objective)
         find_strategy(self.strategy)
         find_policy(self.policy)
-        create_cost_model(self.cost_model, self.seed)
+        create_cost_model(self.cost_model, self.seed, self.search)
+        mutation_weights(self.search)

@@ -6,7 +6,7 @@
 | `random` | the same, at random | `random_sampling.py` |
 | `beam` | the same, decision after decision with early pruning | `beam.py` |
 | `limited` | a space about as small as that of manual templates, by evolution | `limited.py` |
-| `template` | hand-written templates, by the search that `template_search` names | `template.py` |
+| `template` | hand-written templates, by the search that `template.search` names | `template.py` |
 """
 
 from ansor_py.search.policies.beam import BeamPolicy

@@ -12,6 +12,7 @@ a round score as many programs as an evolution does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +24,17 @@ from ansor_py.search.evolution.scores import ranks
 from ansor_py.search.policies.sampler import ProgramSampler, Scores
 from ansor_py.search.sampling.candidates import Candidate
 from ansor_py.search.sampling.validity import accepts, repair
+from ansor_py.strategy_options import StrategyOptions, option
+
+
+@dataclass(frozen=True)
+class AnnealingOptions(StrategyOptions, name="annealing"):
+    """Constants of simulated annealing."""
+
+    steps: int = option(40, "steps of every chain in a round", least=1)
+    temperature: float = option(
+        0.1, "of the first step, as a difference of ranks (0 to 1) among the chains; it falls to 0", above=0
+    )
 
 
 class AnnealingSearch(ProgramSampler):
@@ -31,7 +43,9 @@ class AnnealingSearch(ProgramSampler):
     @cached_property
     def _chains(self) -> list[Genes]:
         """Where the chains stand, by sketch; at first on random programs."""
-        chains = max(1, self.options.population * (self.options.iterations + 1) // (self.options.annealing_steps + 1))
+        chains = max(
+            1, self.options.population * (self.options.iterations + 1) // (self.options.of(AnnealingOptions).steps + 1)
+        )
         legal = [space.legal_structures for space in self.spaces]
         return [rows.genes for rows in self.random_generation(chains, legal)]
 
@@ -41,11 +55,12 @@ class AnnealingSearch(ProgramSampler):
 
     def _anneal(self) -> list[Candidate]:
         """The best programs that were not proposed before, best first; the chains are moved on."""
-        steps = self.options.annealing_steps
+        own = self.options.of(AnnealingOptions)
+        steps = own.steps
         rows, scores = self._chains, self.score_rows(self._chains)
         met, values = [rows], [scores]
         for step in range(steps):
-            temperature = self.options.annealing_temperature * (1 - step / steps)
+            temperature = own.temperature * (1 - step / steps)
             moved = [self._neighbours(number, genes) for number, genes in enumerate(rows)]
             found = self.score_rows(moved)
             met.append(moved)

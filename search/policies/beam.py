@@ -15,6 +15,7 @@ which also makes the beams of different rounds differ.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,9 +24,17 @@ from ansor_py.search.policies.policy import policy
 from ansor_py.search.policies.sampler import ProgramSampler, Scores
 from ansor_py.search.sampling.candidates import Candidate
 from ansor_py.search.sampling.validity import accepts, repair
+from ansor_py.strategy_options import StrategyOptions, option
 
 
-@policy("beam")
+@dataclass(frozen=True)
+class BeamOptions(StrategyOptions, name="beam"):
+    """Constants of the beam."""
+
+    width: int = option(64, "incomplete programs kept after every decision (at least as many as are measured)", least=1)
+
+
+@policy("beam", options=BeamOptions)
 class BeamPolicy(ProgramSampler):
     """Beam search over the holes, with a share of random programs in every batch as in the default policy."""
 
@@ -35,7 +44,7 @@ class BeamPolicy(ProgramSampler):
 
     def _search(self, count: int) -> list[Candidate]:
         """Complete programs that were not proposed before, best first; `count` or more if there are so many in the beam."""
-        width = max(self.options.beam_width, count)
+        width = max(self.options.of(BeamOptions).width, count)
         decisions = max(len(sketch.holes) for sketch in self.sketches)
         budget = self.options.population * (self.options.iterations + 1) // max(decisions, 1)
         rows = [undecided(sketch)[None, :] for sketch in self.sketches]

@@ -18,7 +18,7 @@ from ansor_py.errors import PlugInError, plug_in
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import SearchOptions
-from ansor_py.search.policies.policy import Policy, create_policy
+from ansor_py.search.policies.policy import Policy, RoundState, create_policy, inform
 from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
 from ansor_py.target import Target
 
@@ -43,6 +43,11 @@ class CheckedPolicy:
     def sketches(self) -> Sequence[Sketch]:
         """The sketches that candidates refer to by number."""
         return self._sketches
+
+    def begin_round(self, state: RoundState) -> None:
+        """Tell it how the search stands, if it wants to know."""
+        with plug_in(f"policy '{self.name}': begin_round"):
+            inform(self.policy, state)
 
     def propose(self, count: int) -> Candidates:
         """At most `count` programs of the sketches, without those that were measured and not for the policy's sake.

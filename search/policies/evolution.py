@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ansor_py.schedule.hole import Mask
+from ansor_py.search.evolution.evolution_options import EvolutionOptions, round_options
 from ansor_py.search.evolution.generations import Individuals, evolve
 from ansor_py.search.policies.policy import policy
 from ansor_py.search.policies.sampler import ProgramSampler
@@ -19,16 +20,16 @@ from ansor_py.search.sampling.candidates import Candidate
 from ansor_py.search.sampling.validity import accepts
 
 
-@policy("evolution")
+@policy("evolution", options=EvolutionOptions)
 class EvolutionPolicy(ProgramSampler):
     """Evolution under the cost model's scores, with a share of random programs in every batch (paper, section 5)."""
 
     def propose(self, count: int) -> list[Candidate]:
         """At most `count` programs that were not proposed before: the best of an evolution and `eps_greedy` random ones."""
-        options = self.options.for_round(count)
+        options = round_options(self.options, count)
         structures = self.choose_structures(self._best_structures(), options.max_structures)
         sampled = self.random_generation(options.population, structures)
-        seeds = self._best_measured(structures, int(options.measured_share * options.population))
+        seeds = self._best_measured(structures, int(options.of(EvolutionOptions).measured_share * options.population))
         generation = [
             Individuals.concatenate([rows, own]) if len(own) else rows for rows, own in zip(sampled, seeds, strict=True)
         ]

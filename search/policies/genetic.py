@@ -8,15 +8,26 @@ from one parent and the rest from another of the same sketch; then every knob is
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ansor_py.schedule.sketch import Genes
 from ansor_py.search.policies.sampler import ProgramSampler
 from ansor_py.search.sampling.candidates import Candidate
 from ansor_py.search.sampling.validity import accepts, repair
+from ansor_py.strategy_options import StrategyOptions, option
 
 # Children made for every program that is wanted, as some are invalid and some known.
 SPARE = 8
+
+
+@dataclass(frozen=True)
+class GeneticOptions(StrategyOptions, name="genetic"):
+    """Constants of genetic search."""
+
+    population: int = option(64, "measured programs that are parents", least=1)
+    mutation: float = option(0.1, "probability with which a child's knob is changed", least=0, most=1)
 
 
 class GeneticSearch(ProgramSampler):
@@ -24,7 +35,7 @@ class GeneticSearch(ProgramSampler):
 
     def propose(self, count: int) -> list[Candidate]:
         """At most `count` programs that were not proposed before."""
-        if len(self.measured) < self.options.genetic_population:
+        if len(self.measured) < self.options.of(GeneticOptions).population:
             return self.draw_random(count)
         children = self._children(SPARE * count)
         order = self.rng.permutation(len(children))
@@ -36,7 +47,7 @@ class GeneticSearch(ProgramSampler):
 
     def _children(self, count: int) -> list[Candidate]:
         """Valid children, in the order of their sketches."""
-        parents = self.measured[: self.options.genetic_population]
+        parents = self.measured[: self.options.of(GeneticOptions).population]
         speeds = 1.0 / np.array([cost for cost, _, _, _ in parents])
         owners = np.array([sketch for _, _, sketch, _ in parents])
         drawn = self.rng.choice(len(parents), count, p=speeds / speeds.sum())
@@ -59,5 +70,5 @@ class GeneticSearch(ProgramSampler):
         sizes = self.sketches[number].sizes
         point = self.rng.integers(0, len(sizes) + 1, len(first))
         genes = np.where(np.arange(len(sizes)) < point[:, None], first, second)
-        changed = self.rng.random(genes.shape) < self.options.genetic_mutation
+        changed = self.rng.random(genes.shape) < self.options.of(GeneticOptions).mutation
         return np.where(changed, self.rng.integers(0, sizes, genes.shape), genes).astype(np.int32)

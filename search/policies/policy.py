@@ -12,17 +12,20 @@ model behind feature extraction), its own random generator and the options:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from ansor_py.errors import NoSpaceError, OptionError, PlugInError, plug_in
+from ansor_py.errors import NoSpaceError, PlugInError, plug_in
+from ansor_py.registry import Registry
 from ansor_py.schedule.dag import ComputeDAG
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.search.evolution.scores import ScoreFunction
 from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.candidates import Candidates, Observation
 from ansor_py.sketch_rules.derivation import generate_sketches
+from ansor_py.strategy_options import StrategyOptions
 from ansor_py.target import Target
 
 
@@ -43,6 +46,37 @@ class Policy(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class RoundState:
+    """The search as a policy may know it before it proposes. Times are seconds.
+
+    `trials` are those of its task so far; `trials_left` (the whole search's) and `seconds_left` are None where nothing limits
+    them; `default_seconds` and `best_seconds` are latencies of the task, None while they are not known.
+    """
+
+    round: int
+    trials: int
+    trials_left: int | None
+    seconds_left: float | None
+    default_seconds: float | None
+    best_seconds: float | None
+
+
+@runtime_checkable
+class InformedPolicy(Protocol):
+    """A policy that wants to know how the search stands."""
+
+    def begin_round(self, state: RoundState) -> None:
+        """Called before each `propose` of a search."""
+        ...
+
+
+def inform(policy: Policy, state: RoundState) -> None:
+    """Tell a policy how the search stands, if it wants to know."""
+    if isinstance(policy, InformedPolicy):
+        policy.begin_round(state)
+
+
 PolicyFactory = Callable[[Sequence[Sketch], Target, ScoreFunction, np.random.Generator, SearchOptions], Policy]
 SketchSource = Callable[[ComputeDAG, Target, SearchOptions], list[Sketch]]
 FactoryType = TypeVar("FactoryType", bound=PolicyFactory)
@@ -50,21 +84,24 @@ FactoryType = TypeVar("FactoryType", bound=PolicyFactory)
 
 def derived_sketches(dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
     """The sketches that the rules of the options derive: the search space of a policy that does not say otherwise."""
-    return generate_sketches(dag, target, options.rules, options.space)
+    return generate_sketches(dag, target, options.rules, options.rule_options)
 
 
-POLICIES: dict[str, PolicyFactory] = {}
+POLICIES: Registry[PolicyFactory] = Registry("policy")
 SKETCH_SOURCES: dict[str, SketchSource] = {}
 
 
-def policy(name: str, sketches: SketchSource = derived_sketches) -> Callable[[FactoryType], FactoryType]:
+def policy(
+    name: str, sketches: SketchSource = derived_sketches, options: type[StrategyOptions] | None = None
+) -> Callable[[FactoryType], FactoryType]:
     """Register a policy class (or function that makes one) under the name that `--policy` takes.
 
-    `sketches` makes the search space of a task, where that is not what the sketch rules derive.
+    `sketches` makes the search space of a task, where that is not what the sketch rules derive; `options` is the class of its
+    own options, which it takes from what it is made with: `options.of(MyOptions)`. Raises OptionError for a name that is taken.
     """
 
     def register(factory: FactoryType) -> FactoryType:
-        POLICIES[name] = factory
+        POLICIES.add(name, factory, options)
         SKETCH_SOURCES[name] = sketches
         return factory
 
@@ -104,6 +141,4 @@ def create_policy(
 
 def find_policy(name: str) -> PolicyFactory:
     """What makes the policy of that name; raises OptionError that lists the names."""
-    if name not in POLICIES:
-        raise OptionError(f"unknown policy '{name}'; known are {', '.join(sorted(POLICIES))}")
-    return POLICIES[name]
+    return POLICIES.find(name)

@@ -1,6 +1,6 @@
 """Policy `template`: hand-written templates with knobs, searched as AutoTVM does.
 
-`SearchOptions.template_search` says how: `annealing` (simulated annealing on the cost model's scores, the default), `genetic`
+`TemplateOptions.search` says how: `annealing` (simulated annealing on the cost model's scores, the default), `genetic`
 (on measured costs alone), `grid` (knob after knob) or `random`. An operator without a template is refused.
 
     sketches = sketches_of_templates(dag, target, options)
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from ansor_py.search.policies.grid import GridSearch
 from ansor_py.search.policies.policy import Policy, PolicyFactory, policy
 from ansor_py.search.policies.random_sampling import RandomPolicy
 from ansor_py.search.policies.templates import template_sketches
+from ansor_py.strategy_options import StrategyOptions, option
 from ansor_py.target import Target
 
 SEARCHES: dict[str, PolicyFactory] = {
@@ -33,12 +35,19 @@ SEARCHES: dict[str, PolicyFactory] = {
 }
 
 
+@dataclass(frozen=True)
+class TemplateOptions(StrategyOptions, name="template"):
+    """Constants of the searches of templates; those of the single ones are their own."""
+
+    search: str = option("annealing", "how the knobs are searched", choices=tuple(SEARCHES))
+
+
 def sketches_of_templates(dag: ComputeDAG, target: Target, options: SearchOptions) -> list[Sketch]:
     """The sketches of the template that fits, whatever rules `options` name. Raises NoSpaceError if none does."""
-    return template_sketches(dag, target, options.space)
+    return template_sketches(dag, target, options.rule_options)
 
 
-@policy("template", sketches=sketches_of_templates)
+@policy("template", sketches=sketches_of_templates, options=TemplateOptions)
 def template_policy(
     sketches: Sequence[Sketch],
     target: Target,
@@ -47,4 +56,4 @@ def template_policy(
     options: SearchOptions,
 ) -> Policy:
     """The search that the options name, in the space of a template."""
-    return SEARCHES[options.template_search](sketches, target, score, rng, options)
+    return SEARCHES[options.of(TemplateOptions).search](sketches, target, score, rng, options)

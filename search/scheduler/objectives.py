@@ -3,11 +3,11 @@
 An objective is a function of the tasks' latencies and of the networks that the tasks belong to. It must give a finite number
 that does not fall when a latency rises.
 
-    @register_objective("worst-network")
+    @objective("worst-network")
     def worst_network(latencies, networks):
         return networks.seconds(latencies).max()
 
-`--objective my_objectives.py:worst_network` names a function in a file, `--objective package.module:name` one in a module.
+`--import my_objectives.py --objective worst-network` takes it from a file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.errors import OptionError, PlugInError, plug_in
+from ansor_py.registry import Registry
 from ansor_py.search.scheduler.networks import Networks
-from ansor_py.search.user_code import load_function
 
 STAGNATION_ROUNDS = 5  # after which f4 expects nothing more of a task
 _LEVEL = 1e-3  # a fall of the latency by less than this share in those rounds counts as none
@@ -32,36 +32,31 @@ Floats = NDArray[np.float64]
 
 Objective = Callable[[Floats, Networks], float]
 
-OBJECTIVES: dict[str, Objective] = {}
+OBJECTIVES: Registry[Objective] = Registry("objective")
 
 
-def register_objective(name: str) -> Callable[[Objective], Objective]:
-    """Make an objective known by name (`--objective`)."""
+def objective(name: str) -> Callable[[Objective], Objective]:
+    """Make an objective known by name (`--objective`). Raises OptionError for a name that is taken."""
 
     def register(function: Objective) -> Objective:
-        OBJECTIVES[name] = function
+        OBJECTIVES.add(name, function)
         return function
 
     return register
 
 
 def find_objective(name: str) -> Objective:
-    """An objective by its name, or as `FILE.py:FUNCTION` or `MODULE:FUNCTION`. Raises OptionError naming the known ones."""
-    if name in OBJECTIVES:
-        return OBJECTIVES[name]
-    if ":" in name:
-        return load_function(name, "objective")
-    known = ", ".join(sorted(OBJECTIVES))
-    raise OptionError(f"there is no objective '{name}'; known are {known}, and functions of your own as FILE.py:FUNCTION")
+    """An objective by its name. Raises OptionError naming the known ones."""
+    return OBJECTIVES.find(name)
 
 
-@register_objective("latency-sum")
+@objective("latency-sum")
 def latency_sum(latencies: Floats, networks: Networks) -> float:
     """f1: the latencies of all networks together."""
     return float(networks.seconds(latencies).sum())
 
 
-@register_objective("latency-targets")
+@objective("latency-targets")
 def latency_targets(latencies: Floats, networks: Networks) -> float:
     """f2: as f1, but a network that has reached its target latency gains nothing by becoming faster still."""
     if not len(networks.targets):
@@ -69,7 +64,7 @@ def latency_targets(latencies: Floats, networks: Networks) -> float:
     return float(np.maximum(networks.seconds(latencies), networks.targets).sum())
 
 
-@register_objective("geomean-speedup")
+@objective("geomean-speedup")
 def geomean_speedup(latencies: Floats, networks: Networks) -> float:
     """f3: minus the geometric mean over the networks of the speed-up over their reference latencies."""
     seconds = networks.seconds(latencies)
@@ -77,7 +72,7 @@ def geomean_speedup(latencies: Floats, networks: Networks) -> float:
     return -float(np.exp(np.mean(np.log(networks.references[known] / seconds[known])))) if known.any() else 0.0
 
 
-@register_objective("early-stopping")
+@objective("early-stopping")
 def early_stopping(latencies: Floats, networks: Networks) -> float:
     """f4: as f1, but a task that stagnated is expected to stay where it is: the paper's ES(g, t) is `stagnation_floor`."""
     floors = np.array([stagnation_floor(history) for history in networks.histories])

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.errors import OptionError, PlugInError, plug_in
+from ansor_py.errors import PlugInError, plug_in
+from ansor_py.registry import Registry
 from ansor_py.schedule.dag import ComputeDAG
+from ansor_py.strategy_options import NO_OPTIONS, OptionSet, StrategyOptions, option
 
 GOLDEN_RATIO = 1.618  # FLOP counts within one power of it are similar
 EXPULSION_ROUNDS = 5
@@ -30,34 +32,20 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class SchedulerOptions:
-    """Constants of the task scheduler (paper 6.2); the defaults are Ansor's.
+class SchedulerOptions(StrategyOptions, name="scheduler"):
+    """Constants of the task scheduler (paper 6.2); the defaults are Ansor's."""
 
-    Attributes:
-        alpha: weight of the past in the gradient; the rest is that of the guess at the future.
-        beta: a task is expected to reach 1/beta of the best throughput of similar tasks.
-        backward_window: rounds over which the past is looked at.
-        epsilon: share of the rounds that go to any task, whatever the gradient says (Ansor's paper has this, its code has not).
-        early_stopping: trials without a better program after which a task gets no more; 0: never.
-    """
-
-    alpha: float = 0.2
-    beta: float = 2.0
-    backward_window: int = 3
-    epsilon: float = 0.05
-    early_stopping: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise OptionError(f"scheduler: alpha is {self.alpha}; it must lie between 0 and 1")
-        if self.backward_window < 1:
-            raise OptionError(f"scheduler: the backward window is {self.backward_window}; it must be at least 1 round")
-        if not self.beta > 0:
-            raise OptionError(f"scheduler: beta is {self.beta}; it must be more than 0")
-        if not 0 <= self.epsilon <= 1:
-            raise OptionError(f"scheduler: epsilon is {self.epsilon}; it must lie between 0 and 1")
-        if self.early_stopping < 0:
-            raise OptionError(f"scheduler: early_stopping is {self.early_stopping} trials; give 0 (never) or more")
+    alpha: float = option(
+        0.2, "weight of the past in the gradient; the rest is that of the guess at the future", least=0, most=1
+    )
+    beta: float = option(2.0, "a task is expected to reach 1/beta of the best throughput of similar tasks", above=0)
+    backward_window: int = option(3, "rounds over which the past is looked at", least=1)
+    epsilon: float = option(
+        0.05, "share of the rounds that go to any task (as in Ansor's paper; its code has none)", least=0, most=1
+    )
+    early_stopping: int = option(
+        0, "with any scheduler: trials without a better program after which a task gets no more; 0: never", least=0
+    )
 
 
 @dataclass(frozen=True)
@@ -88,16 +76,19 @@ class TaskProgress:
 
 
 Value = Callable[[Floats], float]  # the objective as a function of the tasks' latencies, float64[tasks], seconds, finite
-Strategy = Callable[[Sequence[TaskProgress], Value, SchedulerOptions, np.random.Generator], int]
+Strategy = Callable[[Sequence[TaskProgress], Value, OptionSet, np.random.Generator], int]
 
-STRATEGIES: dict[str, Strategy] = {}
+STRATEGIES: Registry[Strategy] = Registry("task scheduler")
 
 
-def register_strategy(name: str) -> Callable[[Strategy], Strategy]:
-    """Make a strategy known by name (`--scheduler`)."""
+def task_scheduler(name: str, options: type[StrategyOptions] | None = None) -> Callable[[Strategy], Strategy]:
+    """Make a strategy known by name (`--scheduler`), with the class of its options (`options.of(MyOptions)`) if it has any.
+
+    Raises OptionError for a name that is taken.
+    """
 
     def register(function: Strategy) -> Strategy:
-        STRATEGIES[name] = function
+        STRATEGIES.add(name, function, options)
         return function
 
     return register
@@ -105,9 +96,7 @@ def register_strategy(name: str) -> Callable[[Strategy], Strategy]:
 
 def find_strategy(name: str) -> Strategy:
     """A strategy by name; raises OptionError naming the known ones."""
-    if name not in STRATEGIES:
-        raise OptionError(f"there is no task scheduler '{name}'; known are {', '.join(sorted(STRATEGIES))}")
-    return STRATEGIES[name]
+    return STRATEGIES.find(name)
 
 
 def choose_task(
@@ -115,7 +104,7 @@ def choose_task(
     tasks: Sequence[TaskProgress],
     value: Value,
     rng: np.random.Generator,
-    options: SchedulerOptions | None = None,
+    options: OptionSet = NO_OPTIONS,
 ) -> int | None:
     """The index of the task to give the next round, or None when all are dead.
 
@@ -143,36 +132,36 @@ def choose_task(
         return value(given)
 
     with plug_in(f"task scheduler '{strategy}'"):
-        chosen = decide(tuple(tasks), checked, options or SchedulerOptions(), rng)
+        chosen = decide(tuple(tasks), checked, options, rng)
         if isinstance(chosen, bool) or not isinstance(chosen, (int, np.integer)) or chosen not in alive:
             listed = ", ".join(map(str, alive))
             raise PlugInError(f"task scheduler '{strategy}' chose {chosen!r:.60}; it must choose a task that goes on: {listed}")
         return int(chosen)
 
 
-@register_strategy("gradient")
-def by_gradient(tasks: Sequence[TaskProgress], value: Value, options: SchedulerOptions, rng: np.random.Generator) -> int:
+@task_scheduler("gradient", options=SchedulerOptions)
+def by_gradient(tasks: Sequence[TaskProgress], value: Value, options: OptionSet, rng: np.random.Generator) -> int:
     """The task whose next round promises the steepest fall of the objective; sometimes, or when all promise the same, any."""
     gradients = task_gradients(tasks, value, options)
     alive = np.array([index for index, task in enumerate(tasks) if not task.dead])
-    if np.ptp(gradients[alive]) == 0 or rng.random() < options.epsilon:
+    if np.ptp(gradients[alive]) == 0 or rng.random() < options.of(SchedulerOptions).epsilon:
         return int(rng.choice(alive))
     return int(alive[np.argmin(gradients[alive])])
 
 
-@register_strategy("round-robin")
-def by_turns(tasks: Sequence[TaskProgress], value: Value, options: SchedulerOptions, rng: np.random.Generator) -> int:
+@task_scheduler("round-robin")
+def by_turns(tasks: Sequence[TaskProgress], value: Value, options: OptionSet, rng: np.random.Generator) -> int:
     """The living task with the fewest rounds, the first of equals."""
     return min((index for index, task in enumerate(tasks) if not task.dead), key=lambda index: (tasks[index].rounds, index))
 
 
-@register_strategy("random")
-def by_chance(tasks: Sequence[TaskProgress], value: Value, options: SchedulerOptions, rng: np.random.Generator) -> int:
+@task_scheduler("random")
+def by_chance(tasks: Sequence[TaskProgress], value: Value, options: OptionSet, rng: np.random.Generator) -> int:
     """Any living task."""
     return int(rng.choice([index for index, task in enumerate(tasks) if not task.dead]))
 
 
-def task_gradients(tasks: Sequence[TaskProgress], value: Value, options: SchedulerOptions | None = None) -> Floats:
+def task_gradients(tasks: Sequence[TaskProgress], value: Value, options: OptionSet = NO_OPTIONS) -> Floats:
     """Expected change of the objective by one more round, float64[tasks], at most 0; 0 for dead tasks.
 
     chain * (alpha * backward + (1 - alpha) * forward): `chain` is the numerical derivative of the objective with respect to the
@@ -180,7 +169,7 @@ def task_gradients(tasks: Sequence[TaskProgress], value: Value, options: Schedul
     1/rounds, or that the task reaches 1/beta of the best throughput of similar tasks (paper, Appendix A). Latencies of
     tasks without a valid program count as 0 in the objective.
     """
-    options = options or SchedulerOptions()
+    own = options.of(SchedulerOptions)
     latencies = np.array([task.latency if math.isfinite(task.latency) else 0.0 for task in tasks])
     now = value(latencies)
     gradients = np.zeros(len(tasks))
@@ -191,8 +180,8 @@ def task_gradients(tasks: Sequence[TaskProgress], value: Value, options: Schedul
         changed = latencies.copy()
         changed[index] -= step
         chain = (now - value(changed)) / step
-        forward = min(_by_time(task, options.backward_window), _by_similarity(index, tasks, options.beta)) - task.latency
-        expected = options.alpha * _backward(task, options.backward_window) + (1 - options.alpha) * forward
+        forward = min(_by_time(task, own.backward_window), _by_similarity(index, tasks, own.beta)) - task.latency
+        expected = own.alpha * _backward(task, own.backward_window) + (1 - own.alpha) * forward
         gradients[index] = min(chain * expected, 0.0)
     return gradients
 
