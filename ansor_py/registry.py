@@ -115,13 +115,18 @@ def _place(item: Any) -> str:
 
 def _text(item: Any) -> str:
     """The docstring of what defines an item, or that of its module where it refers to that."""
-    text = inspect.getdoc(item) or ""
+    text = inspect.cleandoc(_defining(item).__doc__ or "")
     if not text.startswith(SEE_MODULE):
         return text
     return inspect.cleandoc(getattr(sys.modules.get(_origin(item)[0]), "__doc__", None) or "")
 
 
+def _defining(item: Any) -> Any:
+    """The function or class that defines an item: itself, what `functools.partial` is of, or the class of an object."""
+    return item if hasattr(item, "__qualname__") else getattr(item, "func", type(item))
+
+
 def _origin(item: Any) -> tuple[str, str]:
     """The module and the name of what defines an item, by which the same thing defined again is known."""
-    defined = item if hasattr(item, "__qualname__") else getattr(item, "func", type(item))
+    defined = _defining(item)
     return str(getattr(defined, "__module__", "")), str(getattr(defined, "__qualname__", ""))

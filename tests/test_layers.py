@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sketch_rules": BASE | {"te", "schedule", "lower", "codegen", "measure"},
     "cost_model": BASE | {"te", "schedule", "lower", "codegen", "measure"},
     "search": BASE | {"te", "schedule", "lower", "codegen", "measure", "sketch_rules", "cost_model"},
+    "testing": BASE | {"te", "schedule", "lower", "codegen", "measure", "sketch_rules", "cost_model", "search"},
     "graph": BASE | {"te", "schedule", "lower", "codegen", "measure", "sketch_rules", "cost_model", "search"},
 }
 COMMAND_LINE = ("ansor_py.search.__main__", "ansor_py.search.command_line")  # a package stands for its modules too

@@ -257,7 +257,7 @@ def test_a_policy_is_told_how_the_search_stands() -> None:
         ("def __init__(self, options, folder): 1 / 0", "its construction failed"),
         ("def __init__(self, options, folder): pass", "it is <.*which cannot be called with an event"),
         (
-            "def __init__(self, options, folder): pass\n    def __call__(self, event): hasattr(event, 'records') and event.nothing",
+            "def __init__(self, *_): pass\n    def __call__(self, event): hasattr(event, 'records') and event.nothing",
             "failed in .*AttributeError: .*; what was measured is kept",
         ),
     ],
