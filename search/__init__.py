@@ -21,7 +21,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ansor_py.schedule.sketch import Genes, Population, Sketch
     from ansor_py.search.evolution.evolution_options import EvolutionOptions
+    from ansor_py.search.evolution.generations import evolve
     from ansor_py.search.evolution.mutation import mutation
     from ansor_py.search.evolution.scores import ScoreFunction
     from ansor_py.search.loop.accuracy import RoundAccuracy
@@ -33,10 +35,13 @@ if TYPE_CHECKING:
     from ansor_py.search.loop.tuning import tune, tune_tasks
     from ansor_py.search.loop.tuning_options import TuningOptions
     from ansor_py.search.options import SearchOptions
+    from ansor_py.search.policies.evolution import EvolutionPolicy
     from ansor_py.search.policies.policy import Policy, RoundState, create_policy, policy
     from ansor_py.search.policies.sampler import ProgramSampler
     from ansor_py.search.sampling.candidates import Candidate, Observation
+    from ansor_py.search.sampling.sampler import sample
     from ansor_py.search.sampling.space import Space
+    from ansor_py.search.sampling.validity import accepts, repair
     from ansor_py.search.scheduler.networks import Alternatives, Network, Networks
     from ansor_py.search.scheduler.objectives import objective
     from ansor_py.search.scheduler.strategies import SchedulerOptions, TaskProgress, task_scheduler
@@ -50,11 +55,14 @@ __all__ = [
     "DriftMeasured",
     "Event",
     "EvolutionOptions",
+    "EvolutionPolicy",
+    "Genes",
     "Network",
     "Networks",
     "Observation",
     "OptionSet",
     "Policy",
+    "Population",
     "ProgramSampler",
     "Progress",
     "Restored",
@@ -65,6 +73,7 @@ __all__ = [
     "SchedulerOptions",
     "ScoreFunction",
     "SearchOptions",
+    "Sketch",
     "Space",
     "Stopped",
     "StrategyOptions",
@@ -74,7 +83,9 @@ __all__ = [
     "TrialsMeasured",
     "TuningOptions",
     "TuningResult",
+    "accepts",
     "create_policy",
+    "evolve",
     "load_plug_ins",
     "mutation",
     "objective",
@@ -82,12 +93,22 @@ __all__ = [
     "option",
     "policy",
     "read_curve",
+    "repair",
+    "sample",
     "task_scheduler",
     "tune",
     "tune_tasks",
 ]
 
 _OWNERS = {
+    "EvolutionPolicy": "ansor_py.search.policies.evolution",
+    "evolve": "ansor_py.search.evolution.generations",
+    "sample": "ansor_py.search.sampling.sampler",
+    "repair": "ansor_py.search.sampling.validity",
+    "accepts": "ansor_py.search.sampling.validity",
+    "Sketch": "ansor_py.schedule.sketch",
+    "Genes": "ansor_py.schedule.sketch",
+    "Population": "ansor_py.schedule.sketch",
     "Alternatives": "ansor_py.search.scheduler.networks",
     "Candidate": "ansor_py.search.sampling.candidates",
     "CurvePoint": "ansor_py.search.loop.results",

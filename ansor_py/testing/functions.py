@@ -29,6 +29,7 @@ from ansor_py.testing.subjects import (
     SMALL,
     SPECS,
     TARGETS,
+    Workload,
     check,
     programs,
     registered_as,
@@ -45,17 +46,19 @@ class MutationConformance:
     Attributes:
         name: under which it is registered.
         specs: operators; of the sketches of one at least it changes something.
+        rules: that derive these sketches.
     """
 
     name: ClassVar[str]
-    specs: ClassVar[tuple[str, ...]] = SPECS
+    specs: ClassVar[tuple[Workload, ...]] = SPECS
+    rules: ClassVar[str | tuple[str, ...]] = "default"
 
     def _spaces(self) -> list[Space]:
         return [
             Space(sketch, Target.parse(target), SEARCH)
             for spec in self.specs
             for target in TARGETS
-            for sketch in sketches_of(spec, target)
+            for sketch in sketches_of(spec, target, self.rules)
         ]
 
     def test_it_is_registered_and_says_what_it_does(self) -> None:
@@ -74,7 +77,7 @@ class MutationConformance:
                 children = mutate(space, self.name, parents, rng)
                 check(np.array_equal(parents, before), "it changes the parents; it must return changed copies")
                 changes |= children is not None and bool(np.any(children != before))
-        check(changes, f"it changes nothing in any sketch of {', '.join(self.specs)}")
+        check(changes, f"it changes nothing in any sketch of {', '.join(map(str, self.specs))}")
 
     def test_the_seed_decides(self) -> None:
         """All chance comes from the generator."""

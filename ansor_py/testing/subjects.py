@@ -66,10 +66,10 @@ def task_of(spec: Workload, target: str = TARGET) -> Task:
 
 
 @functools.cache
-def sketches_of(spec: str, target: str = TARGET) -> tuple[Sketch, ...]:
-    """The sketches of the default rules."""
+def sketches_of(spec: Workload, target: str = TARGET, rules: str | tuple[str, ...] = "default") -> tuple[Sketch, ...]:
+    """The sketches that rules derive."""
     task = task_of(spec, target)
-    return tuple(generate_sketches(task.dag, task.target))
+    return tuple(generate_sketches(task.dag, task.target, rules))
 
 
 @functools.cache
