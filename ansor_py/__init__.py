@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ansor_py import codegen, cost_model, errors, graph, lower, measure, schedule, search, sketch_rules, te
     from ansor_py.codegen.thread_pool import limit_threads
     from ansor_py.graph import compile, load
+    from ansor_py.measure.tasks import load_tasks, task_of_record
     from ansor_py.schedule.task import Task
     from ansor_py.target import Target
 
@@ -35,11 +36,13 @@ __all__ = [
     "graph",
     "limit_threads",
     "load",
+    "load_tasks",
     "lower",
     "measure",
     "schedule",
     "search",
     "sketch_rules",
+    "task_of_record",
     "te",
 ]
 
@@ -49,6 +52,8 @@ _OWNERS = {
     "compile": "ansor_py.graph",
     "limit_threads": "ansor_py.codegen.thread_pool",
     "load": "ansor_py.graph",
+    "load_tasks": "ansor_py.measure.tasks",
+    "task_of_record": "ansor_py.measure.tasks",
 }
 
 

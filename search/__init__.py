@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ansor_py.search.evolution.mutation import mutation
     from ansor_py.search.evolution.scores import ScoreFunction
     from ansor_py.search.loop.accuracy import RoundAccuracy
-    from ansor_py.search.loop.events import DriftMeasured, Event, Progress, Restored, Stopped, Subscriber, TrialsMeasured
+    from ansor_py.search.loop.events import Begun, DriftMeasured, Event, Progress, Restored, Stopped, Subscriber, TrialsMeasured
     from ansor_py.search.loop.observers import observer
     from ansor_py.search.loop.results import CurvePoint, TaskResult, TuningResult
     from ansor_py.search.loop.round_times import RoundTimes
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alternatives",
+    "Begun",
     "Candidate",
     "CurvePoint",
     "DriftMeasured",
@@ -110,6 +111,7 @@ _OWNERS = {
     "Genes": "ansor_py.schedule.sketch",
     "Population": "ansor_py.schedule.sketch",
     "Alternatives": "ansor_py.search.scheduler.networks",
+    "Begun": "ansor_py.search.loop.events",
     "Candidate": "ansor_py.search.sampling.candidates",
     "CurvePoint": "ansor_py.search.loop.results",
     "DriftMeasured": "ansor_py.search.loop.events",

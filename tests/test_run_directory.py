@@ -44,7 +44,7 @@ def test_a_run_leaves_config_records_curve_and_summary(tmp_path: Path) -> None:
     result = run_into(tmp_path / "deep" / "run")
     run = tmp_path / "deep" / "run"
     assert sorted(path.name for path in run.iterdir()) == sorted(
-        ["accuracy.csv", "config.json", "curve.csv", "records.jsonl", "rounds.csv", "summary.json"]
+        ["accuracy.csv", "config.json", "curve.csv", "records.jsonl", "rounds.csv", "summary.json", "tasks.jsonl"]
     )
     assert json.loads((run / "config.json").read_text()) == {"seed": 0}
     records, lost = read_records(run / "records.jsonl")

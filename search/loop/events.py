@@ -17,10 +17,18 @@ from dataclasses import dataclass
 
 from ansor_py.cost_model.interface import CostModel
 from ansor_py.measure import Record
+from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy
 from ansor_py.search.loop.machine_watch import UNKNOWN, MachineState
 from ansor_py.search.loop.results import CurvePoint, TaskResult
 from ansor_py.search.loop.round_times import RoundTimes
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Measuring begins, or goes on: the tasks of the search, those of equal workload keys merged."""
+
+    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True)
@@ -86,5 +94,5 @@ class Stopped:
 
 
 # A `RoundAccuracy` says how well the cost model knew a round's programs, `RoundTimes` that the round is over.
-Event = Restored | Progress | TrialsMeasured | DriftMeasured | RoundAccuracy | RoundTimes | Stopped
+Event = Begun | Restored | Progress | TrialsMeasured | DriftMeasured | RoundAccuracy | RoundTimes | Stopped
 Subscriber = Callable[[Event], None]

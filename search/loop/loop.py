@@ -26,7 +26,7 @@ from ansor_py.schedule.steps import Step
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.batches import BatchRunner, uninterrupted
 from ansor_py.search.loop.confirmation import START_SECONDS, in_fresh_processes, processes_for
-from ansor_py.search.loop.events import DriftMeasured, Event, Progress, Restored, Stopped, Subscriber, TrialsMeasured
+from ansor_py.search.loop.events import Begun, DriftMeasured, Event, Progress, Restored, Stopped, Subscriber, TrialsMeasured
 from ansor_py.search.loop.goal import Goal
 from ansor_py.search.loop.history import History
 from ansor_py.search.loop.machine_watch import BEFORE, MachineWatch, ProcessorAccounts
@@ -127,6 +127,7 @@ class Search:
         self._ending = Ending(self._reason_to_stop())
         if self._ending.reason and not self.trials:
             return
+        self._publish(Begun(tuple(search.task for search in self._searches)))
         try:
             unlearned, self._unlearned = self._unlearned, []
             for search, records in self._by_search(unlearned):

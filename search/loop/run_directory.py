@@ -1,5 +1,5 @@
-"""The folder a search leaves behind: `config.json`, `records.jsonl`, `curve.csv`, `rounds.csv`, `accuracy.csv`,
-`summary.json`, `cost_model.npz` (and `model.ansor`).
+"""The folder a search leaves behind: `config.json`, `tasks.jsonl`, `records.jsonl`, `curve.csv`, `rounds.csv`,
+`accuracy.csv`, `summary.json`, `cost_model.npz` (and `model.ansor`).
 
 Records, curve, rounds and accuracy grow after every round, so that a search that is killed loses at most the round it was in.
 
@@ -26,18 +26,19 @@ from typing import Any
 from msgspec import structs
 
 from ansor_py.cost_model.interface import CostModel
-from ansor_py.errors import OptionError
+from ansor_py.errors import OptionError, RecordError
 from ansor_py.measure.records import LostLine, Record, RecordWriter, read_records
 from ansor_py.measure.result import InPlace
+from ansor_py.measure.tasks import CONFIG, TASKS, read_tasks, write_tasks
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import ACCURACY_COLUMNS, RoundAccuracy
-from ansor_py.search.loop.events import Event, Restored, Stopped, TrialsMeasured
+from ansor_py.search.loop.events import Begun, Event, Restored, Stopped, TrialsMeasured
 from ansor_py.search.loop.phases import PHASES
 from ansor_py.search.loop.results import CurvePoint, TaskResult, TuningResult
 from ansor_py.search.loop.round_times import RoundTimes, trial_budget
 from ansor_py.search.scheduler.networks import Networks
 
-CONFIG, RECORDS, CURVE, ROUNDS = "config.json", "records.jsonl", "curve.csv", "rounds.csv"
+RECORDS, CURVE, ROUNDS = "records.jsonl", "curve.csv", "rounds.csv"
 ACCURACY, COST_MODEL = "accuracy.csv", "cost_model.npz"
 SUMMARY, MODEL = "summary.json", "model.ansor"
 CURVE_COLUMNS = tuple(field.name for field in fields(CurvePoint))
@@ -60,6 +61,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         self.restored: tuple[Record, ...] = tuple(restored)
         self.lost: tuple[LostLine, ...] = tuple(lost)
         self._begun = False
+        self._tasks: tuple[Task, ...] = ()
 
     @staticmethod
     def create(path: str | Path, config: Mapping[str, Any], resume: bool = False) -> RunDirectory:
@@ -93,6 +95,8 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
     def take(self, event: Event) -> None:
         """Write what a search tells."""
         match event:
+            case Begun(tasks):
+                self.add_tasks(tasks)
             case Restored(points=points):
                 self.add_points(points)
             case TrialsMeasured(records, points):
@@ -106,6 +110,21 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             case Stopped(model=model):
                 self.save_cost_model(model)
 
+    def add_tasks(self, tasks: Sequence[Task]) -> None:
+        """Write down the tasks that the records are of, beside those of an earlier search, when there are first points."""
+        self._tasks = tuple(tasks)
+        if self._begun:
+            with _writing(self.path):
+                self._write_tasks()
+
+    def _write_tasks(self) -> None:
+        path, mine = self.path / TASKS, {task.workload_key for task in self._tasks}
+        try:
+            earlier = read_tasks(path) if self.restored and path.exists() else {}
+        except RecordError:
+            earlier = {}  # which nobody could have used
+        write_tasks(path, [*self._tasks, *(task for key, task in earlier.items() if key not in mine)])
+
     def add_points(self, points: Sequence[CurvePoint]) -> None:
         """Append points of the curve alone. The first ones, those of restored records, begin a new curve."""
         rows = [_curve_row(point) for point in points]
@@ -114,6 +133,8 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
                 _append(self.path / CURVE, rows)
                 return
             write_json(self.path / CONFIG, self._config)
+            if self._tasks:
+                self._write_tasks()
             _replace(self.path / CURVE, [list(CURVE_COLUMNS), *rows])
             for name, columns in ((ROUNDS, ROUND_COLUMNS), (ACCURACY, ACCURACY_COLUMNS)):
                 if not self.restored or not (self.path / name).exists():  # it cannot be made again from the records
