@@ -42,6 +42,7 @@ FILES = [
     "records.jsonl",
     "rounds.csv",
     "summary.json",
+    "tasks.jsonl",
 ]
 INPUT = np.random.default_rng(0).standard_normal((1, 4, 10, 10), dtype=np.float32)
 

@@ -25,8 +25,8 @@ from process_tree import descendants
 CHEAP = ["--threads", "1", "--policy", "random", "--cost-model", "lightgbm", "--search", "population=32", "--batch", "4"]
 OPERATOR = ["--op", "matmul:32,32,32", *CHEAP]
 LONG = ["--op", "matmul:64,64,64", "--trials", "5000", "--runner", "process", *CHEAP]
-FINISHED = {"config.json", "records.jsonl", "curve.csv", "rounds.csv", "accuracy.csv", "summary.json", "cost_model.npz"}
-FINISHED |= {"model.ansor"}
+FINISHED = {"config.json", "tasks.jsonl", "records.jsonl", "curve.csv", "rounds.csv", "accuracy.csv", "summary.json"}
+FINISHED |= {"cost_model.npz", "model.ansor"}
 
 
 def finished_run(path: Path, trials: int = 8) -> dict[str, bytes]:

@@ -170,7 +170,7 @@ def test_runs_of_older_versions_know_an_operator_or_say_so(tmp_path: Path) -> No
     run_into(tmp_path, [Task.from_spec("matmul:32,32,32", TARGET)])
     records, _ = read_records(tmp_path / "records.jsonl")
     (tmp_path / "tasks.jsonl").unlink()
-    with pytest.raises(RecordError, match="has no tasks.jsonl.*--resume"):
+    with pytest.raises(RecordError, match=r"has no tasks\.jsonl.*--resume"):
         load_tasks(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model": "matmul:32,32,32", "target": str(TARGET)}))
     assert task_of_record(records[0], tmp_path).workload_key == records[0].workload_key

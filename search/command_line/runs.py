@@ -104,6 +104,7 @@ class Run:
         names = [workload.name for workload in self._workloads]
         config = {"model": self.name, "networks": names, **settings.config, "tasks": config_of_tasks(tasks)}
         run = RunDirectory.create(path, config, settings.resume)
+        run.add_tasks(tasks)
         for line in run.lost:
             say(self._console, f"{path / 'records.jsonl'}, {line}; it is ignored")
         if unfit:
