@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.cost_model.interface import CostModel, FeatureBatch, StatementModel
-from ansor_py.errors import PlugInError, plug_in
+from ansor_py.cost_model.interface import CostModel, FeatureBatch, Need, StatementModel, needs_of
+from ansor_py.errors import OptionError, PlugInError, plug_in
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -29,6 +29,7 @@ class CheckedModel:
     def __init__(self, name: str, model: CostModel) -> None:
         self.name = name
         self.model = model
+        self.needs: tuple[Need, ...] = needs_of(model)
 
     def predict(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """Scores float32[programs], finite. Raises PlugInError."""
@@ -59,7 +60,12 @@ class CheckedModel:
             raise unwritten
 
     def load(self, path: Path) -> None:
-        """Let it take over what `save` wrote. Raises PlugInError."""
+        """Let it take over what `save` wrote. Raises PlugInError, and OptionError for a model that cannot."""
+        if not callable(getattr(self.model, "load", None)):
+            raise OptionError(
+                f"cost model '{self.name}' has no method 'load', so nothing that it has learned can be taken over; write one "
+                "that reads what 'save' wrote"
+            )
         with plug_in(f"cost model '{self.name}': load"):
             self.model.load(path)
 

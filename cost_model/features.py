@@ -9,11 +9,14 @@ components, before any simplification. `docs/features.md` lists them; `tests/fea
 
     batch = extract_features(population, target)
     batch.rows.shape          # (rows, len(feature_names())): one row a statement
+
+`batch_of` makes what a cost model needs of a population, which may be less than features, or more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +29,26 @@ import ansor_py.cost_model.feature_statement
 import ansor_py.cost_model.feature_tile  # noqa: F401  # the imports register the groups
 from ansor_py.cost_model.feature_groups import FEATURE_GROUPS, FeatureGroup
 from ansor_py.cost_model.interface import FeatureBatch
+from ansor_py.cost_model.programs import Programs
 from ansor_py.cost_model.statement_arrays import StatementArrays
 from ansor_py.cost_model.template_arrays import TemplateArrays
 from ansor_py.errors import PlugInError, plug_in
 from ansor_py.lower.bounds import bounded
 from ansor_py.schedule.sketch import Population
+from ansor_py.schedule.task import Task
 from ansor_py.target import Target
 
 # Programs that are worked on together: the arrays of a statement stay small, Python's overhead is spread.
 CHUNK = 1024
+
+
+def batch_of(population: Population, task: Task, needs: Container[str]) -> FeatureBatch:
+    """What a model that needs this (`CostModel.needs`) is given of programs of a task. Raises as `extract_features` does."""
+    if "features" in needs:
+        batch = extract_features(population, task.target)
+    else:
+        batch = FeatureBatch(np.empty((len(population), 0), np.float32), np.arange(len(population) + 1))
+    return replace(batch, programs=Programs.of_population(task, population)) if "programs" in needs else batch
 
 
 def extract_features(population: Population, target: Target) -> FeatureBatch:

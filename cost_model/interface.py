@@ -6,6 +6,8 @@ model predicts one score a program (higher is better) and learns from measured c
     model = create_cost_model("lightgbm", seed=0)
     model.update(batch, costs_seconds, task_ids)      # failures have cost inf
     scores = model.predict(batch)                     # float32[programs]
+
+A model that wants more than features, or none, says so in its attribute `needs` (see `CostModel`).
 """
 
 from __future__ import annotations
@@ -14,27 +16,35 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ansor_py.cost_model.programs import Programs
 from ansor_py.errors import OptionError, PlugInError, plug_in
 from ansor_py.registry import Registry
 from ansor_py.strategy_options import NO_OPTIONS, OptionSet, StrategyOptions
+
+Need = Literal["features", "programs"]
+NEEDS: tuple[Need, ...] = get_args(Need)
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureBatch:
     """`rows` float32[rows, features], a row a statement, and `offsets` int64[programs + 1].
 
-    Program p has the rows `offsets[p]:offsets[p + 1]`.
+    Program p has the rows `offsets[p]:offsets[p + 1]`. `programs` are there for a model that needs them; for a model that needs
+    no features every program has one row of none.
     """
 
     rows: NDArray[np.float32]
     offsets: NDArray[np.int64]
+    programs: Programs | None = None
 
     def __post_init__(self) -> None:
+        if self.programs is not None and len(self.programs) != len(self):
+            raise ValueError(f"{len(self.programs)} programs were given with features of {len(self)}")
         if self.rows.ndim != 2 or not len(self.offsets) or self.offsets[0] != 0 or self.offsets[-1] != len(self.rows):
             raise ValueError(f"offsets must begin at 0 and end at the number of rows, {len(self.rows)}")
         if np.any(np.diff(self.offsets) < 1):
@@ -54,17 +64,32 @@ class FeatureBatch:
         counts = self.rows_per_program[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         rows = np.repeat(self.offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
-        return FeatureBatch(self.rows[rows], offsets)
+        programs = None if self.programs is None else self.programs.select(chosen)
+        return FeatureBatch(self.rows[rows], offsets, programs)
+
+    @property
+    def known_programs(self) -> Programs:
+        """The programs. Raises OptionError where the model did not say that it needs them."""
+        if self.programs is None:
+            raise OptionError("the batch tells no programs; a cost model that reads them says needs = ('features', 'programs')")
+        return self.programs
 
     @staticmethod
     def concatenate(batches: Sequence[FeatureBatch]) -> FeatureBatch:
-        """One batch of all programs, in order; at least one batch has to be given."""
-        counts = np.concatenate([batch.rows_per_program for batch in batches])
-        return FeatureBatch(np.concatenate([batch.rows for batch in batches]), np.concatenate([[0], np.cumsum(counts)]))
+        """One batch of all programs, in order; at least one batch has to be given. It tells programs if all of them do."""
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate([batch.rows_per_program for batch in batches]))])
+        known = [batch.programs for batch in batches if batch.programs is not None]
+        programs = Programs.concatenate(known) if len(known) == len(batches) else None
+        return FeatureBatch(np.concatenate([batch.rows for batch in batches]), offsets, programs)
 
 
 class CostModel(Protocol):
-    """A model of program cost. All randomness comes from the generator given at creation."""
+    """A model of program cost. All randomness comes from the generator given at creation.
+
+    An attribute `needs` (a tuple of `NEEDS`; ("features",) where it is missing) says what its batches hold: `features`, the
+    rows; `programs`, what `batch.programs` tells of task, sketch, genes and steps. What is not asked for is not computed.
+    `save` and `load` are optional: without them a model cannot be kept, and no search can begin with it.
+    """
 
     def predict(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """Scores float32[programs]; higher is better. Scores of different tasks are not comparable as latencies."""
@@ -85,6 +110,14 @@ class StatementModel(Protocol):
 
     def predict_statements(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """Scores float32[rows]; all alike as long as the model knows nothing."""
+
+
+def needs_of(model: object) -> tuple[Need, ...]:
+    """What the batches of a model must hold. Raises PlugInError for something else than names among `NEEDS`."""
+    needs = getattr(model, "needs", NEEDS[:1])
+    if not isinstance(needs, (tuple, list)) or not needs or not set(needs) <= set(NEEDS):
+        raise PlugInError(f"{type(model).__name__} has needs {needs!r:.60}; it must be a tuple of {', '.join(NEEDS)}")
+    return tuple(needs)
 
 
 CostModelFactory = Callable[[np.random.Generator, OptionSet], CostModel]
@@ -121,4 +154,6 @@ def create_cost_model(name: str, seed: int | np.random.Generator = 0, options: O
     for method in ("predict", "update"):
         if not callable(getattr(model, method, None)):
             raise PlugInError(f"cost model '{name}': {type(model).__name__} has no method '{method}'")
+    with plug_in(f"cost model '{name}': its needs"):
+        needs_of(model)
     return model

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ansor_py.cost_model.feature_groups import feature_signature
 from ansor_py.cost_model.interface import FeatureBatch
+from ansor_py.cost_model.model_file import saved_content
 from ansor_py.errors import OptionError
 
 # A cost of this many seconds or more is a failed measurement, as in Ansor's logs.
@@ -94,9 +95,9 @@ def write_training_set(path: Path, known: TrainingSet, header: Mapping[str, Any]
 
 
 def read_model_file(path: Path) -> tuple[TrainingSet, dict[str, Any]]:
-    """Programs and header of a saved model. Raises OptionError for anything else."""
+    """Programs and header of a saved model, in a run's `cost_model.npz` or by itself. Raises OptionError for other files."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(saved_content(path), allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
             known = TrainingSet(FeatureBatch(file["rows"], file["offsets"]), file["costs"], file["tasks"])
             if not {"kind", "features"} <= set(header):
@@ -104,6 +105,15 @@ def read_model_file(path: Path) -> tuple[TrainingSet, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise OptionError(f"'{path}' is not a saved cost model that has learned from programs: {error}") from error
     return known, header
+
+
+def has_training_set(path: Path) -> bool:
+    """Whether a file is a saved model that holds the programs that it learned from."""
+    try:
+        read_model_file(path)
+    except OptionError:
+        return False
+    return True
 
 
 def read_training_set(path: Path) -> TrainingSet:

@@ -43,7 +43,7 @@ def training_set(task: Task, spaces: list[Space], run: Path | None, rng: np.rand
     """512 programs with costs: those of a run, or random ones with the roofline's seconds."""
     if run is not None:
         records, _ = read_records(run / RECORDS)
-        known = programs_of_records(records[:TRIALS], [task], SearchOptions())
+        known = programs_of_records(records[:TRIALS], [task], SearchOptions()).known
         if not len(known):
             raise OptionError(f"'{run}' is not a run of this workload ('{task.name}', key {task.workload_key})")
         return known

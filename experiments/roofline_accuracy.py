@@ -33,7 +33,7 @@ LIKED = 8
 def judge(task: Task, name: str, programs: int, seed: int, out: Path) -> tuple[int, float, float, float]:
     """Programs, pairwise accuracy, relative speed of the best liked programs and of all (geometric means)."""
     records = [record for record in real_records(name, task, programs, seed, out) if record.valid]
-    known = programs_of_records(records, [task], SearchOptions())
+    known = programs_of_records(records, [task], SearchOptions()).known
     scores = create_cost_model("roofline").predict(known.batch)
     speed = known.labels()
     liked = np.argsort(-scores, kind="stable")[:LIKED]

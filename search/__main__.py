@@ -132,7 +132,9 @@ def _show_strategy(ctx: click.Context, parameter: click.Parameter, name: str | N
 @click.option("--resume", is_flag=True, help="Continue the run in --out; --trials counts what it has measured already.")
 @click.option("--policy", default="evolution", show_default=True, help="Who proposes candidates.")
 @click.option("--cost-model", default="lightgbm-roofline", show_default=True, help="What ranks them before they are measured.")
-@click.option("--cost-model-from", metavar="RUN", help="A run or records.jsonl from which it learns first.")
+@click.option(
+    "--cost-model-from", metavar="RUN|FILE", help="A run, or its records.jsonl, from which it learns first; or a saved model."
+)
 @click.option("--database", metavar="DIR", help="A store of best programs: start from those in it, and add what is found.")
 @click.option("--scheduler", default="gradient", show_default=True, help="Which task is next: gradient, round-robin, random.")
 @click.option(
@@ -280,7 +282,7 @@ def make_settings(
     if database is not None:
         Database(database, create=True)
     if cost_model_from is not None:
-        check_source(cost_model_from, machine)
+        check_source(cost_model_from, machine, cost_model)
     config = {**given, "trials": tuning.trials, "threads": machine.cores, "target": str(machine), "engine": __version__}
     shapes = parse_shapes(shape)
     return Settings(

@@ -72,8 +72,8 @@ def test_the_saved_model_knows_all_rounds_and_predicts_alike(run: Path) -> None:
 
 
 def test_programs_come_from_the_saved_model_or_from_the_records(run: Path) -> None:
-    saved = transferred_programs(run, TARGET, [OTHER], SearchOptions())
-    again = transferred_programs(run / "records.jsonl", TARGET, [TASK], SearchOptions())
+    saved = transferred_programs(run, TARGET, [OTHER], SearchOptions()).known
+    again = transferred_programs(run / "records.jsonl", TARGET, [TASK], SearchOptions()).known
     assert len(saved) == 60
     assert len(again) == 60  # the default schedule has features as well
     assert set(saved.tasks.tolist()) == set(again.tasks.tolist()) == {-1}
@@ -83,8 +83,8 @@ def test_programs_come_from_the_saved_model_or_from_the_records(run: Path) -> No
 
 def test_changed_rules_leave_the_concrete_steps(run: Path) -> None:
     records, _ = read_records(run / "records.jsonl")
-    known = programs_of_records(records, [TASK], SearchOptions())
-    only_steps = programs_of_records(records, [TASK], SearchOptions(rules=("skip",)))
+    known = programs_of_records(records, [TASK], SearchOptions()).known
+    only_steps = programs_of_records(records, [TASK], SearchOptions(rules=("skip",))).known
     assert len(only_steps) == len(known)
     assert sorted(only_steps.costs) == sorted(known.costs)
     order, other = np.lexsort(known.batch.rows.T), np.lexsort(only_steps.batch.rows.T)
@@ -115,7 +115,7 @@ def test_what_cannot_be_transferred_is_one_clear_error(run: Path, tmp_path: Path
     with pytest.raises(OptionError, match="none of its programs"):
         transferred_programs(alone, TARGET, [OTHER], SearchOptions())
     (tmp_path / "config.json").write_text(json.dumps({"model": SPEC, "target": str(TARGET)}))
-    assert len(transferred_programs(alone, TARGET, [OTHER], SearchOptions())) == 60
+    assert len(transferred_programs(alone, TARGET, [OTHER], SearchOptions()).known) == 60
     alone.write_text("")
     with pytest.raises(OptionError, match="no records"):
         check_source(tmp_path, TARGET)

@@ -21,10 +21,10 @@ from ansor_py.measure.interface import MeasurerKind
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy
 from ansor_py.search.loop.events import Event, Progress, Restored, Stopped, TrialsMeasured
+from ansor_py.search.loop.recorded_programs import trainable
 from ansor_py.search.loop.results import CurveBuilder, CurvePoint, TuningResult
 from ansor_py.search.loop.retiming import contenders_of
 from ansor_py.search.loop.round_times import RoundTimes
-from ansor_py.search.loop.scoring import trainable
 from ansor_py.search.loop.tuning import merge_tasks, tune, tune_tasks
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.options import SearchOptions

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ansor_py.cost_model.interface import CostModel
+from ansor_py.cost_model.model_file import ModelHeader
 from ansor_py.measure import Record
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.accuracy import RoundAccuracy
@@ -87,10 +88,14 @@ class DriftMeasured:
 
 @dataclass(frozen=True)
 class Stopped:
-    """No more will be measured: why, in words, and what the cost model has learned. (A fallback runner may go on after it.)"""
+    """No more will be measured: why, in words, and what the cost model has learned. (A fallback runner may go on after it.)
+
+    `header` is what has to be known of the model where it is saved.
+    """
 
     reason: str
     model: CostModel
+    header: ModelHeader
 
 
 # A `RoundAccuracy` says how well the cost model knew a round's programs, `RoundTimes` that the round is over.

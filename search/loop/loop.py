@@ -20,6 +20,7 @@ import numpy as np
 
 from ansor_py.cost_model.checked_model import CheckedModel, checked_model
 from ansor_py.cost_model.interface import create_cost_model
+from ansor_py.cost_model.model_file import KnownTask, ModelHeader
 from ansor_py.errors import AnsorError, AnsorWarning, MeasureError, OptionError, PlugInError
 from ansor_py.measure import MeasureInput, Measurer, MeasureResult, Record
 from ansor_py.schedule.steps import Step
@@ -38,7 +39,7 @@ from ansor_py.search.loop.retiming import PASSES, retime, timed_to_the_end
 from ansor_py.search.loop.round_times import DEFAULTS, RETIMING, RoundTimer
 from ansor_py.search.loop.stopping import ALL_ENDED
 from ansor_py.search.loop.task_search import Program, TaskSearch, open_searches, trial_record
-from ansor_py.search.loop.transfer import transferred_programs
+from ansor_py.search.loop.transfer import begin_with
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.policies.policy import RoundState
 from ansor_py.search.scheduler.networks import Network
@@ -76,10 +77,11 @@ class Search:
         self._measures_here = measurer is None and options.measure.ray_address is None
         self._watch = MachineWatch(ProcessorAccounts() if self._measures_here else None)
         self._goal = Goal(tasks, networks, options)
-        self._model = _learned_model(tasks, options)
+        self._model, self._header = _learned_model(tasks, options)
         pool = measurer.known_programs if measurer is not None else _unlimited
         self._database = open_store(options, virtual_clock is not None)
-        self._searches = open_searches(tasks, options, self._model, self._timer, pool, self._database)
+        first = self._header.free_number - len(tasks)
+        self._searches = open_searches(tasks, options, self._model, self._timer, pool, self._database, first)
         self._rng = np.random.default_rng([options.seed, len(tasks)])
         self._curve = CurveBuilder(tasks, self._goal.networks)
         self._round_timer = RoundTimer(self._timer)
@@ -162,7 +164,7 @@ class Search:
                     current = self._searches[self._current].task.name if self._current is not None else DEFAULTS
                     self._close_round(current, self._round)
                 try:
-                    self._publish(Stopped(self._ending.reason, self._model))
+                    self._publish(Stopped(self._ending.reason, self._model, self._header))
                 except PlugInError as error:  # the model cannot be saved
                     self._ending = replace(self._ending, failure=self.failure or error)
 
@@ -430,13 +432,16 @@ class Search:
         )
 
 
-def _learned_model(tasks: Sequence[Task], options: TuningOptions) -> CheckedModel:
-    """The cost model, with what it learns from another run beforehand."""
+def _learned_model(tasks: Sequence[Task], options: TuningOptions) -> tuple[CheckedModel, ModelHeader]:
+    """The cost model, with what it knows beforehand, and the header of its file: the last numbers are those of the tasks."""
+    target = tasks[0].target
     model = checked_model(options.cost_model, create_cost_model(options.cost_model, options.seed, options.search))
+    known: tuple[KnownTask, ...] = ()
     if options.cost_model_from is not None:
-        known = transferred_programs(options.cost_model_from, tasks[0].target, tasks, options.search)
-        model.update(known.batch, known.costs, known.tasks)
-    return model
+        known = begin_with(options.cost_model_from, model, target, tasks, options.search)
+    earlier = ModelHeader.of(options.cost_model, model, target, known)
+    mine = [KnownTask(earlier.free_number + n, task.workload_key, task.name) for n, task in enumerate(tasks)]
+    return model, ModelHeader.of(options.cost_model, model, target, [*known, *mine])
 
 
 def _unlimited(workload_key: str) -> None:

@@ -18,7 +18,7 @@ from ansor_py.errors import OptionError
 from ansor_py.measure.records import Record
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.search.evolution.scores import ScoreFunction
-from ansor_py.search.loop.scoring import trainable
+from ansor_py.search.loop.recorded_programs import trainable
 from ansor_py.search.policies.policy import Policy, RoundState, inform
 from ansor_py.search.sampling.candidates import Candidate, Candidates, Observation
 

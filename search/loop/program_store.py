@@ -21,7 +21,7 @@ from ansor_py.measure.records import Record
 from ansor_py.schedule.sketch import Sketch
 from ansor_py.schedule.task import Task
 from ansor_py.search.loop.inheriting_policy import Finding
-from ansor_py.search.loop.scoring import trainable
+from ansor_py.search.loop.recorded_programs import trainable
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.scheduler.strategies import expression_family
 

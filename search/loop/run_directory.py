@@ -26,6 +26,7 @@ from typing import Any
 from msgspec import structs
 
 from ansor_py.cost_model.interface import CostModel
+from ansor_py.cost_model.model_file import ModelHeader, save_model
 from ansor_py.errors import OptionError, RecordError
 from ansor_py.measure.records import LostLine, Record, RecordWriter, read_records
 from ansor_py.measure.result import InPlace
@@ -107,8 +108,8 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             case RoundAccuracy():
                 with _writing(self.path):
                     _append(self.path / ACCURACY, [event.row()])
-            case Stopped(model=model):
-                self.save_cost_model(model)
+            case Stopped(model=model, header=header):
+                self.save_cost_model(model, header)
 
     def add_tasks(self, tasks: Sequence[Task]) -> None:
         """Write down the tasks that the records are of, beside those of an earlier search, when there are first points."""
@@ -147,16 +148,10 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         with _writing(self.path):
             _append(self.path / ROUNDS, [[times.round, times.task, times.trials, times.scored, *seconds]])
 
-    def save_cost_model(self, model: CostModel) -> None:
+    def save_cost_model(self, model: CostModel, header: ModelHeader) -> None:
         """Write what the cost model has learned, for `--cost-model-from`."""
-        partial = self.path / f"partial.{COST_MODEL}"
         with _writing(self.path):
-            try:
-                model.save(partial)
-                if partial.exists():  # a model that learns nothing has nothing to save
-                    os.replace(partial, self.path / COST_MODEL)
-            finally:
-                partial.unlink(missing_ok=True)
+            save_model(self.path / COST_MODEL, model, header)
 
     def add_times_in_place(self, records: Sequence[Record], timed: Mapping[str, Sequence[Record]]) -> None:
         """Append the lines of trials anew that were timed inside the network: `timed` of all `records`, by workload key.

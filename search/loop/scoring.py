@@ -7,27 +7,30 @@ score.train(sketches, records)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.cost_model.features import extract_features
-from ansor_py.cost_model.interface import CostModel, FeatureBatch, StatementModel
+from ansor_py.cost_model.features import batch_of
+from ansor_py.cost_model.interface import CostModel, FeatureBatch, StatementModel, needs_of
 from ansor_py.measure.records import Record
 from ansor_py.schedule.sketch import Population, Sketch
 from ansor_py.schedule.task import Task
 from ansor_py.search.evolution.scores import StatementScores
 from ansor_py.search.loop.phases import PhaseTimer
+from ansor_py.search.loop.recorded_programs import batches_of_records, training_cost
 
 
 class Scorer:
-    """Scores programs of one task; all scorers of a search share the cost model and the timer."""
+    """Scores programs of one task; all scorers of a search share the cost model and the timer.
+
+    `number` is the task's in the model's `update`.
+    """
 
     def __init__(self, model: CostModel, task: Task, number: int, timer: PhaseTimer) -> None:
         self._model = model
+        self._needs = needs_of(model)
         self._task = task
         self._number = number
         self._timer = timer
@@ -42,12 +45,14 @@ class Scorer:
     ) -> tuple[list[NDArray[np.float32]], list[StatementScores] | None]:
         """The same, and the scores of the statements if the cost model knows those."""
         scores, statements = [], []
+        knows_statements = isinstance(self._model, StatementModel) and "features" in self._needs
         for population in populations:
             with self._timer.phase("features"):
-                batch = extract_features(population, self._task.target)
+                batch = batch_of(population, self._task, self._needs)
             with self._timer.phase("predict"):
                 scores.append(self._model.predict(batch))
-                if isinstance(self._model, StatementModel):
+                if knows_statements:
+                    assert isinstance(self._model, StatementModel)
                     statements.append(StatementScores(self._model.predict_statements(batch), batch.offsets))
             self.scored += len(population)
         return scores, statements if len(statements) == len(scores) else None
@@ -55,15 +60,12 @@ class Scorer:
     def train(self, sketches: Sequence[Sketch], records: Sequence[Record]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Let the model learn from measured programs; returns the scores it gave them before, and their seconds (inf: failed).
 
-        Programs that no sketch contains (the default schedule) are left out.
+        Programs that no sketch contains, such as a default schedule of other rules, are learned from their steps.
         """
-        usable = [record for record in records if trainable(record, sketches)]
         batches, costs = [], []
         with self._timer.phase("features"):
-            for number in sorted({record.sketch_id for record in usable if record.sketch_id is not None}):
-                chosen = [record for record in usable if record.sketch_id == number]
-                genes = np.array([record.genes for record in chosen], dtype=np.int32).reshape(len(chosen), -1)
-                batches.append(extract_features(Population(sketches[number], genes), self._task.target))
+            for part, chosen in batches_of_records(records, sketches, self._task, self._needs):
+                batches.append(part)
                 costs += [training_cost(record) for record in chosen]
         if not batches:
             return np.empty(0, dtype=np.float32), np.empty(0)
@@ -73,29 +75,3 @@ class Scorer:
         with self._timer.phase("train"):
             self._model.update(batch, seconds, np.full(len(costs), self._number, dtype=np.int64))
         return scores, seconds
-
-
-def trainable(record: Record, sketches: Sequence[Sketch]) -> bool:
-    """Whether the record is of a program that these sketches still contain, so that its features can be extracted."""
-    number = record.sketch_id
-    if number is None or not 0 <= number < len(sketches):
-        return False
-    return contains(sketches[number], record.genes, record.steps)
-
-
-def contains(sketch: Sketch, genes: Sequence[int], steps: Sequence[Any]) -> bool:
-    """Whether the genes give these steps (as JSON) in a sketch.
-
-    Genes are indices into tables of choices that another version or another set of rules fills otherwise.
-    """
-    sizes = sketch.sizes.tolist()
-    if len(genes) != len(sizes) or not all(0 <= gene < size for gene, size in zip(genes, sizes, strict=True)):
-        return False
-    return tuple(step.to_json() for step in sketch.concretise(genes)) == tuple(steps)
-
-
-def training_cost(record: Record) -> float:
-    """Seconds that the model learns: the median, for a program that was cut the lower bound, infinite for a failed one."""
-    if record.result.error == "cut" and record.result.costs:
-        return max(record.result.costs)
-    return record.cost if record.valid else math.inf

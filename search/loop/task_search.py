@@ -35,9 +35,10 @@ from ansor_py.search.loop.inheriting_policy import Finding, InheritingPolicy, re
 from ansor_py.search.loop.phases import PhaseTimer
 from ansor_py.search.loop.pooled_policy import PooledPolicy
 from ansor_py.search.loop.program_store import findings_of, stored_program
+from ansor_py.search.loop.recorded_programs import contains, trainable
 from ansor_py.search.loop.results import TaskResult
 from ansor_py.search.loop.retiming import contenders_of, in_place_contenders
-from ansor_py.search.loop.scoring import Scorer, contains, trainable
+from ansor_py.search.loop.scoring import Scorer
 from ansor_py.search.loop.tuning_options import TuningOptions
 from ansor_py.search.policies.checked_policy import checked_policy
 from ansor_py.search.policies.policy import Policy, RoundState, inform, sketches_for
@@ -157,9 +158,9 @@ class TaskSearch:
         return round_accuracy(records[0].round if records else 0, self.task.name, scores, seconds, best)
 
     def _teach(self, records: Sequence[Record]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Show programs to policy and cost model, as far as today's sketches contain them."""
+        """Show programs to the cost model, and to the policy as far as today's sketches contain them."""
         known = [record for record in records if trainable(record, self.policy.sketches)]
-        learned = self.scorer.train(self.policy.sketches, known)
+        learned = self.scorer.train(self.policy.sketches, records)
         if known:
             self.policy.observe(known)
         return learned
@@ -281,9 +282,10 @@ def open_searches(
     timer: PhaseTimer,
     pool: Callable[[str], Sequence[Record] | None],
     database: Database | None = None,
+    first_number: int = 0,
 ) -> list[TaskSearch]:
     """A search for each task. `pool` gives the programs to which that of a workload key is restricted, None for any, and
-    `database` what earlier searches have found.
+    `database` what earlier searches have found. The model knows the tasks by numbers from `first_number` on.
 
     A task for which the policy has no programs keeps its default schedule. Raises NoSpaceError if it has none for any task.
     """
@@ -291,7 +293,7 @@ def open_searches(
     refusals: list[NoSpaceError] = []
     families: defaultdict[str, list[InheritingPolicy]] = defaultdict(list)
     for number, task in enumerate(tasks):
-        scorer = Scorer(model, task, number, timer)
+        scorer = Scorer(model, task, first_number + number, timer)
         with timer.phase("sketch"):
             try:
                 family = families[expression_family(task.dag)]

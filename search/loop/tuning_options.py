@@ -38,7 +38,7 @@ class TuningOptions:
     batch: int | None = None  # candidates a round; None: from trials and tasks
     policy: str = "evolution"
     cost_model: str = "lightgbm-roofline"
-    cost_model_from: str | None = None  # a run directory or records.jsonl from which the model learns first
+    cost_model_from: str | None = None  # a run (or its records.jsonl) to learn from first, or a saved model
     database: str | None = None  # a directory with the best programs of earlier searches, which gets those of this one
     strategy: str = "gradient"
     objective: str | Objective = "latency-sum"
