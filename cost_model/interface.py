@@ -64,8 +64,8 @@ class FeatureBatch:
         counts = self.rows_per_program[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         rows = np.repeat(self.offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
-        programs = None if self.programs is None else self.programs.select(chosen)
-        return FeatureBatch(self.rows[rows], offsets, programs)
+        known = None if self.programs is None else self.programs.select(chosen)
+        return FeatureBatch(self.rows[rows], offsets, known)
 
     @property
     def known_programs(self) -> Programs:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ansor_py.cost_model import FeatureBatch, ModelOptions, batch_of, cost_model, extract_features, feature_names
+from ansor_py.cost_model import FeatureBatch, batch_of, cost_model, extract_features, feature_names
 from ansor_py.cost_model.interface import COST_MODELS, NEEDS, Need, create_cost_model
 from ansor_py.cost_model.programs import Programs
 from ansor_py.errors import OptionError, PlugInError
@@ -27,6 +27,7 @@ from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
+from ansor_py.strategy_options import OptionSet
 from ansor_py.target import Target
 from search_fakes import FakeMeasurer
 
@@ -42,7 +43,7 @@ class Reader:
     seen: list[FeatureBatch]
     learned: list[tuple[FeatureBatch, NDArray[np.float64], NDArray[np.int64]]]
 
-    def __init__(self, rng: np.random.Generator, options: ModelOptions) -> None:
+    def __init__(self, rng: np.random.Generator, options: OptionSet) -> None:
         type(self).seen, type(self).learned = [], []
 
     def predict(self, batch: FeatureBatch) -> NDArray[np.float32]:
@@ -126,6 +127,7 @@ def test_a_model_gets_what_it_asks_for_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("wrong", [("steps",), (), "programs", 7, None])
 def test_needs_that_mean_nothing_are_an_error(wrong: object) -> None:
+    COST_MODELS.pop("both")
     cost_model("both")(type("Wrong", (Reader,), {"needs": wrong}))
     with pytest.raises(PlugInError, match=r"has needs .* features, programs"):
         create_cost_model("both")

@@ -111,6 +111,11 @@ def _reduce_axes(pairs: Sequence[Any]) -> tuple[Axis, ...]:
     return tuple(Axis(_text(name), _number(extent), "reduction") for name, extent in pairs)
 
 
+def _only(operands: tuple[Expr, ...]) -> Expr:
+    (operand,) = operands
+    return operand
+
+
 def _number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError(f"{value!r} is no whole number of 0 or more")
@@ -130,10 +135,10 @@ NODES: Mapping[str, Callable[[list[Any], tuple[Expr, ...], Sequence[Tensor]], Ex
     "var": lambda what, operands, tensors: Var(*what),
     "binary": lambda what, operands, tensors: Binary(*what, *operands),
     "compare": lambda what, operands, tensors: Compare(*what, *operands),
-    "not": lambda what, operands, tensors: Not(*operands),
+    "not": lambda what, operands, tensors: Not(_only(operands)),
     "select": lambda what, operands, tensors: Select(*operands),
-    "call": lambda what, operands, tensors: Call(*what, operands),
-    "cast": lambda what, operands, tensors: Cast(*operands, *what),
+    "call": lambda what, operands, tensors: Call(_text(*what), operands),
+    "cast": lambda what, operands, tensors: Cast(_only(operands), _text(*what)),
     "read": lambda what, operands, tensors: Read(tensors[_number(*what)], operands),
-    "reduce": lambda what, operands, tensors: Reduce(what[0], *operands, _reduce_axes(what[1])),
+    "reduce": lambda what, operands, tensors: Reduce(_text(what[0]), _only(operands), _reduce_axes(what[1])),
 }
