@@ -1,4 +1,5 @@
-"""How good a cost model is: pairwise rank accuracy, recall of the best programs, root mean square error.
+"""How good a cost model is: pairwise rank accuracy, recall of the best programs, root mean square error, and how fast the best
+of the programs is that the model likes best (TenSet's peak@k).
 
 All take what the model predicted (higher is better) and what is true, and are plain NumPy.
 
@@ -41,6 +42,22 @@ def rmse(scores: ArrayLike, truth: ArrayLike) -> float:
     """Root mean square of the differences."""
     predicted, true = _pair_of(scores, truth)
     return float(np.sqrt(np.mean((predicted - true) ** 2))) if len(true) else float("nan")
+
+
+def scaled_rmse(scores: ArrayLike, truth: ArrayLike) -> float:
+    """The same after all scores were multiplied by the one factor that fits best: they need not be in the truth's unit."""
+    predicted, true = _pair_of(scores, truth)
+    square = float(predicted @ predicted)
+    return rmse(predicted * (float(predicted @ true) / square if square > 0 else 0.0), true)
+
+
+def peak_at_k(scores: ArrayLike, truth: ArrayLike, k: int) -> float:
+    """The best truth among the `k` programs with the highest scores, as a share of the best of all; NaN for no program."""
+    predicted, true = _pair_of(scores, truth)
+    if k < 1 or not len(true):
+        return float("nan")
+    chosen = np.argsort(-predicted, kind="stable")[:k]
+    return float(true[chosen].max() / true.max())
 
 
 def _pair_of(scores: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -3,7 +3,7 @@
 Every model writes its own file by `save`, in a format of its own. That file goes into NumPy's npz together with a header: the
 model's name, the features it reads with their version, vector bytes of the target, and the tasks of its programs by number.
 
-    header = ModelHeader.of("lightgbm", model, target, [KnownTask(0, task.workload_key, task.name)])
+    header = ModelHeader.of("lightgbm", model, [target], [KnownTask(0, task.workload_key, task.name)])
     save_model(Path("trained.npz"), model, header)
     model, header = load_model(Path("trained.npz"), target)      # OptionError if it does not fit
 """
@@ -44,7 +44,7 @@ class KnownTask(Struct, frozen=True):
 
 
 class ModelHeader(Struct, frozen=True, kw_only=True):
-    """What is known of a saved model without loading it. `target` is the one of its programs, as text."""
+    """What is known of a saved model without loading it. `targets` are those of its programs, as text."""
 
     format: Literal[1] = FORMAT
     engine: str = ""
@@ -52,12 +52,12 @@ class ModelHeader(Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...]
     feature_version: int
     feature_names: tuple[str, ...]
-    vector_bytes: int
-    target: str
+    vector_bytes: tuple[int, ...]
+    targets: tuple[str, ...]
     tasks: tuple[KnownTask, ...] = ()
 
     @staticmethod
-    def of(name: str, model: CostModel, target: Target, tasks: Sequence[KnownTask] = ()) -> ModelHeader:
+    def of(name: str, model: CostModel, targets: Sequence[Target], tasks: Sequence[KnownTask] = ()) -> ModelHeader:
         """The header of a model that is registered as `name`, with today's features."""
         return ModelHeader(
             engine=__version__,
@@ -65,8 +65,8 @@ class ModelHeader(Struct, frozen=True, kw_only=True):
             needs=needs_of(model),
             feature_version=FEATURE_VERSION,
             feature_names=feature_names(),
-            vector_bytes=target.vector_bytes,
-            target=str(target),
+            vector_bytes=tuple(sorted({target.vector_bytes for target in targets})),
+            targets=tuple(dict.fromkeys(map(str, targets))),
             tasks=tuple(tasks),
         )
 
@@ -79,9 +79,10 @@ class ModelHeader(Struct, frozen=True, kw_only=True):
         """Raise OptionError unless the model fits a search: for this target, by the cost model of that name."""
         if model is not None and model != self.model:
             raise OptionError(f"'{path}' was saved by cost model '{self.model}', not '{model}'; say --cost-model {self.model}")
-        if self.vector_bytes != target.vector_bytes:
+        if target.vector_bytes not in self.vector_bytes:
+            widths = " and ".join(map(str, self.vector_bytes)) or "no"
             raise OptionError(
-                f"'{path}' was trained on programs with vectors of {self.vector_bytes} bytes and this target's have "
+                f"'{path}' was trained on programs with vectors of {widths} bytes and this target's have "
                 f"{target.vector_bytes}; programs for one are no guide to the other, so start without it"
             )
         if "features" in self.needs:

@@ -10,6 +10,7 @@
 | `policies/` | who proposes programs: the interface and the built-in ones, one file each; templates |
 | `scheduler/` | which task is next, and by which objective |
 | `loop/` | rounds, records, curve, re-timing, the run directory |
+| `data_set/` | measured programs of many runs, split and in Parquet; cost models trained and judged on them |
 | `command_line/` | settings and runs of `python -m ansor_py.search` |
 
 The names of the table below are imported when they are first used.

@@ -39,7 +39,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graph": BASE | {"te", "schedule", "lower", "codegen", "measure", "sketch_rules", "cost_model", "search"},
 }
 COMMAND_LINE = ("ansor_py.search.__main__", "ansor_py.search.command_line")  # a package stands for its modules too
-SEARCH_LAYERS = ("options", "user_code", "sampling", "evolution", "policies", "scheduler", "loop", "command_line", "__main__")
+SEARCH_LAYERS = (
+    "options",
+    "user_code",
+    "sampling",
+    "evolution",
+    "policies",
+    "scheduler",
+    "loop",
+    "data_set",
+    "command_line",
+    "__main__",
+)
 
 
 @dataclass(frozen=True)

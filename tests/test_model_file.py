@@ -45,9 +45,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_s_model_says_what_it_is(run: Path) -> None:
     header = read_header(run / "cost_model.npz")
-    assert (header.model, header.needs, header.vector_bytes) == ("lightgbm", ("features",), 32)
+    assert (header.model, header.needs, header.vector_bytes) == ("lightgbm", ("features",), (32,))
     assert (header.feature_version, header.feature_names) == (FEATURE_VERSION, feature_names())
-    assert header.target == str(TARGET)
+    assert header.targets == (str(TARGET),)
     assert header.tasks == tuple(KnownTask(n, task.workload_key, task.name) for n, task in enumerate((TASK, OTHER)))
     known = read_training_set(run / "cost_model.npz")
     assert len(known) == 80
@@ -120,7 +120,7 @@ def test_a_model_that_does_not_fit_is_one_clear_error(run: Path, tmp_path: Path)
         ({"feature_names": names[2:]}, f"it lacks '{names[0]}', '{names[1]}';"),
         ({"feature_names": names[5:]}, "and 2 more;"),
         ({"feature_names": names[::-1]}, "in another order"),
-        ({"vector_bytes": 64}, "vectors of 64 bytes and this target's have 32"),
+        ({"vector_bytes": [64]}, "vectors of 64 bytes and this target's have 32"),
         ({"model": "lightgbm-rank"}, "--cost-model lightgbm-rank"),
     ]
     for fields, message in wrong:
@@ -199,7 +199,7 @@ def test_a_model_that_cannot_be_loaded_or_saved_says_so(tmp_path: Path) -> None:
     cost_model("tally")(Tally)
     try:
         model = Tally(np.random.default_rng(0))
-        header = ModelHeader.of("tally", model, TARGET)
+        header = ModelHeader.of("tally", model, [TARGET])
         assert save_model(tmp_path / "m.npz", model, header)
         COST_MODELS.pop("tally")
         cost_model("tally")(Unsaved)

@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
+from ansor_py.cost_model.metrics import pairwise_rank_accuracy, scaled_rmse, top_k_recall
 
 TOP_SHARE = 0.25  # of a round's programs are its top k
 
@@ -49,8 +49,6 @@ def round_accuracy(
     """Compare scores (higher is better) with seconds; failures (infinite seconds) do not count. `best` seconds are label 1."""
     measured = np.isfinite(costs)
     predicted, truth = np.asarray(scores, dtype=np.float64)[measured], best / costs[measured]
-    square = float(predicted @ predicted)
-    scaled = predicted * (float(predicted @ truth) / square if square > 0 else 0.0)
     k = math.ceil(TOP_SHARE * len(truth))
-    figures = (pairwise_rank_accuracy(predicted, truth), top_k_recall(predicted, truth, k), rmse(scaled, truth))
+    figures = (pairwise_rank_accuracy(predicted, truth), top_k_recall(predicted, truth, k), scaled_rmse(predicted, truth))
     return RoundAccuracy(round, task, len(truth), *(None if math.isnan(figure) else figure for figure in figures))

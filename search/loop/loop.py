@@ -439,9 +439,9 @@ def _learned_model(tasks: Sequence[Task], options: TuningOptions) -> tuple[Check
     known: tuple[KnownTask, ...] = ()
     if options.cost_model_from is not None:
         known = begin_with(options.cost_model_from, model, target, tasks, options.search)
-    earlier = ModelHeader.of(options.cost_model, model, target, known)
+    earlier = ModelHeader.of(options.cost_model, model, [target], known)
     mine = [KnownTask(earlier.free_number + n, task.workload_key, task.name) for n, task in enumerate(tasks)]
-    return model, ModelHeader.of(options.cost_model, model, target, [*known, *mine])
+    return model, ModelHeader.of(options.cost_model, model, [target], [*known, *mine])
 
 
 def _unlimited(workload_key: str) -> None:
