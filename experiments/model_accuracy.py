@@ -8,7 +8,8 @@
 
 The programs of a round of one's own search are a biased sample (the model chose them), so those of other searches with other
 seeds are held out: all random ones, and of an evolution those after its first, random round. Programs that occur in the
-first run are left out, and so are failures. A model is trained anew on the first N trials for every N.
+first run are left out, and so are failures. A model is trained anew on the first N trials for every N. (Models that are trained
+off-line, on many tasks, are judged by `train_cost_model.py`.)
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ import click
 import numpy as np
 
 from ansor_py.cost_model import create_cost_model
-from ansor_py.cost_model.metrics import pairwise_rank_accuracy, rmse, top_k_recall
 from ansor_py.cost_model.training_set import TrainingSet
 from ansor_py.errors import AnsorError, OptionError
 from ansor_py.measure.records import Record, read_records
+from ansor_py.measure.tasks import load_tasks
 from ansor_py.schedule.task import Task
 from ansor_py.search.command_line.settings import parse_search_options
-from ansor_py.search.loop.run_directory import CONFIG, RECORDS
-from ansor_py.search.loop.transfer import programs_of_records, tasks_of_config
+from ansor_py.search.data_set.accuracy import Accuracy
+from ansor_py.search.loop.run_directory import RECORDS
+from ansor_py.search.loop.transfer import programs_of_records
 from ansor_py.search.options import SearchOptions
 from ansor_py.strategy_options import OptionSet
 from ansor_py.target import Target
 from machine import cpu_line
-from workloads import workload
 
 COLUMNS = ("model", "trials", "unseen", "programs", "pairwise", "recall_30", "liked_30", "rmse")
 BEST = 30
@@ -55,19 +56,20 @@ def held_out(run: Path, seen: set[str]) -> list[Record]:
 
 
 def judge(name: str, constants: OptionSet, known: TrainingSet, unseen: TrainingSet, seeds: int) -> tuple[float, ...]:
-    """Pairwise accuracy, recall of the best 30, speed of the 30 liked best (relative to the best), RMSE: means over seeds."""
+    """Pairwise accuracy, recall of the best 30, speed of the 30 liked best (relative to the best), RMSE: means over seeds.
+
+    Throughput is relative to the best of what was learned, as a model's labels are.
+    """
     figures = []
-    truth = 1 / unseen.costs
+    truth = known.costs[np.isfinite(known.costs)].min() / unseen.costs
     for seed in range(seeds):
         model = create_cost_model(name, seed, constants)
         model.update(known.batch, known.costs, known.tasks)
         scores = model.predict(unseen.batch).astype(np.float64)
-        labels = known.costs[np.isfinite(known.costs)].min() * truth
-        scaled = scores * (scores @ labels) / max(float(scores @ scores), 1e-30)
         liked = truth[np.argsort(-scores, kind="stable")[:BEST]] / truth.max()
         speed = float(np.exp(np.log(liked).mean()))
-        pairwise, recall = pairwise_rank_accuracy(scores, truth), top_k_recall(scores, truth, BEST)
-        figures.append((pairwise, recall, speed, rmse(scaled, labels)))
+        found = Accuracy.of(scores, truth, [BEST])
+        figures.append((found.pairwise, found.recall[0], speed, found.rmse))
     return tuple(map(float, np.mean(figures, axis=0)))
 
 
@@ -83,13 +85,13 @@ def table(
     """Rows of `COLUMNS`. Raises OptionError where a run cannot be read."""
     records = records_of(run)
     seen = {json.dumps(record.steps) for record in records}
-    sets = {path.name: programs_of_records(held_out(path, seen), tasks, search) for path in unseen}
+    sets = {path.name: programs_of_records(held_out(path, seen), tasks, search).known for path in unseen}
     everything = TrainingSet.empty()
     for part in sets.values():
         everything = everything.extended(part)
     rows = []
     for count in trials:
-        known = programs_of_records(records[:count], tasks, search)
+        known = programs_of_records(records[:count], tasks, search).known
         for name in models:
             for label, part in {**sets, "all": everything}.items():
                 figures = judge(name, search, known, part, seeds)
@@ -105,16 +107,6 @@ def target_of(run: Path) -> Target:
     return Target.parse(records[0].target).with_cores(records[0].threads)
 
 
-def tasks_of(run: Path, name: str | None) -> Sequence[Task]:
-    """The task of a run: the workload of that name, or the operator that its config names. Raises OptionError for neither."""
-    if name is not None:
-        return [Task.from_compute(workload(name).tensor(), target_of(run), name=name)]
-    tasks = tasks_of_config(run / CONFIG)
-    if not tasks:
-        raise OptionError(f"'{run / CONFIG}' does not name an operator; name the workload by --workload")
-    return tasks
-
-
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
@@ -127,7 +119,6 @@ def tasks_of(run: Path, name: str | None) -> Sequence[Task]:
     default=("lightgbm-roofline", "lightgbm", "lightgbm-rank", "roofline", "random"),
     show_default=True,
 )
-@click.option("--workload", "name", help="Of the suite, where the run was not made with --op.")
 @click.option("--search", multiple=True, metavar="NAME=VALUE", help="A constant of the models, such as model.trees=200.")
 @click.option("--trials", multiple=True, type=int, default=(64, 128, 256, 384, 512), show_default=True)
 @click.option("--seeds", default=3, show_default=True, help="Models a figure is the mean of.")
@@ -136,7 +127,6 @@ def main(
     run: Path,
     unseen: tuple[Path, ...],
     models: tuple[str, ...],
-    name: str | None,
     search: tuple[str, ...],
     trials: tuple[int, ...],
     seeds: int,
@@ -145,7 +135,7 @@ def main(
     """Train models on the first trials of RUN and judge them on the programs of other runs."""
     try:
         print(cpu_line(target_of(run)))
-        rows = table(run, unseen, tasks_of(run, name), models, parse_search_options(search), trials, seeds)
+        rows = table(run, unseen, tuple(load_tasks(run).values()), models, parse_search_options(search), trials, seeds)
     except AnsorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
