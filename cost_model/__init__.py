@@ -8,11 +8,13 @@ from ansor_py.cost_model.lightgbm_model import LightGBMModel
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy, peak_at_k, rmse, top_k_recall
 from ansor_py.cost_model.model_file import KnownTask, ModelHeader, load_model, save_model
 from ansor_py.cost_model.model_options import ModelOptions
+from ansor_py.cost_model.objectives import pairwise_ranking
 from ansor_py.cost_model.programs import BatchProgram, Programs
 from ansor_py.cost_model.random_model import RandomModel
 from ansor_py.cost_model.rank_model import LightGBMRankModel
 from ansor_py.cost_model.roofline_model import RooflineModel, estimated_cycles
 from ansor_py.cost_model.statement_arrays import StatementArrays
+from ansor_py.cost_model.training_set import throughput_labels
 from ansor_py.strategy_options import OptionSet, StrategyOptions, option
 
 __all__ = [
@@ -42,8 +44,10 @@ __all__ = [
     "load_model",
     "option",
     "pairwise_rank_accuracy",
+    "pairwise_ranking",
     "peak_at_k",
     "rmse",
     "save_model",
+    "throughput_labels",
     "top_k_recall",
 ]

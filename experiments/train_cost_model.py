@@ -1,7 +1,7 @@
 """Train cost models on a data set, judge them on what a split holds out, and save them for searches.
 
     python experiments/train_cost_model.py data --model lightgbm --model roofline --split by_task --out trained
-    python experiments/train_cost_model.py data --import experiments/step_model.py --model steps --out trained
+    python experiments/train_cost_model.py data --import experiments/ideas/step_reader.py --model step-reader --out trained
     python -m ansor_py.search --op matmul:512,512,512 --cost-model lightgbm --cost-model-from trained/lightgbm.npz
 
 Figures are means over tasks (on a machine), each alike: the error of scaled scores as throughput relative to the task's best,

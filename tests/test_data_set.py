@@ -250,19 +250,32 @@ def test_from_runs_to_a_search_with_a_model_trained_off_line(
         assert outcome.exit_code == 0, outcome.output
         return outcome.output
 
-    steps = EXPERIMENTS / "step_model.py"
+    steps = EXPERIMENTS / "ideas" / "step_reader.py"
     out, trained = tmp_path / "data", tmp_path / "trained"
     assert "360 programs of 4 tasks on 2 targets" in call(export_dataset.main, *runs, "--out", out, "--test-share", "0.25")
-    words = ["--import", steps, "--model", "steps", "--model", "lightgbm", "--model", "random", "--k", 3, "--out", trained]
-    printed = call(train_cost_model.main, out, *words, "--search", "steps.epochs=60")
-    assert f"--cost-model steps --cost-model-from {trained / 'steps.npz'}" in printed
+    words = [
+        "--import",
+        steps,
+        "--model",
+        "step-reader",
+        "--model",
+        "lightgbm",
+        "--model",
+        "random",
+        "--k",
+        3,
+        "--out",
+        trained,
+    ]
+    printed = call(train_cost_model.main, out, *words, "--search", "step_reader.epochs=60")
+    assert f"--cost-model step-reader --cost-model-from {trained / 'step-reader.npz'}" in printed
     metrics = json.loads((trained / "metrics.json").read_text())
     mean = {name: found["mean"] for name, found in metrics["models"].items()}
-    assert set(mean["steps"]) == {"programs", "rmse", "pairwise", "recall@3", "peak@3"}
-    assert mean["steps"]["pairwise"] > 0.65 > mean["random"]["pairwise"]
+    assert set(mean["step-reader"]) == {"programs", "rmse", "pairwise", "recall@3", "peak@3"}
+    assert mean["step-reader"]["pairwise"] > 0.65 > mean["random"]["pairwise"]
     assert len(metrics["models"]["lightgbm"]["tasks"]) == 6
-    assert read_header(trained / "steps.npz").vector_bytes == (32, 64)
-    for name in ("steps", "lightgbm"):
+    assert read_header(trained / "step-reader.npz").vector_bytes == (32, 64)
+    for name in ("step-reader", "lightgbm"):
         model, header = load_model(trained / f"{name}.npz", WIDE)
         assert {task.workload_key for task in header.tasks} == {r.workload_key for r in data_set_of_runs(runs).records}
         options = replace(OPTIONS, trials=25, policy="evolution", cost_model=name, cost_model_from=str(trained / f"{name}.npz"))

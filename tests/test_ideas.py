@@ -38,6 +38,7 @@ USES: dict[str, tuple[list[str], list[tuple[type[Any], dict[str, Any]]]]] = {
         ["--cost-model", "ranking-network"],
         [(CostModelConformance, {"name": "ranking-network", "learns": True})],
     ),
+    "step_reader": (["--cost-model", "step-reader"], [(CostModelConformance, {"name": "step-reader", "learns": True})]),
     "confidence_scheduler": (["--scheduler", "confidence"], [(TaskSchedulerConformance, {"name": "confidence"})]),
     "column_blocks": (
         ["--rules", "block_columns", "--op", COLUMNS],

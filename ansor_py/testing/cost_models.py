@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.checked_model import CheckedModel, checked_model
-from ansor_py.cost_model.interface import COST_MODELS, FeatureBatch, StatementModel, create_cost_model
+from ansor_py.cost_model.features import batch_of
+from ansor_py.cost_model.interface import COST_MODELS, NEEDS, FeatureBatch, Need, StatementModel, create_cost_model
 from ansor_py.cost_model.metrics import pairwise_rank_accuracy
 from ansor_py.errors import OptionError
 from ansor_py.search.loop.tuning import tune
@@ -22,7 +23,6 @@ from ansor_py.testing.subjects import (
     SEARCH,
     SPECS,
     check,
-    features_of,
     programs,
     registered_as,
     simulated_seconds,
@@ -33,12 +33,13 @@ Learned = tuple[FeatureBatch, NDArray[np.float64], NDArray[np.int64]]
 
 
 @functools.cache
-def measured_programs() -> Learned:
-    """Programs of several tasks with their features, simulated seconds (one in twelve has failed), and task numbers."""
+def measured_programs(needs: tuple[Need, ...] = NEEDS[:1]) -> Learned:
+    """Programs of several tasks with what a model needs, simulated seconds (one in twelve has failed), and task numbers."""
     populations = [(number, p) for number, spec in enumerate(SPECS) for p in programs(spec, count=24)]
     seconds = np.concatenate([simulated_seconds(p) for _, p in populations])
     seconds[::12] = np.inf
-    return features_of([p for _, p in populations]), seconds, np.concatenate([np.full(len(p), n) for n, p in populations])
+    batch = FeatureBatch.concatenate([batch_of(p, task_of(SPECS[number]), needs) for number, p in populations])
+    return batch, seconds, np.concatenate([np.full(len(p), n) for n, p in populations])
 
 
 class CostModelConformance:
@@ -60,9 +61,13 @@ class CostModelConformance:
         """With the checks of a search: what it gives must be one finite number a program."""
         return checked_model(self.name, create_cost_model(self.name, seed, self.options))
 
+    def _measured(self) -> Learned:
+        """Programs to learn from, with what the model needs of them."""
+        return measured_programs(self._model().needs)
+
     def _trained(self, seed: int = 0) -> CheckedModel:
         model = self._model(seed)
-        batch, seconds, tasks = measured_programs()
+        batch, seconds, tasks = self._measured()
         for part in np.array_split(np.arange(len(batch)), 3):
             model.update(batch.select(part), seconds[part], tasks[part])
         return model
@@ -73,21 +78,21 @@ class CostModelConformance:
 
     def test_every_program_gets_a_finite_score_before_and_after_learning(self) -> None:
         """Of any number of programs."""
-        batch, _, _ = measured_programs()
+        batch, _, _ = self._measured()
         for model in (self._model(), self._trained()):
             for count in (len(batch), 2, 1):
                 model.predict(batch.select(range(count)))
 
     def test_no_programs_have_no_scores(self) -> None:
         """An empty batch, as of a sketch without valid programs."""
-        batch, _, _ = measured_programs()
-        nothing = FeatureBatch(batch.rows[:0], np.zeros(1, dtype=np.int64))
+        batch, _, _ = self._measured()
+        nothing = batch.select(range(0))
         for model in (self._model(), self._trained()):
             model.predict(nothing)
 
     def test_the_seed_decides(self) -> None:
         """The same seed and the same updates give the same scores."""
-        batch, _, _ = measured_programs()
+        batch, _, _ = self._measured()
         first, second = self._trained(5).predict(batch), self._trained(5).predict(batch)
         check(np.array_equal(first, second), "two models of the same seed that learned the same give different scores")
 
@@ -95,7 +100,7 @@ class CostModelConformance:
         """Not of the batch that it is in."""
         if self.is_random:
             return
-        batch, _, _ = measured_programs()
+        batch, _, _ = self._measured()
         model = self._trained()
         whole = model.predict(batch)
         some = np.arange(0, len(batch), 7)
@@ -104,7 +109,7 @@ class CostModelConformance:
 
     def test_what_it_is_given_stays_as_it_is(self) -> None:
         """Features, costs and task numbers belong to the search."""
-        batch, seconds, tasks = measured_programs()
+        batch, seconds, tasks = self._measured()
         given: list[NDArray[Any]] = [batch.rows, batch.offsets, seconds, tasks]
         copies = [array.copy() for array in given]
         model = create_cost_model(self.name, 0, self.options)
@@ -115,7 +120,7 @@ class CostModelConformance:
 
     def test_hard_data_is_borne(self) -> None:
         """Only failures, all costs equal, a single program, tiny and huge costs, no program."""
-        batch, _, tasks = measured_programs()
+        batch, _, tasks = self._measured()
         count = len(batch)
         for seconds in (np.full(count, np.inf), np.full(count, 1e-3), np.geomspace(1e-9, 1e3, count)):
             model = self._model()
@@ -123,14 +128,14 @@ class CostModelConformance:
             model.predict(batch)
         model = self._model()
         model.update(batch.select([0]), np.array([1e-3]), np.array([0]))
-        model.update(FeatureBatch(batch.rows[:0], np.zeros(1, dtype=np.int64)), np.zeros(0), np.zeros(0, dtype=np.int64))
+        model.update(batch.select(range(0)), np.zeros(0), np.zeros(0, dtype=np.int64))
         model.predict(batch)
 
     def test_it_learns_if_it_says_so(self) -> None:
         """Better than chance on what it has learned, within each task."""
         if not self.learns:
             return
-        batch, seconds, tasks = measured_programs()
+        batch, seconds, tasks = self._measured()
         scores = self._trained().predict(batch)
         accuracies = []
         for number in np.unique(tasks):
@@ -143,14 +148,14 @@ class CostModelConformance:
         """If it scores them."""
         model = self._trained()
         if isinstance(model, StatementModel):
-            model.predict_statements(measured_programs()[0])
+            model.predict_statements(self._measured()[0])
 
     def test_what_is_saved_can_be_loaded(self) -> None:
         """The loaded model scores and goes on learning as the saved one does; a file of another kind is an OptionError."""
         model = self._trained(1)
         if not hasattr(model.model, "save"):
             return
-        batch, seconds, tasks = measured_programs()
+        batch, seconds, tasks = self._measured()
         with tempfile.TemporaryDirectory() as folder:
             path, other = Path(folder) / "model", Path(folder) / "other"
             model.save(path)
