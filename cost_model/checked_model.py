@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ansor_py.cost_model.interface import CostModel, FeatureBatch, Need, StatementModel, needs_of
-from ansor_py.errors import OptionError, PlugInError, plug_in
+from ansor_py.errors import PlugInError, plug_in
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -60,11 +60,11 @@ class CheckedModel:
             raise unwritten
 
     def load(self, path: Path) -> None:
-        """Let it take over what `save` wrote. Raises PlugInError, and OptionError for a model that cannot."""
+        """Let it take over what `save` wrote. Raises PlugInError, also for a model that cannot."""
         if not callable(getattr(self.model, "load", None)):
-            raise OptionError(
-                f"cost model '{self.name}' has no method 'load', so nothing that it has learned can be taken over; write one "
-                "that reads what 'save' wrote"
+            raise PlugInError(
+                f"cost model '{self.name}': {type(self.model).__name__} has no method 'load', so it cannot take over what was "
+                "saved; write one that reads what 'save' wrote"
             )
         with plug_in(f"cost model '{self.name}': load"):
             self.model.load(path)

@@ -116,7 +116,7 @@ def needs_of(model: object) -> tuple[Need, ...]:
     """What the batches of a model must hold. Raises PlugInError for something else than names among `NEEDS`."""
     needs = getattr(model, "needs", NEEDS[:1])
     if not isinstance(needs, (tuple, list)) or not needs or not set(needs) <= set(NEEDS):
-        raise PlugInError(f"{type(model).__name__} has needs {needs!r:.60}; it must be a tuple of {', '.join(NEEDS)}")
+        raise PlugInError(f"{type(model).__name__} needs {needs!r:.60}; 'needs' must be a tuple of {', '.join(NEEDS)}")
     return tuple(needs)
 
 
@@ -154,6 +154,8 @@ def create_cost_model(name: str, seed: int | np.random.Generator = 0, options: O
     for method in ("predict", "update"):
         if not callable(getattr(model, method, None)):
             raise PlugInError(f"cost model '{name}': {type(model).__name__} has no method '{method}'")
-    with plug_in(f"cost model '{name}': its needs"):
+    try:
         needs_of(model)
+    except PlugInError as error:
+        raise PlugInError(f"cost model '{name}': {error}") from error
     return model

@@ -141,6 +141,17 @@ model_fault(
 model_fault("predict recurses for ever", "predict failed…: RecursionError: …", predict=lambda self, batch: self.predict(batch))
 model_fault("predict takes no batch", "predict failed…: TypeError: …", predict=lambda self: np.zeros(1))
 model_fault("there is no predict", "Mine has no method 'predict'", begun=False, predict=None)
+model_fault(
+    "it needs what there is not",
+    "Mine needs ('steps',); 'needs' must be a tuple of features, programs",
+    begun=False,
+    needs=("steps",),
+)
+model_fault(
+    "it reads programs that it does not ask for",
+    "predict failed…: the batch tells no programs; a cost model that reads them says needs = ('features', 'programs')",
+    predict=lambda self, batch: [len(program.steps) for program in batch.known_programs],
+)
 model_fault("update is no function", "Mine has no method 'update'", begun=False, update=3)
 model_fault("update raises", "update failed…: KeyError: 'x'", update=raises(KeyError("x")))
 model_fault("update calls sys.exit()", "update failed…: SystemExit", update=lambda *_: sys.exit())

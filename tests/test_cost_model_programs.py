@@ -129,7 +129,7 @@ def test_a_model_gets_what_it_asks_for_and_nothing_else() -> None:
 def test_needs_that_mean_nothing_are_an_error(wrong: object) -> None:
     COST_MODELS.pop("both")
     cost_model("both")(type("Wrong", (Reader,), {"needs": wrong}))
-    with pytest.raises(PlugInError, match=r"has needs .* features, programs"):
+    with pytest.raises(PlugInError, match=r"cost model 'both': Wrong needs .*a tuple of features, programs"):
         create_cost_model("both")
 
 
