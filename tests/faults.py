@@ -84,7 +84,8 @@ FAILED_RESUMES = {
     ),
     "transfer": Fault(
         "a resume with a cost model from a run that is not there",
-        "error: --cost-model-from DIR/none: there is no such run; name a run directory with a records.jsonl, such a file, or a saved model",
+        "error: --cost-model-from DIR/none: there is no such run; name a run directory with a records.jsonl, such a file, or a "
+        "saved model",
     ),
 }
 
