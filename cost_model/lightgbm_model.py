@@ -42,6 +42,7 @@ class LightGBMModel:
         self._seed = int(rng.integers(2**31))
         self._known = TrainingSet.empty()
         self._trained_on = 0
+        self._earlier = 0  # programs of other searches among the known ones
         self._model_text = ""
         self._trees: Trees | None = None
         self._last: tuple[FeatureBatch, Trees, NDArray[np.float64]] | None = None
@@ -84,11 +85,17 @@ class LightGBMModel:
         return self._last[2]
 
     def update(self, batch: FeatureBatch, costs_seconds: NDArray[np.float64], task_ids: NDArray[np.int64]) -> None:
-        """Add measured programs and, if enough is new, train on everything."""
+        """Add measured programs and, if enough is new, train on everything.
+
+        What is new counts beside this search's own programs: not what was loaded, nor what came under negative numbers.
+        """
         costs, tasks = np.asarray(costs_seconds, dtype=np.float64), np.asarray(task_ids, dtype=np.int64)
         self._known = self._known.extended(TrainingSet(batch, costs, tasks))
-        enough = max(self.options.warm_up_programs, self._trained_on * (1 + self.options.retrain_growth))
-        if len(self._known) >= enough and np.any(is_measured(self._known.costs)):
+        if np.all(tasks < 0):
+            self._earlier += len(batch)
+        own, trained = len(self._known) - self._earlier, max(self._trained_on - self._earlier, 0)
+        enough = max(self.options.warm_up_programs - self._earlier, trained * (1 + self.options.retrain_growth))
+        if len(batch) and own >= enough and np.any(is_measured(self._known.costs)):
             self._train()
 
     def _train(self) -> None:
@@ -124,7 +131,7 @@ class LightGBMModel:
             self._model_text = str(header["model"])
         except (ValueError, KeyError, TypeError) as error:
             raise OptionError(f"'{path}' is not a saved {self.kind} cost model: {error}") from error
-        self.options, self._known = options, known
+        self.options, self._known, self._earlier = options, known, len(known)
         self._trees = parse_trees(self._model_text) if self._model_text else None
 
 

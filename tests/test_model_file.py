@@ -224,3 +224,19 @@ def test_the_command_line_takes_a_saved_model(tmp_path: Path, capsys: pytest.Cap
     assert error.startswith("error: ")
     assert "say --cost-model lightgbm-roofline" in error
     assert not (tmp_path / "c").exists()
+
+
+def test_a_loaded_model_learns_from_the_first_new_programs(run: Path) -> None:
+    """However many programs it has learned before, and so does one that was shown programs of another run."""
+    known = read_training_set(run / "cost_model.npz")
+    few = known.batch.select(range(4))
+    loaded, _ = load_model(run / "cost_model.npz", TARGET)
+    shown = LightGBMModel(np.random.default_rng(0))
+    shown.update(known.batch, known.costs, -1 - known.tasks)
+    for model in (loaded.model, shown):
+        assert isinstance(model, LightGBMModel)
+        trees = model.trees
+        model.update(few.select([]), np.zeros(0), np.zeros(0, dtype=np.int64))
+        assert model.trees is trees
+        model.update(few, np.array([1.0, 2.0, 3.0, np.inf]), np.full(4, 7))
+        assert model.trees is not trees
