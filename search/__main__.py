@@ -171,9 +171,9 @@ def command(
 ) -> int:
     """Search for fast programs of ONNX models or operators on this machine.
 
-    Each MODEL and each --op is a run of its own with --trials candidates, and leaves config.json, records.jsonl, curve.csv,
-    rounds.csv, accuracy.csv, summary.json, cost_model.npz and the compiled model.ansor in its run directory. A run ends at
-    --trials, --time-budget or --target-latency, whatever comes first.
+    Each MODEL and each --op is a run of its own with --trials candidates, and leaves config.json, tasks.jsonl, records.jsonl,
+    curve.csv, rounds.csv, accuracy.csv, summary.json, cost_model.npz and the compiled model.ansor in its run directory. A run
+    ends at --trials, --time-budget or --target-latency, whatever comes first.
     """
     if not models and not op:
         raise OptionError("nothing to tune; name an ONNX model or give --op matmul:512,512,512 (--help lists the operators)")

@@ -43,6 +43,12 @@ def test_examples_print_what_the_page_says(name: str) -> None:
         assert printed == (example.expected or ""), f"{name}:{example.line}; see tests/doc_examples.py"
 
 
+def test_the_examples_of_cost_models_print_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for example, printed in run_examples(TEXTS["docs/cost_models.md"], "docs/cost_models.md"):
+        assert printed == (example.expected or ""), f"docs/cost_models.md:{example.line}"
+
+
 def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a small model, with small sizes and few trials."""
     monkeypatch.chdir(tmp_path)
@@ -77,6 +83,7 @@ def test_commands_of_the_documentation_parse(tmp_path: Path, monkeypatch: pytest
     for words in lines:
         for option, value in itertools.pairwise(words):
             if option == "--import":
+                Path(value).parent.mkdir(parents=True, exist_ok=True)
                 Path(value).touch()  # what it holds, the page shows
         if "--help" not in words and "--help-strategy" not in words:
             context = command.make_context("search", list(words))
