@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -282,3 +283,56 @@ def test_from_runs_to_a_search_with_a_model_trained_off_line(
         result = tune_tasks([Task.from_spec(SPECS[3], WIDE)], options, measurer=FakeMeasurer(some_fail))
         assert any(record.origin.operator != "random" for record in result.records if record.round == 1)
         assert model.name == name
+
+
+def test_scripts_say_what_is_wrong_in_one_line(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import export_dataset
+    import train_cost_model
+
+    write_data_set(data, tmp_path / "data")
+    (tmp_path / "nan.py").write_text(NOT_A_NUMBER)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "records.jsonl").write_text("")
+    trained = [str(tmp_path / "data"), "--import", str(tmp_path / "nan.py"), "--out", str(tmp_path / "out")]
+    cases = [
+        (export_dataset.main, [str(tmp_path / "old"), "--out", str(tmp_path / "new")], "has no tasks.jsonl"),
+        (export_dataset.main, [str(tmp_path / "old"), "--out", str(tmp_path / "new"), "--test-share", "2"], "no tasks.jsonl"),
+        (train_cost_model.main, [str(tmp_path / "none"), "--model", "random"], "is not a data set"),
+        (train_cost_model.main, [*trained, "--model", "lightgmb"], "there is no cost model 'lightgmb'"),
+        (train_cost_model.main, [*trained, "--model", "nan"], "cost model 'nan': predict gave nan"),
+        (train_cost_model.main, [*trained, "--model", "nan", "--search", "model.trees=0"], "model.trees"),
+    ]
+    for command, words, said in cases:
+        outcome = CliRunner().invoke(command, words)
+        assert outcome.exit_code == 2, outcome.output
+        [line] = outcome.output.splitlines()
+        assert line.startswith("error: ")
+        assert said in line
+    outcome = CliRunner().invoke(train_cost_model.main, [*trained, "--model", "unsaved"])
+    assert outcome.exit_code == 0, outcome.output
+    assert "unsaved: not saved" in outcome.output
+    assert not (tmp_path / "out" / "unsaved.npz").exists()
+
+
+def test_without_pyarrow_the_extra_is_named(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for use in (lambda: write_data_set(data, tmp_path), lambda: read_data_set(tmp_path)):
+        with pytest.raises(OptionError, match=r"pip install 'ansor-py\[analysis\]'"):
+            use()
+
+
+NOT_A_NUMBER = """
+import numpy as np
+from ansor_py.cost_model import cost_model
+
+@cost_model("unsaved")
+class Unsaved:
+    def __init__(self, rng, options): self.rng = rng
+    def predict(self, batch): return self.rng.random(len(batch))
+    def update(self, batch, costs, tasks): pass
+
+@cost_model("nan")
+class NotANumber(Unsaved):
+    def predict(self, batch): return np.full(len(batch), np.nan)
+"""

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ansor_py.cost_model.checked_model import CheckedModel
+from ansor_py.cost_model.interface import FeatureBatch
 from ansor_py.cost_model.model_file import KnownTask, is_model_file, load_into, read_header
 from ansor_py.cost_model.training_set import TrainingSet, has_training_set, read_training_set
 from ansor_py.errors import OptionError, RecordError
@@ -117,11 +118,12 @@ def _programs_of_task(
     records: Sequence[Record], task: Task, search: SearchOptions, needs: Container[str], number: int
 ) -> TrainingSet:
     sketches = generate_sketches(task.dag, task.target, search.rules, search.rule_options)
-    known = TrainingSet.empty()
-    for batch, chosen in batches_of_records(records, sketches, task, needs):
-        costs = np.array([training_cost(record) for record in chosen], dtype=np.float64)
-        known = known.extended(TrainingSet(batch, costs, np.full(len(costs), number, dtype=np.int64)))
-    return known
+    parts = list(batches_of_records(records, sketches, task, needs))
+    if not parts:
+        return TrainingSet.empty()
+    costs = np.array([training_cost(record) for _, chosen in parts for record in chosen], dtype=np.float64)
+    batch = FeatureBatch.concatenate([batch for batch, _ in parts])
+    return TrainingSet(batch, costs, np.full(len(costs), number, dtype=np.int64))
 
 
 def _saved_programs(path: Path) -> Transfer:
