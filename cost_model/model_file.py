@@ -110,11 +110,11 @@ def save_model(path: Path, model: CostModel, header: ModelHeader) -> bool:
     """
     own, partial = path.with_name(f"partial.own.{path.name}"), path.with_name(f"partial.{path.name}")
     try:
-        checked_model(header.model, model).save(own) if not isinstance(model, CheckedModel) else model.save(own)
+        (model if isinstance(model, CheckedModel) else checked_model(header.model, model)).save(own)
         if not own.exists():  # a model that learns nothing has nothing to save
             return False
         with partial.open("wb") as file:
-            np.savez(file, header=_bytes(msgspec.json.encode(header)), model=_bytes(own.read_bytes()))
+            np.savez_compressed(file, header=_bytes(msgspec.json.encode(header)), model=_bytes(own.read_bytes()))
         os.replace(partial, path)
         return True
     finally:

@@ -53,7 +53,7 @@ def task_from_json(value: Any) -> Task:
     except (AnsorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(f"the task is wrong: {error}") from error
     if task.workload_key != key:
-        raise RecordError(f"the DAG of task '{name}' has workload key {task.workload_key}, not {key}; it was changed")
+        raise RecordError(f"the DAG of task '{name}' has key {task.workload_key}, not {key}: changed, or of another version")
     return task
 
 

@@ -99,7 +99,8 @@ class DataSet:
     def known_tasks(self, places: Mask) -> list[KnownTask]:
         """The groups of some of the programs, by the numbers that `training_set` has for them."""
         numbers = np.unique(self.group_numbers[places]).tolist()
-        return [KnownTask(n, key := self.groups[n].workload_key, self.tasks[key].name) for n in numbers]
+        keys = [self.groups[number].workload_key for number in numbers]
+        return [KnownTask(number, key, self.tasks[key].name) for number, key in zip(numbers, keys, strict=True)]
 
     def targets(self, places: Mask) -> list[Target]:
         """The targets of some of the programs, each once."""

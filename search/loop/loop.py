@@ -156,6 +156,7 @@ class Search:
         except (PlugInError, MeasureError) as error:
             self._ending = Ending(f"error: {error}", True, error)
         finally:
+            first = sys.exception()  # which no failure to save the model may hide
             with uninterrupted():
                 self._unlearned = self._write()
                 for search, records in self._by_search(self._unlearned):
@@ -167,6 +168,9 @@ class Search:
                     self._publish(Stopped(self._ending.reason, self._model, self._header))
                 except PlugInError as error:  # the model cannot be saved
                     self._ending = replace(self._ending, failure=self.failure or error)
+                except OptionError:  # nor written
+                    if first is None:
+                        raise
 
     def store(self) -> None:
         """Add the best programs to the user's store, if there is one. What cannot be written there is a warning."""
