@@ -61,13 +61,17 @@ class CheckedModel:
 
     def load(self, path: Path) -> None:
         """Let it take over what `save` wrote. Raises PlugInError, also for a model that cannot."""
+        self.check_loading()
+        with plug_in(f"cost model '{self.name}': load"):
+            self.model.load(path)
+
+    def check_loading(self) -> None:
+        """Raise PlugInError for a model that cannot take over anything."""
         if not callable(getattr(self.model, "load", None)):
             raise PlugInError(
                 f"cost model '{self.name}': {type(self.model).__name__} has no method 'load', so it cannot take over what was "
                 "saved; write one that reads what 'save' wrote"
             )
-        with plug_in(f"cost model '{self.name}': load"):
-            self.model.load(path)
 
     def _scores(self, method: str, given: Any, count: int, of: str) -> NDArray[np.float32]:
         """What a method gave, as float32[count] of its own."""

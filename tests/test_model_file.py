@@ -205,6 +205,8 @@ def test_a_model_that_cannot_be_loaded_or_saved_says_so(tmp_path: Path) -> None:
         cost_model("tally")(Unsaved)
         with pytest.raises(OptionError, match="cost model 'tally': Unsaved has no method 'load'"):
             load_model(tmp_path / "m.npz", TARGET)
+        with pytest.raises(OptionError, match="cost model 'tally': Unsaved has no method 'load'"):
+            check_source(tmp_path / "m.npz", TARGET, "tally")
         assert not save_model(tmp_path / "n.npz", Unsaved(np.random.default_rng(0), None), header)  # type: ignore[arg-type]
         assert not (tmp_path / "n.npz").exists()
     finally:

@@ -30,8 +30,10 @@ from ansor_py.search.options import SearchOptions
 from ansor_py.search.sampling.sampler import sample
 from ansor_py.search.sampling.space import Space
 from ansor_py.sketch_rules import generate_sketches
+from ansor_py.sketch_rules.space_options import SpaceOptions
 from ansor_py.target import Target
 from ansor_py.te.expr import Const, Expr, postorder
+from ansor_py.te.ops.registry import from_spec
 from ansor_py.te.tensor import Compute
 from network_blocks import lstm_cell, transformer_layer, unet_block
 from random_schedules import random_state
@@ -209,3 +211,18 @@ def test_a_file_of_tasks_that_is_wrong_is_one_clear_error(tmp_path: Path) -> Non
     path.write_text("[1, 2")
     with pytest.raises(RecordError, match="line 1: "):
         read_tasks(path)
+
+
+def test_programs_by_another_algorithm_and_with_packed_constants_are_made_again() -> None:
+    dag = ComputeDAG.from_outputs(from_spec("conv2d:1,16,14,14,16,3,pad=1"))
+    assert any(tensor.is_constant for tensor in dag.inputs)
+    made = again(dag)
+    fast = SpaceOptions(math="fast")
+    found = set()
+    rng = np.random.default_rng(0)
+    for sketch in generate_sketches(dag, TARGET, options=fast):
+        for row in sample(Space(sketch, TARGET, SearchOptions()), 1, rng):
+            steps = sketch.concretise(row)
+            found |= {step.to_json()[0] for step in steps}
+            assert kernel_text(made, steps, TARGET, 2) == kernel_text(dag, steps, TARGET, 2)
+    assert {"use_algorithm", "transform_layout"} <= found

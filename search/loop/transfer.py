@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ansor_py.cost_model.checked_model import CheckedModel
-from ansor_py.cost_model.interface import FeatureBatch
+from ansor_py.cost_model.checked_model import CheckedModel, checked_model
+from ansor_py.cost_model.interface import FeatureBatch, create_cost_model
 from ansor_py.cost_model.model_file import KnownTask, is_model_file, load_into, read_header
 from ansor_py.cost_model.training_set import TrainingSet, has_training_set, read_training_set
 from ansor_py.errors import OptionError, RecordError
@@ -48,6 +48,8 @@ def check_source(source: str | Path, target: Target, cost_model: str | None = No
     path = Path(source)
     if is_model_file(path):
         read_header(path).check(path, target, cost_model)
+        if cost_model is not None:
+            checked_model(cost_model, create_cost_model(cost_model)).check_loading()
     else:
         _target_of(_records_path(source), target)
 
