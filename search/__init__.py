@@ -11,6 +11,7 @@
 | `scheduler/` | which task is next, and by which objective |
 | `loop/` | rounds, records, curve, re-timing, the run directory |
 | `data_set/` | measured programs of many runs, split and in Parquet; cost models trained and judged on them |
+| `ask_and_tell/` | a task's space for a loop of one's own |
 | `command_line/` | settings and runs of `python -m ansor_py.search` |
 
 The names of the table below are imported when they are first used.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ansor_py.schedule.sketch import Genes, Population, Sketch
+    from ansor_py.search.ask_and_tell.search_space import SearchSpace
     from ansor_py.search.evolution.evolution_options import EvolutionOptions
     from ansor_py.search.evolution.generations import evolve
     from ansor_py.search.evolution.mutation import mutation
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from ansor_py.search.policies.policy import Policy, RoundState, create_policy, policy
     from ansor_py.search.policies.sampler import ProgramSampler
     from ansor_py.search.sampling.candidates import Candidate, Observation
+    from ansor_py.search.sampling.gene_space import GeneSpace
     from ansor_py.search.sampling.sampler import sample
     from ansor_py.search.sampling.space import Space
     from ansor_py.search.sampling.validity import accepts, repair
@@ -58,6 +61,7 @@ __all__ = [
     "Event",
     "EvolutionOptions",
     "EvolutionPolicy",
+    "GeneSpace",
     "Genes",
     "Network",
     "Networks",
@@ -75,6 +79,7 @@ __all__ = [
     "SchedulerOptions",
     "ScoreFunction",
     "SearchOptions",
+    "SearchSpace",
     "Sketch",
     "Space",
     "Stopped",
@@ -103,6 +108,8 @@ __all__ = [
 ]
 
 _OWNERS = {
+    "GeneSpace": "ansor_py.search.sampling.gene_space",
+    "SearchSpace": "ansor_py.search.ask_and_tell.search_space",
     "EvolutionPolicy": "ansor_py.search.policies.evolution",
     "evolve": "ansor_py.search.evolution.generations",
     "sample": "ansor_py.search.sampling.sampler",

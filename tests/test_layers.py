@@ -47,6 +47,7 @@ SEARCH_LAYERS = (
     "policies",
     "scheduler",
     "loop",
+    "ask_and_tell",
     "data_set",
     "command_line",
     "__main__",
